@@ -61,6 +61,7 @@ pub struct Index {
 
 /// A manifest of either kind, or of a kind that is stored and served but not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are images, and few live at once")]
 pub enum Manifest {
     /// One image or artifact.
     Image(ImageManifest),

@@ -1,0 +1,291 @@
+//! Writes in progress, as files: `ROOT/ingest/<key>/{data,state}`.
+//!
+//! `data` is locked by its writer. `state` is written whole, after `data` was synced: it says to
+//! which offset the hash states belong. On resume `data` is cut to that offset.
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
+
+use boatyard_oci::{Algorithm, Digest, Hasher};
+use fs_err as fs;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::ingest::{Expected, IngestKey, Landed, Sink};
+use crate::lease::{Holding, Lease};
+use crate::local::durable::{Staged, make_directories};
+use crate::local::layout::shard_name;
+use crate::local::lock::{Lock, try_lock};
+use crate::local::root::Shared;
+use crate::local::{shelves, sys};
+use crate::store::{BlobInfo, Doing as _, StoreError};
+
+/// After how many bytes the kernel is asked to begin writing them out.
+const WRITEBACK_LEN: u64 = 8 * 1024 * 1024;
+
+/// What stands in `state`.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    offset: u64,
+    hashes: Vec<(String, Vec<u8>)>,
+}
+
+/// The writer of one ingest.
+pub(crate) struct LocalSink {
+    root: Arc<Shared>,
+    key: IngestKey,
+    data: fs::File,
+    lease: Lease,
+    hashers: Vec<Hasher>,
+    offset: u64,
+    written_back: u64,
+    unsynced: bool,
+}
+
+impl LocalSink {
+    /// Begins an ingest, or takes up the one that was put aside.
+    pub(crate) fn open(
+        root: Arc<Shared>,
+        key: IngestKey,
+        lease: Lease,
+    ) -> Result<LocalSink, StoreError> {
+        let data = open_data(&root, &key)?;
+        let mut sink = LocalSink {
+            root,
+            key,
+            data,
+            lease,
+            hashers: vec![Hasher::new(Algorithm::Sha256)],
+            offset: 0,
+            written_back: 0,
+            unsynced: true,
+        };
+        sink.resume()?;
+        Ok(sink)
+    }
+
+    fn resume(&mut self) -> Result<(), StoreError> {
+        let len = self.data.metadata().doing("look at an ingest")?.len();
+        if let Some((offset, hashers)) = self.saved(len)? {
+            (self.offset, self.hashers) = (offset, hashers);
+        }
+        if len > self.offset {
+            self.root.disk.cut(&self.data, self.offset).doing("cut an ingest")?;
+        }
+        self.data.seek(SeekFrom::Start(self.offset)).doing("seek in an ingest")?;
+        Ok(())
+    }
+
+    /// Returns what was saved, if it can be relied on: otherwise the ingest begins anew.
+    fn saved(&self, len: u64) -> Result<Option<(u64, Vec<Hasher>)>, StoreError> {
+        let path = self.root.layout.ingest(&self.key).join("state");
+        let Some(bytes) = shelves::read_if_there(&path)? else { return Ok(None) };
+        let Ok(saved) = serde_json::from_slice::<Saved>(&bytes) else { return Ok(None) };
+        let hashers: Option<Vec<Hasher>> = saved
+            .hashes
+            .iter()
+            .map(|(name, state)| Hasher::restore(name.parse().ok()?, state))
+            .collect();
+        Ok(hashers
+            .filter(|hashers| saved.offset <= len && !hashers.is_empty())
+            .map(|hashers| (saved.offset, hashers)))
+    }
+
+    /// Returns the digest of what was written, from the running hash or by reading it again.
+    fn digest(&mut self, algorithm: Algorithm) -> Result<Digest, StoreError> {
+        if let Some(hasher) = self.hashers.iter().find(|hasher| hasher.algorithm() == algorithm) {
+            return Ok(hasher.clone().finish());
+        }
+        let mut hasher = Hasher::new(algorithm);
+        let mut buffer = vec![0; 1 << 20];
+        self.data.seek(SeekFrom::Start(0)).doing("read an ingest again")?;
+        loop {
+            let read = self.data.read(&mut buffer).doing("read an ingest again")?;
+            if read == 0 {
+                return Ok(hasher.finish());
+            }
+            hasher.update(&buffer[..read]);
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        if self.unsynced {
+            self.root.disk.sync(&self.data).doing("sync a blob")?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name. The steps, in order:
+    ///
+    /// 1. the lease names the digest, so that the collector leaves it alone;
+    /// 2. if the blob is there already, its ctime is touched, and these bytes are dropped;
+    /// 3. the data is synced; its mode forbids writing;
+    /// 4. it is renamed to its name, under the shared lock of the shard;
+    /// 5. the shard's directory is synced. Only then does anybody hear of it.
+    fn land(&mut self, info: BlobInfo) -> Result<Landed, StoreError> {
+        let layout = &self.root.layout;
+        let (blob, shard) = (layout.blob(&info.digest), layout.shard(&info.digest));
+        let lock_path = layout.shard_lock(shard_name(&info.digest));
+        {
+            let _shared = Lock::shared(&lock_path)?;
+            self.lease.add(&Holding::Blob(info.digest.clone()))?;
+            if shelves::touch(&blob)?.is_some_and(|size| size == info.size) {
+                return Ok(Landed::AlreadyPresent(info));
+            }
+        }
+        let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+        self.data.set_permissions(read_only).doing("make a blob read-only")?;
+        self.sync()?;
+        let layout = &self.root.layout;
+        make_directories(&*self.root.disk, &shard)?;
+        let _shared = Lock::shared(&lock_path)?;
+        let directory = layout.ingest(&self.key);
+        // First: once `data` has left, another writer of this key may begin anew here.
+        self.root.disk.remove_file(&directory.join("state")).doing("delete an ingest")?;
+        self.root.disk.rename(&directory.join("data"), &blob).doing("give a blob its name")?;
+        self.root.disk.sync_directory(&shard).doing("sync the directory of a blob")?;
+        Ok(Landed::New(info))
+    }
+}
+
+impl Sink for LocalSink {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn also(&mut self, algorithm: Algorithm) {
+        let known = self.hashers.iter().any(|hasher| hasher.algorithm() == algorithm);
+        if self.offset == 0 && !known {
+            self.hashers.push(Hasher::new(algorithm));
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.root.disk.write(&mut self.data, bytes).doing("write a blob")?;
+        self.hashers.iter_mut().for_each(|hasher| hasher.update(bytes));
+        self.offset += bytes.len() as u64;
+        self.unsynced = true;
+        if self.offset - self.written_back >= WRITEBACK_LEN {
+            let len = self.offset - self.written_back;
+            sys::begin_writeback(self.data.file(), self.written_back, len);
+            self.written_back = self.offset;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), StoreError> {
+        self.sync()?;
+        let hashes = self
+            .hashers
+            .iter()
+            .map(|hasher| (hasher.algorithm().name().to_owned(), hasher.save()))
+            .collect();
+        let saved = Saved { offset: self.offset, hashes };
+        let bytes = serde_json::to_vec(&saved).expect("numbers and texts always serialise");
+        let mut staged = Staged::new(&*self.root.disk);
+        staged.put(self.root.layout.ingest(&self.key).join("state"), &bytes)?;
+        staged.publish()
+    }
+
+    fn commit(mut self: Box<Self>, expected: &Expected) -> Result<Landed, StoreError> {
+        let digest = self.digest(expected.algorithm())?;
+        let info = BlobInfo { digest, size: self.offset };
+        let landed = expected.check(&info).and_then(|()| self.land(info));
+        match &landed {
+            // The bytes may be whole: a disk that was full may have room later.
+            Err(StoreError::Io { .. }) => {}
+            // What stays behind has no meaning, and the collector finds it.
+            Ok(Landed::New(_)) => {
+                let directory = self.root.layout.ingest(&self.key);
+                let _ = self.root.disk.remove_directory(&directory);
+            }
+            _ => drop(forget(&self.root, &self.key)),
+        }
+        landed
+    }
+
+    fn abort(self: Box<Self>) -> Result<(), StoreError> {
+        forget(&self.root, &self.key)
+    }
+}
+
+/// Opens the data of an ingest and locks it.
+fn open_data(root: &Shared, key: &IngestKey) -> Result<fs::File, StoreError> {
+    let directory = root.layout.ingest(key);
+    let path = directory.join("data");
+    // Between opening and locking, the one who had it may have deleted it: then it begins anew.
+    for _ in 0..100 {
+        let file = match fs::OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                make_directories(&*root.disk, &directory)?;
+                match root.disk.create(&path) {
+                    Ok(file) => file,
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound
+                        ) =>
+                    {
+                        continue;
+                    }
+                    Err(error) => return Err(error).doing("create an ingest"),
+                }
+            }
+            // A landing was cut short between making the file read-only and renaming it.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                root.disk.remove_directory(&directory).doing("delete an ingest")?;
+                continue;
+            }
+            Err(error) => return Err(error).doing("open an ingest"),
+        };
+        if !try_lock(&file, FlockOperation::NonBlockingLockExclusive)? {
+            return Err(StoreError::IngestBusy { key: key.clone() });
+        }
+        if is_at(&file, &path)? {
+            return Ok(file);
+        }
+    }
+    Err(StoreError::IngestBusy { key: key.clone() })
+}
+
+/// Says whether the path still leads to the open file.
+fn is_at(file: &fs::File, path: &std::path::Path) -> Result<bool, StoreError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let open = file.metadata().doing("look at an ingest")?;
+    match fs::metadata(path) {
+        Ok(named) => Ok(named.ino() == open.ino() && named.dev() == open.dev()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).doing("look at an ingest"),
+    }
+}
+
+/// Opens and locks the data of an ingest that nobody is writing. `None` where somebody is.
+fn lock_idle(root: &Shared, key: &IngestKey) -> Result<Option<Option<fs::File>>, StoreError> {
+    match fs::File::open(root.layout.ingest(key).join("data")) {
+        Ok(file) if try_lock(&file, FlockOperation::NonBlockingLockExclusive)? => {
+            Ok(Some(Some(file)))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(None)),
+        Err(error) => Err(error).doing("open an ingest"),
+    }
+}
+
+/// Deletes an ingest that nobody is writing.
+pub(crate) fn discard(root: &Shared, key: &IngestKey) -> Result<(), StoreError> {
+    match lock_idle(root, key)? {
+        Some(_locked) => forget(root, key),
+        None => Err(StoreError::IngestBusy { key: key.clone() }),
+    }
+}
+
+/// Deletes an ingest whose data the caller has locked. The data goes last: until then nobody
+/// else can begin anew under this key.
+fn forget(root: &Shared, key: &IngestKey) -> Result<(), StoreError> {
+    let directory = root.layout.ingest(key);
+    root.disk.remove_file(&directory.join("state")).doing("delete an ingest")?;
+    root.disk.remove_file(&directory.join("data")).doing("delete an ingest")?;
+    root.disk.remove_directory(&directory).doing("delete an ingest")
+}

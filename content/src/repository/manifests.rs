@@ -1,0 +1,193 @@
+//! The manifests of a repository, and what each refers to.
+
+use boatyard_oci::{Descriptor, Digest, Manifest, MediaType, Raw, Tag};
+
+use super::{Repository, RepositoryError};
+use crate::local::journal::EventKind;
+use crate::local::{Staged, entries, read_if_there, temporary_name};
+use crate::store::{Doing as _, StoreError};
+
+/// A manifest that a repository has. Its bytes are a blob of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// The Content-Type that it was pushed with: the bytes may lack `mediaType`.
+    pub media_type: MediaType,
+}
+
+impl Repository {
+    fn manifest_directory(&self, digest: &Digest) -> std::path::PathBuf {
+        self.directory.join("_manifests").join(digest.to_string())
+    }
+
+    /// Puts a manifest, whose bytes are a blob of the store that the caller's lease holds, and
+    /// points tags at it. Durable when it returns. It does not look whether what the manifest
+    /// refers to is there.
+    ///
+    /// # Errors
+    /// Where a file could not be written. The manifest may be there then, the tags not.
+    pub fn put_manifest(
+        &self,
+        manifest: &Raw<Manifest>,
+        media_type: &MediaType,
+        tags: &[Tag],
+    ) -> Result<(), RepositoryError> {
+        let digest = manifest.digest();
+        let _lock = self.lock()?;
+        let mut changes = vec![(EventKind::Manifest, digest.to_string())];
+        changes.extend(tags.iter().map(|tag| (EventKind::Tag, tag.to_string())));
+        self.tell(&changes)?;
+        self.write_manifest(manifest, media_type)?;
+        let mut staged = Staged::new(&*self.root.disk);
+        if let Some(subject) = manifest.value().subject() {
+            let descriptor = referrer_descriptor(manifest, media_type);
+            let bytes = serde_json::to_vec(&descriptor).expect("maps with text keys serialise");
+            staged.put(self.referrer_path(&subject.digest, digest), &bytes)?;
+        }
+        for tag in tags {
+            staged.put(self.tag_path(tag), format!("{digest}\n").as_bytes())?;
+        }
+        Ok(staged.publish()?)
+    }
+
+    /// Writes the manifest's directory whole and renames it into place.
+    fn write_manifest(
+        &self,
+        manifest: &Raw<Manifest>,
+        media_type: &MediaType,
+    ) -> Result<(), StoreError> {
+        let disk = &*self.root.disk;
+        let place = self.manifest_directory(manifest.digest());
+        if place.is_dir() {
+            let there = read_if_there(&place.join("type"))?;
+            if there.as_deref() == Some(media_type.as_str().as_bytes()) {
+                return Ok(());
+            }
+            let mut staged = Staged::new(disk);
+            staged.put(place.join("type"), media_type.as_str().as_bytes())?;
+            return staged.publish();
+        }
+        let manifests = self.make("_manifests")?;
+        let directory = manifests.join(temporary_name());
+        let mut staged = Staged::new(disk);
+        staged.put(directory.join("type"), media_type.as_str().as_bytes())?;
+        staged.put(directory.join("refs"), refs_text(manifest.value()).as_bytes())?;
+        staged.publish()?;
+        disk.rename(&directory, &place).doing("put a manifest in its place")?;
+        disk.sync_directory(&manifests).doing("sync a directory")
+    }
+
+    /// Returns a manifest that this repository has.
+    ///
+    /// # Errors
+    /// Where its file cannot be read.
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<StoredManifest>, RepositoryError> {
+        let bytes = read_if_there(&self.manifest_directory(digest).join("type"))?;
+        Ok(bytes.map(|bytes| StoredManifest {
+            digest: digest.clone(),
+            media_type: MediaType::new(&String::from_utf8_lossy(&bytes)),
+        }))
+    }
+
+    /// Deletes a manifest with all its tags; `false` where it was not there.
+    ///
+    /// # Errors
+    /// Where a file could not be deleted.
+    pub fn delete_manifest(&self, digest: &Digest) -> Result<bool, RepositoryError> {
+        let _lock = self.lock()?;
+        if self.manifest(digest)?.is_none() {
+            return Ok(false);
+        }
+        let tags = self.tags_of(digest)?;
+        let mut changes = vec![(EventKind::Manifest, digest.to_string())];
+        changes.extend(tags.iter().map(|tag| (EventKind::Tag, tag.to_string())));
+        self.tell(&changes)?;
+        let disk = &*self.root.disk;
+        for tag in &tags {
+            disk.remove_file(&self.tag_path(tag)).doing("delete a tag")?;
+        }
+        if !tags.is_empty() {
+            disk.sync_directory(&self.directory.join("_tags")).doing("sync a directory")?;
+        }
+        for subject in self.subjects(digest)? {
+            disk.remove_file(&self.referrer_path(&subject, digest)).doing("delete a referrer")?;
+        }
+        let manifests = self.directory.join("_manifests");
+        let aside = manifests.join(temporary_name());
+        disk.rename(&self.manifest_directory(digest), &aside).doing("delete a manifest")?;
+        disk.sync_directory(&manifests).doing("sync a directory")?;
+        // It is gone; what is left of it has a temporary name, which the collector knows.
+        for file in ["type", "refs"] {
+            let _ = disk.remove_file(&aside.join(file));
+        }
+        let _ = disk.remove_directory(&aside);
+        Ok(true)
+    }
+
+    /// Returns the digests of all manifests, in no order.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn manifests(&self) -> Result<Vec<Digest>, RepositoryError> {
+        let mut digests = Vec::new();
+        for entry in entries(&self.directory.join("_manifests")) {
+            digests
+                .extend(entry?.file_name().to_str().and_then(|name| name.parse::<Digest>().ok()));
+        }
+        Ok(digests)
+    }
+
+    /// Returns what a manifest needs: blobs and manifests, without reading it.
+    ///
+    /// # Errors
+    /// Where its file cannot be read.
+    pub fn refs(&self, manifest: &Digest) -> Result<Vec<Digest>, RepositoryError> {
+        self.refs_of_kinds(manifest, &["blob", "manifest"])
+    }
+
+    fn subjects(&self, manifest: &Digest) -> Result<Vec<Digest>, RepositoryError> {
+        self.refs_of_kinds(manifest, &["subject"])
+    }
+
+    fn refs_of_kinds(
+        &self,
+        manifest: &Digest,
+        kinds: &[&str],
+    ) -> Result<Vec<Digest>, RepositoryError> {
+        let path = self.manifest_directory(manifest).join("refs");
+        let bytes = read_if_there(&path)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        let digests = lines.filter(|(kind, _)| kinds.contains(kind));
+        digests
+            .map(|(_, digest)| {
+                digest.parse().map_err(|_| {
+                    let problem = format!("`{}` is not a digest", digest.escape_debug());
+                    StoreError::Damaged { path: path.clone(), problem }.into()
+                })
+            })
+            .collect()
+    }
+}
+
+/// Returns what stands in `refs`: a line for each thing the manifest points at.
+fn refs_text(manifest: &Manifest) -> String {
+    let blobs = manifest.blobs().into_iter().map(|blob| ("blob", blob));
+    let manifests = manifest.manifests().iter().map(|child| ("manifest", child));
+    let subject = manifest.subject().into_iter().map(|subject| ("subject", subject));
+    blobs
+        .chain(manifests)
+        .chain(subject)
+        .map(|(kind, descriptor)| format!("{kind} {}\n", descriptor.digest))
+        .collect()
+}
+
+/// Returns the descriptor under which the referrers API lists a manifest.
+fn referrer_descriptor(manifest: &Raw<Manifest>, media_type: &MediaType) -> Descriptor {
+    let mut descriptor =
+        Descriptor::new(media_type.clone(), manifest.digest().clone(), manifest.size());
+    descriptor.artifact_type = manifest.value().artifact_type().cloned();
+    descriptor.annotations.clone_from(manifest.value().annotations());
+    descriptor
+}

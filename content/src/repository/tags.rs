@@ -1,0 +1,95 @@
+//! Tags: movable pointers to manifests.
+
+use std::path::PathBuf;
+
+use boatyard_oci::{Digest, Tag};
+
+use super::{Repository, RepositoryError};
+use crate::local::journal::EventKind;
+use crate::local::{Staged, entries, read_if_there};
+use crate::store::{Doing as _, StoreError};
+
+impl Repository {
+    pub(super) fn tag_path(&self, tag: &Tag) -> PathBuf {
+        self.directory.join("_tags").join(tag.as_str())
+    }
+
+    /// Returns what a tag points at.
+    ///
+    /// # Errors
+    /// Where its file cannot be read, or holds no digest.
+    pub fn tag(&self, tag: &Tag) -> Result<Option<Digest>, RepositoryError> {
+        let path = self.tag_path(tag);
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        let digest = text
+            .trim_end()
+            .parse()
+            .map_err(|_| StoreError::Damaged { path, problem: "it holds no digest".to_owned() })?;
+        Ok(Some(digest))
+    }
+
+    /// Points tags at a manifest of this repository; durable when it returns.
+    ///
+    /// # Errors
+    /// Where a file could not be written.
+    pub fn set_tags(&self, tags: &[Tag], digest: &Digest) -> Result<(), RepositoryError> {
+        let _lock = self.lock()?;
+        let changes: Vec<_> = tags.iter().map(|tag| (EventKind::Tag, tag.to_string())).collect();
+        self.tell(&changes)?;
+        let mut staged = Staged::new(&*self.root.disk);
+        for tag in tags {
+            staged.put(self.tag_path(tag), format!("{digest}\n").as_bytes())?;
+        }
+        Ok(staged.publish()?)
+    }
+
+    /// Deletes a tag; `false` where it was not there. The manifest stays.
+    ///
+    /// # Errors
+    /// Where the file could not be deleted.
+    pub fn delete_tag(&self, tag: &Tag) -> Result<bool, RepositoryError> {
+        let _lock = self.lock()?;
+        let path = self.tag_path(tag);
+        if !path.try_exists().doing("look for a tag")? {
+            return Ok(false);
+        }
+        self.tell(&[(EventKind::Tag, tag.to_string())])?;
+        let removed = self.root.disk.remove_file(&path).doing("delete a tag")?;
+        self.root.disk.sync_directory(&self.directory.join("_tags")).doing("sync a directory")?;
+        Ok(removed)
+    }
+
+    /// Returns at most `most` tags behind `after`, in ASCII order.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn tags(&self, after: Option<&str>, most: usize) -> Result<Vec<Tag>, RepositoryError> {
+        let mut tags = Vec::new();
+        for entry in entries(&self.directory.join("_tags")) {
+            let name = entry?.file_name();
+            let tag = name.to_str().and_then(|name| name.parse::<Tag>().ok());
+            tags.extend(tag.filter(|tag| after.is_none_or(|after| tag.as_str() > after)));
+        }
+        tags.sort_unstable();
+        tags.truncate(most);
+        Ok(tags)
+    }
+
+    /// Returns the tags that point at a manifest.
+    ///
+    /// # Errors
+    /// Where a tag cannot be read.
+    pub fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>, RepositoryError> {
+        let mut tags = self.tags(None, usize::MAX)?;
+        let mut failure = None;
+        tags.retain(|tag| match self.tag(tag) {
+            Ok(target) => target.as_ref() == Some(digest),
+            Err(error) => {
+                failure.get_or_insert(error);
+                false
+            }
+        });
+        failure.map_or(Ok(tags), Err)
+    }
+}
