@@ -1,1 +1,4 @@
-//! To be written.
+//! From a Dockerfile to an image: parse, plan, solve, execute, snapshot, assemble.
+#![deny(unsafe_code)]
+
+pub mod execute;

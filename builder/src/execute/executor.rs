@@ -1,0 +1,355 @@
+//! The builder's side: it starts the helper, hands it steps, and waits for them.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::{Errno, read, retry_on_intr, write};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::net::{Shutdown, shutdown};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::failure::ExecuteError;
+use super::rootfs::{self, Made};
+use super::spec::{MountKind, Spec, StepMount};
+use super::wire::{self, MOUNTS_MAX, Report};
+
+/// How much output is taken at once: what a pipe holds.
+const OUTPUT_BYTES: usize = 64 << 10;
+
+/// Runs steps.
+///
+/// The contract: `run` blocks until no process of the step is left. It may be called from
+/// several threads at once. `rootfs` is a mount that is attached nowhere (fsmount(2)) and not
+/// used by another step; when `run` returns, nothing of the executor's is in it. Output is
+/// delivered as it comes, in order, whole, on the calling thread. Cancelling ends the step
+/// promptly, with [`Outcome::Cancelled`].
+pub trait Execute: Send + Sync {
+    /// Runs one step in `rootfs` and tells how its command ended.
+    ///
+    /// # Errors
+    ///
+    /// If the command could not be started, or the executor itself fails; a command that starts
+    /// and fails is no error.
+    fn run(
+        &self,
+        rootfs: OwnedFd,
+        spec: &Spec,
+        output: &mut dyn Output,
+        cancel: &CancelHandle,
+    ) -> Result<Outcome, ExecuteError>;
+}
+
+/// Takes what a step writes.
+pub trait Output: Send {
+    /// Takes bytes of the standard output.
+    fn stdout(&mut self, bytes: &[u8]);
+    /// Takes bytes of the standard error.
+    fn stderr(&mut self, bytes: &[u8]);
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With this code; 0 is success.
+    Exited(i32),
+    /// By this signal, such as 9 where the kernel ran out of memory.
+    Signaled(i32),
+    /// It ran longer than it may.
+    TimedOut,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// Cancels steps; clones cancel the same ones.
+#[derive(Debug, Clone)]
+pub struct CancelHandle(Arc<OwnedFd>);
+
+impl CancelHandle {
+    /// Returns a handle that nobody has used yet.
+    ///
+    /// # Errors
+    ///
+    /// If the process has no descriptor left.
+    pub fn new() -> Result<CancelHandle, ExecuteError> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(ExecuteError::builder("make a cancel handle"))?;
+        Ok(CancelHandle(Arc::new(event)))
+    }
+
+    /// Cancels all steps that run, or will run, with this handle.
+    pub fn cancel(&self) {
+        // It fails only if the counter is full: then it is cancelled already.
+        let _ = write(&*self.0, &1_u64.to_ne_bytes());
+    }
+}
+
+/// How to execute this program as the helper: the program must call
+/// [`init::main`](super::init::main) first thing when it is given these arguments.
+#[derive(Debug, Clone)]
+pub struct InitCommand {
+    /// The program, usually `/proc/self/exe`.
+    pub program: PathBuf,
+    /// Its arguments, usually `init`.
+    pub args: Vec<OsString>,
+}
+
+/// The executor of a build: a helper process, ended when this is dropped, and its steps with it.
+#[derive(Debug)]
+pub struct Executor {
+    helper: Child,
+    /// `None` only while being dropped.
+    socket: Option<OwnedFd>,
+}
+
+impl Executor {
+    /// Starts the helper and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If the program cannot be executed, or is not able to be a helper.
+    pub fn start(init: &InitCommand) -> Result<Executor, ExecuteError> {
+        let (ours, theirs) = wire::pair().map_err(ExecuteError::builder("make a socket"))?;
+        let helper = Command::new(&init.program)
+            .args(&init.args)
+            // A step must not find our secrets in the environment of its first process.
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|source| ExecuteError::Start { program: init.program.clone(), source })?;
+        let executor = Executor { helper, socket: Some(ours) };
+        match wire::receive(executor.socket()?) {
+            Ok(Some(Report::Ready)) => Ok(executor),
+            Ok(Some(Report::Failed(failure))) => Err(failure.into()),
+            _ => Err(ExecuteError::HelperDied),
+        }
+    }
+
+    /// Returns the process id of the helper.
+    #[must_use]
+    pub fn helper_id(&self) -> u32 {
+        self.helper.id()
+    }
+
+    fn socket(&self) -> Result<BorrowedFd<'_>, ExecuteError> {
+        self.socket.as_ref().map(AsFd::as_fd).ok_or(ExecuteError::HelperDied)
+    }
+}
+
+impl Execute for Executor {
+    fn run(
+        &self,
+        rootfs: OwnedFd,
+        spec: &Spec,
+        output: &mut dyn Output,
+        cancel: &CancelHandle,
+    ) -> Result<Outcome, ExecuteError> {
+        let mut running = Running::start(self.socket()?, rootfs.as_fd(), spec)?;
+        let waited = running.wait(output, cancel, spec.timeout);
+        rootfs::remove(rootfs.as_fd(), &running.made);
+        waited.and_then(|()| running.outcome())
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.socket = None;
+        // It ends when it sees the socket's end; there is nobody to tell if it does not.
+        let _ = self.helper.wait();
+    }
+}
+
+/// A step in the helper's hands.
+struct Running {
+    socket: OwnedFd,
+    stdout: Stream,
+    stderr: Stream,
+    made: Vec<Made>,
+    /// How the command ended, or why it could not start.
+    ending: Option<Result<Outcome, ExecuteError>>,
+    /// Why the step is being killed, if it is.
+    killed: Option<Outcome>,
+    gone: bool,
+}
+
+impl Running {
+    fn start(
+        helper: BorrowedFd<'_>,
+        rootfs: BorrowedFd<'_>,
+        spec: &Spec,
+    ) -> Result<Running, ExecuteError> {
+        let sources = sources(spec)?;
+        let failed = ExecuteError::builder;
+        let memory = wire::to_memory(spec).map_err(failed("hand over the step"))?;
+        let (socket, theirs) = wire::pair().map_err(failed("make a socket"))?;
+        let (stdout, stdout_end) = Stream::open().map_err(failed("make a pipe"))?;
+        let (stderr, stderr_end) = Stream::open().map_err(failed("make a pipe"))?;
+        let mut descriptors = vec![memory.as_fd(), theirs.as_fd(), rootfs];
+        descriptors.extend([stdout_end.as_fd(), stderr_end.as_fd()]);
+        descriptors.extend(sources.iter().map(AsFd::as_fd));
+        wire::send_request(helper, spec.network, &descriptors).map_err(|errno| match errno {
+            Errno::PIPE | Errno::CONNRESET => ExecuteError::HelperDied,
+            errno => failed("hand over the step")(errno),
+        })?;
+        let (made, ending, killed) = (Vec::new(), None, None);
+        Ok(Running { socket, stdout, stderr, made, ending, killed, gone: false })
+    }
+
+    /// Waits until the step is gone, and passes on what it writes.
+    fn wait(
+        &mut self,
+        output: &mut dyn Output,
+        cancel: &CancelHandle,
+        timeout: Option<Duration>,
+    ) -> Result<(), ExecuteError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut buffer = vec![0; OUTPUT_BYTES];
+        while !self.gone {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let ready =
+                self.poll(cancel, left).map_err(ExecuteError::builder("wait for a step"))?;
+            self.stdout.pass(&mut buffer, &mut |bytes| output.stdout(bytes))?;
+            self.stderr.pass(&mut buffer, &mut |bytes| output.stderr(bytes))?;
+            if ready.report {
+                self.receive()?;
+            }
+            if ready.cancelled {
+                self.kill(Outcome::Cancelled);
+            } else if left == Some(Duration::ZERO) {
+                self.kill(Outcome::TimedOut);
+            }
+        }
+        // All writers are gone: what is in the pipes now is the rest.
+        while self.stdout.pass(&mut buffer, &mut |bytes| output.stdout(bytes))? {}
+        while self.stderr.pass(&mut buffer, &mut |bytes| output.stderr(bytes))? {}
+        Ok(())
+    }
+
+    fn poll(&self, cancel: &CancelHandle, left: Option<Duration>) -> Result<Ready, Errno> {
+        let mut watched = vec![PollFd::new(&self.socket, PollFlags::IN)];
+        let streams = [&self.stdout, &self.stderr].into_iter().filter_map(|s| s.0.as_ref());
+        watched.extend(streams.map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let mut left = left;
+        // Once it is being killed, neither a signal nor the time matters any more.
+        if self.killed.is_some() {
+            left = None;
+        } else {
+            watched.push(PollFd::new(&*cancel.0, PollFlags::IN));
+        }
+        // A time too long for the kernel is as good as none.
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        retry_on_intr(|| poll(&mut watched, left.as_ref()))?;
+        let happened = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
+        let cancelled = self.killed.is_none() && happened(watched.last());
+        Ok(Ready { report: happened(watched.first()), cancelled })
+    }
+
+    fn receive(&mut self) -> Result<(), ExecuteError> {
+        let report =
+            wire::receive(&self.socket).map_err(ExecuteError::builder("wait for a step"))?;
+        match report {
+            Some(Report::Made(made)) => self.made.push(made),
+            Some(Report::Failed(failure)) => self.ending = Some(Err(failure.into())),
+            // A program that cannot be executed ends too, after its failure was reported.
+            Some(Report::Exited(code)) => {
+                self.ending.get_or_insert(Ok(Outcome::Exited(code)));
+            }
+            Some(Report::Signaled(signal)) => {
+                self.ending.get_or_insert(Ok(Outcome::Signaled(signal)));
+            }
+            Some(Report::Gone) => self.gone = true,
+            Some(Report::Ready) | None => return Err(ExecuteError::HelperDied),
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, why: Outcome) {
+        if self.killed.is_none() {
+            self.killed = Some(why);
+            // It fails only if the helper is gone, and then so is the step.
+            let _ = shutdown(&self.socket, Shutdown::Write);
+        }
+    }
+
+    fn outcome(self) -> Result<Outcome, ExecuteError> {
+        match (self.ending, self.killed) {
+            (Some(ending), _) => ending,
+            (None, Some(outcome)) => Ok(outcome),
+            // Its first process ended first: somebody killed it, such as the kernel short of memory.
+            (None, None) => Ok(Outcome::Signaled(libc::SIGKILL)),
+        }
+    }
+}
+
+/// What a wait ended with.
+struct Ready {
+    report: bool,
+    cancelled: bool,
+}
+
+/// Our end of a pipe; `None` once nothing more will come.
+struct Stream(Option<OwnedFd>);
+
+impl Stream {
+    /// Returns a stream and the end for the step, whose reads and writes block.
+    fn open() -> Result<(Stream, OwnedFd), Errno> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        fcntl_setfl(&ours, OFlags::NONBLOCK)?;
+        Ok((Stream(Some(ours)), theirs))
+    }
+
+    /// Passes on what is there, a buffer at most; tells whether there was anything.
+    fn pass(
+        &mut self,
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<bool, ExecuteError> {
+        let Some(pipe) = &self.0 else { return Ok(false) };
+        match retry_on_intr(|| read(pipe, &mut *buffer)) {
+            Ok(0) => {
+                self.0 = None;
+                Ok(false)
+            }
+            Ok(length) => {
+                take(&buffer[..length]);
+                Ok(true)
+            }
+            Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(ExecuteError::builder("read a step's output")(errno)),
+        }
+    }
+}
+
+/// Makes a mount of each bind mount's source.
+///
+/// Here, not in the step: a mount can be copied only in the namespace that it is in.
+fn sources(spec: &Spec) -> Result<Vec<OwnedFd>, ExecuteError> {
+    let count = spec.mounts.len();
+    if count > MOUNTS_MAX {
+        return Err(ExecuteError::TooManyMounts { count, limit: MOUNTS_MAX });
+    }
+    let mut sources = Vec::new();
+    for StepMount { target, kind } in &spec.mounts {
+        if let MountKind::Bind { source, .. } = kind {
+            let descriptor = source.descriptor();
+            let descriptor =
+                descriptor.ok_or_else(|| ExecuteError::NoSource { target: target.clone() })?;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            let mount = open_tree(descriptor, "", flags).map_err(|errno| ExecuteError::Setup {
+                operation: "open the source of the mount at".to_owned(),
+                path: target.clone(),
+                source: errno.into(),
+            })?;
+            sources.push(mount);
+        }
+    }
+    Ok(sources)
+}

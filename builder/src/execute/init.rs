@@ -1,0 +1,187 @@
+//! The helper process: it starts steps, watches them, and ends them.
+//!
+//! A builder has threads, and a process with threads cannot safely be copied. So the builder
+//! executes the program once more, with a socket as standard input, and that copy, which never
+//! has a second thread, copies itself for each step into new namespaces. It holds one descriptor
+//! of each step's first process and one end of the step's socket:
+//!
+//! - a step's socket is its life line: when the builder shuts it, the step is killed;
+//! - when the builder is gone, so is everything: the helper's own socket ends, it kills all steps;
+//! - when the helper is gone, the kernel kills the steps (`PR_SET_PDEATHSIG`).
+//!
+//! The helper keeps running from a read-only mount of its own file, see [`seal`]: a step's first
+//! process is a copy of the helper, and what `/proc/1/exe` leads to must not be writable.
+
+mod command;
+mod devices;
+mod files;
+mod mounts;
+mod privileges;
+mod reaper;
+mod seal;
+mod step;
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
+use rustix::process::{
+    DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open,
+    pidfd_send_signal, set_dumpable_behavior, setsid, waitid,
+};
+
+use super::failure::{During, Failure};
+use super::sys::{Cloned, SingleThreaded, clone_process, exit};
+use super::wire::{self, Report, Request};
+
+/// Runs the helper until its builder is gone.
+///
+/// To be called by `main` before anything else when the program was executed as an
+/// [`InitCommand`](super::InitCommand) says: standard input is the builder's socket, and no
+/// thread may exist yet. May execute the same program, with the same arguments, once more.
+#[must_use]
+pub fn main() -> ExitCode {
+    let stdin = rustix::stdio::stdin();
+    match Helper::start() {
+        Ok(helper) => helper.run(),
+        Err(failure) => {
+            // If even this fails, the builder sees the socket's end and reports that.
+            let _ = wire::send(stdin, &Report::Failed(failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Helper {
+    single: SingleThreaded,
+    builder: OwnedFd,
+    /// This process, for a step to see whether it is still there.
+    own: OwnedFd,
+    steps: Vec<Step>,
+}
+
+/// A step that runs.
+struct Step {
+    first_process: OwnedFd,
+    socket: OwnedFd,
+    killed: bool,
+}
+
+impl Helper {
+    fn start() -> Result<Helper, Failure> {
+        let single = SingleThreaded::check()
+            .during("count the threads in", "/proc/self/task")?
+            .ok_or(Failure::Threads)?;
+        seal::seal()?;
+        // Away from the terminal's process group: Ctrl-C is for the builder to act upon.
+        // It fails only if we lead a group already, which is as good.
+        let _ = setsid();
+        // A step must not trace its first process, nor read its memory or its descriptors.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).during("protect", "the helper")?;
+        let builder =
+            fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).during("keep", "the socket")?;
+        let own = pidfd_open(getpid(), PidfdFlags::empty()).during("watch", "the helper")?;
+        let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .during("open", "/dev/null")?;
+        wire::send(&builder, &Report::Ready).during("answer on", "the socket")?;
+        rustix::stdio::dup2_stdin(&null).during("close", "the socket")?;
+        Ok(Helper { single, builder, own, steps: Vec::new() })
+    }
+
+    fn run(mut self) -> ExitCode {
+        loop {
+            match self.turn() {
+                Ok(true) => {}
+                // The kernel kills what still runs when this process ends.
+                Ok(false) => return ExitCode::SUCCESS,
+                Err(_) => return ExitCode::FAILURE,
+            }
+        }
+    }
+
+    /// Waits for something to happen and acts on it; `false` when the builder is gone.
+    fn turn(&mut self) -> Result<bool, Errno> {
+        let (builder, steps) = self.wait()?;
+        let mut ended = Vec::new();
+        for (index, (gone, shut)) in steps.into_iter().enumerate() {
+            let step = &mut self.steps[index];
+            if gone {
+                step.end();
+                ended.push(index);
+            } else if shut {
+                step.kill();
+            }
+        }
+        for index in ended.into_iter().rev() {
+            self.steps.remove(index);
+        }
+        if !builder {
+            return Ok(true);
+        }
+        match wire::receive_request(&self.builder) {
+            Ok(Some(request)) => self.begin(request),
+            Ok(None) => return Ok(false),
+            // A request that cannot be understood: its step's socket closes, its caller learns it.
+            Err(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// Waits; tells whether the builder said something, and for each step whether its first
+    /// process ended and whether its socket was shut.
+    fn wait(&self) -> Result<(bool, Vec<(bool, bool)>), Errno> {
+        let mut watched = vec![PollFd::new(&self.builder, PollFlags::IN)];
+        for step in &self.steps {
+            watched.push(PollFd::new(&step.first_process, PollFlags::IN));
+            // Once killed, only its end is of interest; a shut socket would never let us sleep.
+            watched.push(match step.killed {
+                true => PollFd::new(&step.first_process, PollFlags::IN),
+                false => PollFd::new(&step.socket, PollFlags::RDHUP),
+            });
+        }
+        retry_on_intr(|| poll(&mut watched, None))?;
+        let happened = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let steps = watched[1..].chunks(2).map(|pair| (happened(&pair[0]), happened(&pair[1])));
+        Ok((happened(&watched[0]), steps.collect()))
+    }
+
+    fn begin(&mut self, request: Request) {
+        match clone_process(self.single, step::namespaces(request.network)) {
+            Ok(Cloned::Child) => {
+                step::run(self.single, request, &self.own);
+                exit(1)
+            }
+            Ok(Cloned::Parent { pidfd, .. }) => self.steps.push(Step {
+                first_process: pidfd,
+                socket: request.socket,
+                killed: false,
+            }),
+            Err(errno) => {
+                let failure = Err::<(), _>(errno).during("make namespaces for", "the step");
+                let failed = failure.expect_err("it was made from an error");
+                let _ = wire::send(&request.socket, &Report::Failed(failed));
+                let _ = wire::send(&request.socket, &Report::Gone);
+            }
+        }
+    }
+}
+
+impl Step {
+    fn kill(&mut self) {
+        // It may have ended by itself meanwhile.
+        let _ = pidfd_send_signal(&self.first_process, Signal::KILL);
+        self.killed = true;
+    }
+
+    /// Takes the ended first process off the process table.
+    ///
+    /// The kernel reports the end of the first process of a PID namespace only when all others
+    /// in it are gone, and its namespaces and mounts with them.
+    fn end(&self) {
+        let process = WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.first_process));
+        let _ = retry_on_intr(|| waitid(process.clone(), WaitIdOptions::EXITED));
+        let _ = wire::send(&self.socket, &Report::Gone);
+    }
+}

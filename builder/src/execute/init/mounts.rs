@@ -1,0 +1,299 @@
+//! The file tree of a step: the image, and over it what a program expects of a running system.
+//!
+//! The mounts are made in a mount namespace that goes away with the step, so nothing has to be
+//! unmounted. Everything is reached by descriptor: what we mounted ourselves by the descriptor
+//! that mounting gave us, what is in the image through [`rootfs`]. No path of the image is ever
+//! resolved by the host's root, and once a file system of ours is mounted, no path is resolved
+//! through the image to reach it: masks land on our procfs, not on what an image put at `/proc`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    mount_change, move_mount, open_tree, unmount,
+};
+use rustix::process::{chdir, fchdir, pivot_root};
+
+use super::{devices, files};
+use crate::execute::failure::{During, Failure};
+use crate::execute::rootfs::{self, Kind};
+use crate::execute::spec::{MountKind, Security, Spec, StepMount};
+use crate::execute::sys;
+use crate::execute::wire::{self, Report, Request};
+
+/// What of procfs tells about, or acts upon, the host: hidden.
+const MASKED_PROC: [&str; 9] = [
+    "acpi",
+    "asound",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "timer_list",
+    "timer_stats",
+    "sched_debug",
+    "scsi",
+];
+/// What of sysfs is hidden.
+const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
+/// What of procfs can be read but not written.
+const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+/// For a file system that holds neither programs nor devices.
+pub(super) const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// A file system of ours beside the root, gone after [`enter`], for what is to be bound into it.
+const SCRATCH_ROOT: &str = "root";
+const SCRATCH_EMPTY: &str = "empty";
+
+/// Makes the step's file tree and makes it the root of this process.
+pub(super) fn enter(request: &Request, spec: &mut Spec) -> Result<(), Failure> {
+    let tree = Tree::attach(request, spec.security)?;
+    // First, so that a link of the image from there into /proc hits the image's own /proc.
+    files::bind(&tree, spec)?;
+    let devices = devices::mount(&tree, spec.shm_size)?;
+    tree.mount_proc(&devices)?;
+    tree.mount_sys(&devices)?;
+    tree.mount_own(&mut spec.mounts, &request.sources)?;
+    let owner = Some((spec.user.uid, spec.user.gid));
+    // A working directory that is made here belongs to the layer, so nobody is told.
+    rootfs::make(tree.root, &spec.cwd, Kind::Directory, owner, &mut |_| Ok(()))
+        .during("make the working directory", &spec.cwd)?;
+    pivot(tree.root).during("change the root to", "the image")
+}
+
+/// The root of a step while it is furnished.
+pub(super) struct Tree<'a> {
+    root: BorrowedFd<'a>,
+    scratch: OwnedFd,
+    socket: BorrowedFd<'a>,
+    pub(super) security: Security,
+}
+
+impl<'a> Tree<'a> {
+    fn attach(request: &'a Request, security: Security) -> Result<Tree<'a>, Failure> {
+        // From here on nothing that we mount or unmount is seen outside, nor the reverse.
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .during("make private", "the mounts")?;
+        let scratch = file_system("tmpfs", &[("mode", "755")], INERT)
+            .during("make", "a file system in memory")?;
+        // Any directory would do: it is the host's /proc in this namespace only, and in a moment
+        // out of reach. This one we know to exist.
+        move_mount(&scratch, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .during("mount", "a file system in memory")?;
+        for name in [SCRATCH_ROOT, SCRATCH_EMPTY] {
+            mkdirat(&scratch, name, Mode::from_raw_mode(0o555)).during("make", "the root")?;
+        }
+        let root = request.rootfs.as_fd();
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(root, "", &scratch, SCRATCH_ROOT, flags).during("mount", "the image")?;
+        Ok(Tree { root, scratch, socket: request.socket.as_fd(), security })
+    }
+
+    /// The scratch file system, to put files in and bind them from there.
+    pub(super) fn scratch(&self) -> BorrowedFd<'_> {
+        self.scratch.as_fd()
+    }
+
+    /// Mounts `mount` at `path` in the image; links are followed there, what is missing is made.
+    pub(super) fn place(&self, mount: &OwnedFd, path: &str, kind: Kind) -> Result<(), Failure> {
+        let mut tell = |made| wire::send(self.socket, &Report::Made(made));
+        let target = rootfs::make(self.root, path, kind, None, &mut tell)
+            .during("make the mount point", path)?;
+        let found = FileType::from_raw_mode(fstat(&target).during("examine", path)?.st_mode);
+        if (found == FileType::Directory) != (kind == Kind::Directory) {
+            return Err(Failure::Kind {
+                path: path.to_owned(),
+                found: name(found).to_owned(),
+                wanted: name(match kind {
+                    Kind::Directory => FileType::Directory,
+                    Kind::File => FileType::RegularFile,
+                })
+                .to_owned(),
+            });
+        }
+        move_onto(mount, &target).during("mount at", path)
+    }
+
+    /// Mounts a file system of the kernel at `path`, which no link may lead to.
+    ///
+    /// Other paths of ours start with these: they must mean in the image what they mean to us.
+    pub(super) fn place_kernel(
+        &self,
+        path: &str,
+        kernel: &str,
+        mount: Result<OwnedFd, Errno>,
+    ) -> Result<OwnedFd, Failure> {
+        let operation = format!("mount {kernel} at");
+        let mount = mount.during(&operation, path)?;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        match openat2(self.root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::LOOP) => Err(Failure::Kind {
+                path: path.to_owned(),
+                found: name(FileType::Symlink).to_owned(),
+                wanted: name(FileType::Directory).to_owned(),
+            }),
+            Ok(_) | Err(Errno::NOENT) => {
+                self.place(&mount, path, Kind::Directory)?;
+                Ok(mount)
+            }
+            Err(errno) => Err(errno).during(&operation, path),
+        }
+    }
+
+    fn mount_proc(&self, devices: &OwnedFd) -> Result<(), Failure> {
+        let proc = self.place_kernel("/proc", "proc", file_system("proc", &[], INERT))?;
+        if self.security == Security::Insecure {
+            return Ok(());
+        }
+        for path in READ_ONLY_PROC {
+            make_read_only(&proc, path).during("make read-only", &format!("/proc/{path}"))?;
+        }
+        for path in MASKED_PROC {
+            self.mask(&proc, path, devices).during("mask", &format!("/proc/{path}"))?;
+        }
+        Ok(())
+    }
+
+    fn mount_sys(&self, devices: &OwnedFd) -> Result<(), Failure> {
+        let attributes = match self.security {
+            Security::Sandboxed => INERT | MountAttrFlags::MOUNT_ATTR_RDONLY,
+            Security::Insecure => INERT,
+        };
+        let sys = self.place_kernel("/sys", "sysfs", file_system("sysfs", &[], attributes))?;
+        // Not every kernel has it, and where another hierarchy is mounted it may be denied. The
+        // directory is then empty, as on such a host.
+        if let Ok(cgroup) = file_system("cgroup2", &[], attributes)
+            && let Ok(target) = beneath(&sys, "fs/cgroup")
+        {
+            move_onto(&cgroup, &target).during("mount cgroup2 at", "/sys/fs/cgroup")?;
+        }
+        if self.security == Security::Insecure {
+            return Ok(());
+        }
+        for path in MASKED_SYS {
+            self.mask(&sys, path, devices).during("mask", &format!("/sys/{path}"))?;
+        }
+        Ok(())
+    }
+
+    /// Hides a directory of a file system of ours under an empty one, a file under `/dev/null`.
+    fn mask(&self, parent: &OwnedFd, path: &str, devices: &OwnedFd) -> Result<(), Errno> {
+        let target = match beneath(parent, path) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        let mask = match FileType::from_raw_mode(fstat(&target)?.st_mode) {
+            FileType::Directory => {
+                bind(&self.scratch, SCRATCH_EMPTY, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)?
+            }
+            // The node is one that we made, so there is nothing to verify.
+            _ => bind(devices, "null", MountAttrFlags::empty())?,
+        };
+        move_onto(&mask, &target)
+    }
+
+    fn mount_own(&self, mounts: &mut [StepMount], sources: &[OwnedFd]) -> Result<(), Failure> {
+        let mut sources = sources.iter();
+        for StepMount { target, kind } in mounts {
+            if target.split('/').all(|name| matches!(name, "" | "." | "..")) {
+                return Err(Errno::BUSY).during("mount at", target);
+            }
+            match kind {
+                MountKind::Bind { source: _, directory, read_only } => {
+                    let source = sources.next().ok_or(Errno::BADF).during("mount at", target)?;
+                    let attributes = match read_only {
+                        true => libc::MOUNT_ATTR_RDONLY,
+                        false => 0,
+                    };
+                    sys::set_mount_attributes(source.as_fd(), attributes)
+                        .during("make private", target)?;
+                    let kind = if *directory { Kind::Directory } else { Kind::File };
+                    self.place(source, target, kind)?;
+                }
+                MountKind::Tmpfs { size, mode } => {
+                    let mode = format!("{mode:o}");
+                    let size = size.map(|size| size.to_string());
+                    let mut options = vec![("mode", mode.as_str())];
+                    options.extend(size.as_deref().map(|size| ("size", size)));
+                    let tmpfs =
+                        file_system("tmpfs", &options, INERT).during("mount tmpfs at", target)?;
+                    self.place(&tmpfs, target, Kind::Directory)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a file system of the kernel's, mounted nowhere yet.
+pub(super) fn file_system(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, *value)?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Makes a bind mount of `path` in a file system of ours, mounted nowhere yet.
+pub(super) fn bind(
+    parent: &OwnedFd,
+    path: &str,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let mount = open_tree(parent, path, flags)?;
+    sys::set_mount_attributes(mount.as_fd(), u64::from(attributes.bits()))?;
+    Ok(mount)
+}
+
+/// Attaches a mount where `target`, a location, is.
+pub(super) fn move_onto(mount: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// Locates `path` in a file system of ours.
+pub(super) fn beneath(parent: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(parent, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+fn make_read_only(parent: &OwnedFd, path: &str) -> Result<(), Errno> {
+    let target = match beneath(parent, path) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    // The copy keeps the attributes of the original and adds this one.
+    move_onto(&bind(parent, path, MountAttrFlags::MOUNT_ATTR_RDONLY)?, &target)
+}
+
+/// Makes `root` the root of this process and of its namespace, and lets go of the old one.
+fn pivot(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    fchdir(root)?;
+    // "." twice stacks the old root on the new one, whence it is unmounted: pivot_root(2).
+    pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    chdir("/")
+}
+
+fn name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a directory",
+        FileType::RegularFile => "a file",
+        FileType::Symlink => "a symbolic link",
+        _ => "a special file",
+    }
+}

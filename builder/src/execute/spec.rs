@@ -1,0 +1,196 @@
+//! What a step is to run, and within what: plain data, made by the plan and the snapshotter.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The host name of a step that asks for none.
+pub const DEFAULT_HOSTNAME: &str = "boatyard";
+/// The size of `/dev/shm` of a step that asks for none, in bytes.
+pub const DEFAULT_SHM_SIZE: u64 = 64 << 20;
+
+/// One step: a command, who runs it, and what it sees.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spec {
+    /// The program and its arguments. A program without a slash is looked for in `PATH`.
+    pub args: Vec<String>,
+    /// The environment; of a name given twice the last counts. `HOME` and `PATH` are added
+    /// if they are absent.
+    pub env: Vec<(String, String)>,
+    /// The working directory, absolute; it is made, and given to `user`, if it is missing.
+    pub cwd: String,
+    /// Who runs the command.
+    pub user: User,
+    /// The host name, which `/etc/hosts` names too.
+    pub hostname: String,
+    /// What the step can reach.
+    pub network: Network,
+    /// Further lines of `/etc/hosts`.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Resource limits. Without one on open files, that is 1024, to be raised up to 1048576:
+    /// an inherited limit of a thousand million makes old programs that close every
+    /// descriptor crawl.
+    pub rlimits: Vec<Rlimit>,
+    /// The size of `/dev/shm`, in bytes.
+    pub shm_size: u64,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// How much the step may do.
+    pub security: Security,
+    /// What `RUN --mount` asks for, in the order of mounting: a directory before what lies in it.
+    pub mounts: Vec<StepMount>,
+    /// How long the step may run.
+    pub timeout: Option<Duration>,
+}
+
+impl Spec {
+    /// Returns the step that runs `args` as root in `/`, with nothing granted beyond the default.
+    #[must_use]
+    pub fn new<S: Into<String>>(args: impl IntoIterator<Item = S>) -> Spec {
+        Spec {
+            args: args.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            user: User::root(),
+            hostname: DEFAULT_HOSTNAME.to_owned(),
+            network: Network::None,
+            hosts: Vec::new(),
+            rlimits: Vec::new(),
+            shm_size: DEFAULT_SHM_SIZE,
+            umask: 0o022,
+            security: Security::Sandboxed,
+            mounts: Vec::new(),
+            timeout: None,
+        }
+    }
+}
+
+/// Who runs a command: the numbers behind a `USER`, see [`user::resolve`](super::user::resolve).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// The supplementary group ids.
+    pub groups: Vec<u32>,
+    /// The home directory: the value of `HOME` if the environment has none.
+    pub home: String,
+}
+
+impl User {
+    /// Returns root as it is in an image without `/etc/passwd`.
+    #[must_use]
+    pub fn root() -> User {
+        User { uid: 0, gid: 0, groups: Vec::new(), home: "/".to_owned() }
+    }
+}
+
+/// What a step can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// The host's network, with the host's resolver configuration.
+    Host,
+    /// A network of its own with a loopback interface and nothing else.
+    None,
+}
+
+/// How much a step may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Security {
+    /// The field's default: fourteen capabilities, kernel interfaces masked or read-only.
+    Sandboxed,
+    /// All capabilities, nothing masked, loop devices and FUSE: as mighty as root on the host.
+    Insecure,
+}
+
+/// One `--ulimit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// What is limited.
+    pub resource: Resource,
+    /// The limit in force, which the step may raise up to `hard`; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// The limit that it cannot raise.
+    pub hard: u64,
+}
+
+/// The resources that can be limited, by their `--ulimit` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "setrlimit(2) describes them, and these are its names")]
+pub enum Resource {
+    Cpu,
+    Fsize,
+    Data,
+    Stack,
+    Core,
+    Rss,
+    Nproc,
+    Nofile,
+    Memlock,
+    As,
+    Locks,
+    Sigpending,
+    Msgqueue,
+    Nice,
+    Rtprio,
+    Rttime,
+}
+
+/// One mount of a step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepMount {
+    /// Where in the image, absolute. Symbolic links are followed inside the image; what is
+    /// missing is made, and removed after the step.
+    pub target: String,
+    /// What appears there.
+    pub kind: MountKind,
+}
+
+/// What a [`StepMount`] mounts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A file or directory from elsewhere.
+    Bind {
+        /// The file or directory.
+        #[serde(skip)]
+        source: Source,
+        /// Whether it is a directory: what is made where the target is missing.
+        directory: bool,
+        /// Whether the step cannot write to it.
+        read_only: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Its largest size in bytes; half of the memory if none is given.
+        size: Option<u64>,
+        /// The mode of its root.
+        mode: u32,
+    },
+}
+
+/// The file or directory behind a bind mount, by a descriptor in the caller's mount namespace.
+///
+/// `O_PATH` suffices. It travels beside the [`Spec`], not in it: a deserialised one is empty.
+#[derive(Debug, Clone, Default)]
+pub struct Source(Option<Arc<OwnedFd>>);
+
+impl Source {
+    /// Takes what a descriptor refers to.
+    #[must_use]
+    pub fn new(descriptor: OwnedFd) -> Source {
+        Source(Some(Arc::new(descriptor)))
+    }
+
+    /// Returns the descriptor, unless this was deserialised.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(|fd| fd.as_fd())
+    }
+}

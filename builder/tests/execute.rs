@@ -1,0 +1,30 @@
+//! Runs real steps, as root, in images made of a static busybox.
+//!
+//! The binary is its own helper: called with the argument `init` it becomes what
+//! `boatyard init` is. That has to happen before a thread exists, so it has a `main` of its own,
+//! which speaks as much of the test harness's language as cargo and nextest do.
+
+#[path = "execute/harness.rs"]
+mod harness;
+#[path = "execute/hostile.rs"]
+mod hostile;
+#[path = "execute/life.rs"]
+mod life;
+#[path = "execute/rooms.rs"]
+mod rooms;
+#[path = "execute/rights.rs"]
+mod rights;
+#[path = "execute/traces.rs"]
+mod traces;
+#[path = "execute/world.rs"]
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "init") {
+        return boatyard_builder::execute::init::main();
+    }
+    let groups = [life::TESTS, rooms::TESTS, rights::TESTS, traces::TESTS, hostile::TESTS];
+    harness::main(&groups.concat())
+}
