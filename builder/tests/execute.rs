@@ -10,10 +10,10 @@ mod harness;
 mod hostile;
 #[path = "execute/life.rs"]
 mod life;
-#[path = "execute/rooms.rs"]
-mod rooms;
 #[path = "execute/rights.rs"]
 mod rights;
+#[path = "execute/rooms.rs"]
+mod rooms;
 #[path = "execute/traces.rs"]
 mod traces;
 #[path = "execute/world.rs"]

@@ -69,6 +69,9 @@ pub enum ExecuteError {
         /// What has to be there.
         wanted: String,
     },
+    /// There is no command to run.
+    #[error("the command is empty")]
+    NoCommand,
     /// The program is not in the image.
     #[error("{program} was not found in the image's PATH ({path})")]
     NotInPath {
@@ -125,6 +128,7 @@ pub(super) enum Failure {
     Threads,
     Setup { operation: String, path: String, errno: i32 },
     Kind { path: String, found: String, wanted: String },
+    NoCommand,
     NotInPath { program: String, path: String },
     NoProgram { program: String },
     NoInterpreter { program: String },
@@ -141,6 +145,7 @@ impl From<Failure> for ExecuteError {
                 ExecuteError::Setup { operation, path, source: source(errno) }
             }
             Failure::Kind { path, found, wanted } => ExecuteError::Kind { path, found, wanted },
+            Failure::NoCommand => ExecuteError::NoCommand,
             Failure::NotInPath { program, path } => ExecuteError::NotInPath { program, path },
             Failure::NoProgram { program } => ExecuteError::NoProgram { program },
             Failure::NoInterpreter { program } => ExecuteError::NoInterpreter { program },

@@ -171,14 +171,22 @@ pub(super) fn wait_for_signal() -> i32 {
     }
 }
 
+/// How many signals Linux has; an eighth of it is the size of a set of them in bytes.
+const SIGNALS: usize = 64;
+
 /// Gives every signal its default action and unblocks all: what a program expects to start with.
 ///
 /// The Rust runtime ignores SIGPIPE, and `nohup` SIGHUP; both would be inherited.
 pub(super) fn reset_signals() {
-    // SAFETY: default actions run no code of ours; the set is emptied before it is read.
+    // All zero is the kernel's sigaction for the default action, on every architecture. libc's
+    // own function refuses the two signals that it uses itself.
+    let default = [0_u64; 8];
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: default actions run no code of ours, and the kernel reads less than is there; the
+    // set is emptied before it is read.
     unsafe {
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL);
+        for signal in 1..=SIGNALS {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, SIGNALS / 8);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -1,1 +1,155 @@
-crate::harness::tests!();
+//! Images made to lead the executor astray. The host's files must be neither read nor written.
+
+use std::os::unix::fs::symlink;
+
+use boatyard_builder::execute::{CancelHandle, MountKind, Outcome, Spec, StepMount, rootfs, user};
+use rustix::io::Errno;
+
+use crate::harness::tests;
+use crate::world::World;
+
+tests!(
+    kernel_file_systems_are_not_mounted_through_links,
+    etc_may_lead_anywhere_in_the_image_only,
+    resolv_conf_may_lead_anywhere_in_the_image_only,
+    links_into_proc_and_dev_reach_nothing_of_ours,
+    mount_targets_stay_in_the_image,
+    the_working_directory_stays_in_the_image,
+    places_of_the_wrong_kind_are_named,
+    accounts_are_read_in_the_image_only,
+    a_program_that_is_a_link_to_the_executor_cannot_write_it,
+);
+
+fn kernel_file_systems_are_not_mounted_through_links() {
+    for place in ["proc", "sys", "dev"] {
+        for target in ["/etc", "/", "..", "tmp", "/nowhere"] {
+            let world = World::new();
+            fs_err::remove_dir(world.image().join(place)).unwrap();
+            symlink(target, world.image().join(place)).unwrap();
+            assert_eq!(
+                world.sh("true").error(),
+                format!("/{place} in the image is a symbolic link, not a directory"),
+                "to {target}"
+            );
+        }
+    }
+}
+
+fn etc_may_lead_anywhere_in_the_image_only() {
+    let host = tempfile::tempdir().unwrap();
+    let world = World::new();
+    fs_err::remove_dir_all(world.image().join("etc")).unwrap();
+    symlink(host.path(), world.image().join("etc")).unwrap();
+    let ran = world.sh("cat /etc/hosts | wc -l; readlink /etc");
+    assert_eq!(ran.stdout(), format!("2\n{}\n", host.path().display()));
+    assert_eq!(fs_err::read_dir(host.path()).unwrap().count(), 0);
+    assert_eq!(world.layer(), ["d tmp"], "made in the image's /tmp, and removed there");
+}
+
+fn resolv_conf_may_lead_anywhere_in_the_image_only() {
+    let world = World::new();
+    fs_err::write(world.path("secret"), "secret").unwrap();
+    let secret = world.path("secret");
+    let up = format!("../../../../../../../../..{}", secret.display());
+    for target in [secret.to_str().unwrap(), &up, "/proc/self/root/x", "/proc/1/root/etc/x"] {
+        let path = world.image().join("etc/resolv.conf");
+        let _ = fs_err::remove_file(&path);
+        symlink(target, &path).unwrap();
+        let ran = world
+            .sh("cat /etc/resolv.conf 2>/dev/null; echo x 2>/dev/null >> /etc/resolv.conf; true");
+        assert_eq!((ran.stdout.as_str(), ran.outcome()), ("", Outcome::Exited(0)), "{target}");
+        assert_eq!(fs_err::read_to_string(&secret).unwrap(), "secret");
+    }
+    let path = world.image().join("etc/resolv.conf");
+    fs_err::remove_file(&path).unwrap();
+    symlink("resolv.conf", &path).unwrap();
+    let error = world.sh("true").error();
+    assert!(error.starts_with("cannot make the mount point /etc/resolv.conf: "), "{error}");
+}
+
+fn links_into_proc_and_dev_reach_nothing_of_ours() {
+    let world = World::new();
+    for (place, target) in
+        [("dev/null", "/etc/passwd"), ("dev/pts", "/etc"), ("proc/kcore", "/etc")]
+    {
+        symlink(target, world.image().join(place)).unwrap();
+    }
+    let ran = world.sh("echo lost > /dev/null; stat -c %F /dev/null /dev/pts; wc -l < /etc/passwd");
+    assert_eq!(ran.stdout(), "character special file\ndirectory\n2\n");
+}
+
+fn mount_targets_stay_in_the_image() {
+    let host = tempfile::tempdir().unwrap();
+    let world = World::new();
+    symlink(host.path(), world.image().join("away")).unwrap();
+    symlink("/away/../../..", world.image().join("up")).unwrap();
+    let mounts = |target: &str| {
+        let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+        vec![StepMount { target: target.to_owned(), kind }]
+    };
+    for target in ["/away/here", "/up/srv/here", "/../../srv/here"] {
+        let mut spec = Spec::new(["grep", "-c", "here tmpfs", "/proc/mounts"]);
+        spec.mounts = mounts(target);
+        assert_eq!(world.run(&spec).stdout(), "1\n", "{target}");
+        assert_eq!(fs_err::read_dir(host.path()).unwrap().count(), 0);
+        assert!(!std::path::Path::new("/srv/here").exists());
+    }
+}
+
+fn the_working_directory_stays_in_the_image() {
+    let host = tempfile::tempdir().unwrap();
+    let world = World::new();
+    symlink(host.path(), world.image().join("away")).unwrap();
+    let mut spec = Spec::new(["/bin/sh", "-c", "> mark; pwd -P"]);
+    spec.cwd = "/away".to_owned();
+    assert_eq!(world.run(&spec).stdout(), format!("{}\n", host.path().display()));
+    assert_eq!(fs_err::read_dir(host.path()).unwrap().count(), 0);
+    // CVE-2024-21626: a descriptor of the host's, by its number.
+    for number in 0..16 {
+        spec.cwd = format!("/proc/self/fd/{number}");
+        let error = world.run(&spec).error();
+        assert!(error.starts_with("cannot "), "{number}: {error}");
+    }
+}
+
+fn places_of_the_wrong_kind_are_named() {
+    let world = World::new();
+    fs_err::remove_dir(world.image().join("dev")).unwrap();
+    world.write("dev", "");
+    assert_eq!(world.sh("true").error(), "/dev in the image is a file, not a directory");
+    let world = World::new();
+    fs_err::create_dir(world.image().join("etc/hosts")).unwrap();
+    assert_eq!(world.sh("true").error(), "/etc/hosts in the image is a directory, not a file");
+}
+
+fn accounts_are_read_in_the_image_only() {
+    let world = World::new();
+    let read = |path: &str| rootfs::read_file(world.root(), path, user::FILE_BYTES_MAX);
+    let passwd = read("/etc/passwd").unwrap().unwrap();
+    let ada = user::resolve("ada", Some(&passwd), read("etc/group").unwrap().as_deref()).unwrap();
+    assert_eq!((ada.uid, ada.groups, ada.home.as_str()), (1000, vec![10], "/home/ada"));
+    assert_eq!(read("/etc/shadow"), Ok(None));
+
+    fs_err::write(world.path("secret"), "secret").unwrap();
+    symlink(world.path("secret"), world.image().join("etc/link")).unwrap();
+    assert_eq!(read("etc/link"), Ok(None), "it is not in the image");
+    assert_eq!(read("etc"), Err(Errno::INVAL));
+    let fifo = world.image().join("etc/fifo");
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, 0o644.into(), 0).unwrap();
+    assert_eq!(read("etc/fifo"), Err(Errno::INVAL), "and it does not block");
+    let limit = passwd.len() as u64;
+    assert!(rootfs::read_file(world.root(), "etc/passwd", limit).unwrap().is_some());
+    assert_eq!(rootfs::read_file(world.root(), "etc/passwd", limit - 1), Err(Errno::FBIG));
+}
+
+fn a_program_that_is_a_link_to_the_executor_cannot_write_it() {
+    // CVE-2019-5736: what runs first in the step is the executor's own program.
+    let world = World::new();
+    symlink("/proc/self/exe", world.image().join("bin/evil")).unwrap();
+    let before = fs_err::read("/proc/self/exe").unwrap();
+    let ran = world.run(&Spec::new(["/bin/evil", "--list"]));
+    // A dynamic program does not find its loader, a static one lists its tests: both are harmless.
+    drop(ran);
+    assert!(before == fs_err::read("/proc/self/exe").unwrap());
+}

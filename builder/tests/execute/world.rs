@@ -52,7 +52,8 @@ impl World {
             fs_err::create_dir_all(world.image().join(directory)).unwrap();
         }
         world.add_shell();
-        world.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\n");
+        world
+            .write("etc/passwd", "root:x:0:0::/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\n");
         world.write("etc/group", "root:x:0:\nada:x:1000:\nwheel:x:10:ada\n");
         world
     }
@@ -64,10 +65,8 @@ impl World {
             fs_err::create_dir(dir.path().join(directory)).unwrap();
         }
         stubs::create(&dir.path().join("stubs"), &stubs::STANDARD).unwrap();
-        let init = InitCommand {
-            program: PathBuf::from("/proc/self/exe"),
-            args: vec!["init".into()],
-        };
+        let init =
+            InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] };
         World { dir, executor: Executor::start(&init).unwrap() }
     }
 

@@ -55,12 +55,15 @@ fn enter(cwd: &str) -> Result<(), Failure> {
 
 /// Returns the path of `program`, as a shell would find it.
 fn find(program: &str, environment: &[(String, String)]) -> Result<String, Failure> {
+    if program.is_empty() {
+        return Err(Failure::NoCommand);
+    }
     if program.contains('/') {
         return Ok(program.to_owned());
     }
     let path = environment.iter().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path);
     let mut denied = None;
-    for directory in path.split(':').filter(|_| !program.is_empty()) {
+    for directory in path.split(':') {
         // An empty entry is the working directory.
         let directory = if directory.is_empty() { "." } else { directory };
         let candidate = format!("{directory}/{program}");
