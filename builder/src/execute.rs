@@ -23,6 +23,7 @@ pub mod environment;
 mod executor;
 mod failure;
 pub mod init;
+mod outcome;
 pub mod rootfs;
 mod spec;
 pub mod stubs;
@@ -31,8 +32,9 @@ mod sys;
 pub mod user;
 mod wire;
 
-pub use executor::{CancelHandle, Execute, Executor, InitCommand, Outcome, Output};
+pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
+pub use outcome::Outcome;
 pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, MountKind, Network, Resource, Rlimit, Security, Source,
     Spec, StepMount, User,

@@ -15,6 +15,7 @@ use rustix::net::{Shutdown, shutdown};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::failure::ExecuteError;
+use super::outcome::Outcome;
 use super::rootfs::{self, Made};
 use super::spec::{MountKind, Spec, StepMount};
 use super::wire::{self, MOUNTS_MAX, Report};
@@ -51,19 +52,6 @@ pub trait Output: Send {
     fn stdout(&mut self, bytes: &[u8]);
     /// Takes bytes of the standard error.
     fn stderr(&mut self, bytes: &[u8]);
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// With this code; 0 is success.
-    Exited(i32),
-    /// By this signal, such as 9 where the kernel ran out of memory.
-    Signaled(i32),
-    /// It ran longer than it may.
-    TimedOut,
-    /// It was cancelled.
-    Cancelled,
 }
 
 /// Cancels steps; clones cancel the same ones.

@@ -33,7 +33,7 @@ use rustix::process::{
 };
 
 use super::failure::{During, Failure};
-use super::sys::{Cloned, SingleThreaded, clone_process, exit};
+use super::sys::{Cloned, SingleThreaded, clone_process};
 use super::wire::{self, Report, Request};
 
 /// Runs the helper until its builder is gone.
@@ -149,10 +149,7 @@ impl Helper {
 
     fn begin(&mut self, request: Request) {
         match clone_process(self.single, step::namespaces(request.network)) {
-            Ok(Cloned::Child) => {
-                step::run(self.single, request, &self.own);
-                exit(1)
-            }
+            Ok(Cloned::Child) => step::run(self.single, &request, &self.own),
             Ok(Cloned::Parent { pidfd, .. }) => self.steps.push(Step {
                 first_process: pidfd,
                 socket: request.socket,

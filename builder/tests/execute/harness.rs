@@ -38,7 +38,7 @@ pub(crate) fn main(tests: &[Test]) -> ExitCode {
     let filters = filters(&arguments);
     let selected = |name: &str| match (filters.is_empty(), has("--exact")) {
         (true, _) => true,
-        (_, true) => filters.iter().any(|filter| *filter == name),
+        (_, true) => filters.contains(&name),
         (_, false) => filters.iter().any(|filter| name.contains(*filter)),
     };
     let ignored = !rustix::process::geteuid().is_root();

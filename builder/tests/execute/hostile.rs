@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use boatyard_builder::execute::{CancelHandle, MountKind, Outcome, Spec, StepMount, rootfs, user};
+use boatyard_builder::execute::{MountKind, Outcome, Spec, StepMount, rootfs, user};
 use rustix::io::Errno;
 
 use crate::harness::tests;

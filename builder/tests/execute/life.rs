@@ -1,10 +1,13 @@
 //! How steps begin and end.
 
+use std::io::Read;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use boatyard_builder::execute::{
-    CancelHandle, Execute, ExecuteError, Executor, InitCommand, Outcome, Output, Spec,
+    CancelHandle, Execute, ExecuteError, Executor, InitCommand, MountKind, Outcome, Output, Source,
+    Spec, StepMount,
 };
 
 use crate::harness::tests;
@@ -23,7 +26,9 @@ tests!(
     a_cancelled_handle_stays_cancelled,
     a_step_may_take_only_so_long,
     steps_run_at_the_same_time,
-    steps_end_with_the_executor,
+    steps_end_with_the_builder,
+    the_helper_ends_with_the_executor,
+    many_steps_one_after_another,
     steps_end_with_the_helper,
     a_dead_helper_is_reported,
     an_image_without_a_shell_is_told_so,
@@ -160,10 +165,10 @@ fn steps_run_at_the_same_time() {
             format!("> /meet/{own}; until test -e /meet/{other}; do usleep 1000; done; echo {own}"),
         ]);
         let directory = fs_err::File::open(shared.path()).unwrap().into_file();
-        spec.mounts = vec![boatyard_builder::execute::StepMount {
+        spec.mounts = vec![StepMount {
             target: "/meet".to_owned(),
-            kind: boatyard_builder::execute::MountKind::Bind {
-                source: boatyard_builder::execute::Source::new(directory.into()),
+            kind: MountKind::Bind {
+                source: Source::new(directory.into()),
                 directory: true,
                 read_only: false,
             },
@@ -185,54 +190,88 @@ fn steps_run_at_the_same_time() {
     });
 }
 
-/// Runs a sleeper, does `end` once it runs, and waits until its processes are gone.
-fn ends_with(world: &World, end: impl FnMut() + Send) -> Result<Outcome, ExecuteError> {
-    let namespace = |pid: &str| fs_err::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let own = namespace("self");
-    let strangers = || {
-        let pids = fs_err::read_dir("/proc").unwrap();
-        let pids = pids.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let sleeps = pids.filter(|pid| {
-            fs_err::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line == b"sleep\x001234\0")
-        });
-        sleeps.filter(|pid| namespace(pid) != own).count()
-    };
-    let mut spec = sleeper();
-    spec.args[2] = "sleep 1234 & echo ready; wait".to_owned();
-    let cancel = CancelHandle::new().unwrap();
-    let outcome = world.executor.run(world.root(), &spec, &mut OnOutput(end), &cancel);
+/// How many processes sleep for `seconds`, anywhere on this machine.
+fn sleeping(seconds: &str) -> usize {
+    let line = format!("sleep\0{seconds}\0");
+    let processes = fs_err::read_dir("/proc").unwrap();
+    let lines = processes.map(|entry| fs_err::read(entry.unwrap().path().join("cmdline")));
+    lines.filter(|found| found.as_ref().is_ok_and(|found| found == line.as_bytes())).count()
+}
+
+fn wait_until_none_sleeps(seconds: &str) {
     let started = Instant::now();
-    while strangers() > 0 {
+    while sleeping(seconds) > 0 {
         assert!(started.elapsed() < PROMPT, "the step still runs");
         std::thread::yield_now();
     }
-    outcome
+}
+
+/// A number of seconds that nobody else sleeps for: our process id, in a range of its own.
+fn own_seconds(range: u64) -> String {
+    (range + u64::from(std::process::id())).to_string()
+}
+
+fn sleeper_of(seconds: &str) -> Spec {
+    // Both have begun when it speaks: a child, and one in another session.
+    let script = "sleep $0 & setsid sleep $0 & until test $(pidof sleep | wc -w) = 2
+                  do usleep 1000; done; echo ready; wait";
+    Spec::new(["/bin/sh", "-c", script, seconds])
 }
 
 fn steps_end_with_the_helper() {
     let world = World::new();
+    let seconds = own_seconds(10_000_000);
     let helper = rustix::process::Pid::from_raw(world.executor.helper_id().cast_signed()).unwrap();
-    let kill = rustix::process::Signal::KILL;
-    let result = ends_with(&world, || {
-        let _ = rustix::process::kill_process(helper, kill);
+    let mut running = 0;
+    let mut output = OnOutput(|| {
+        running = sleeping(&seconds);
+        let _ = rustix::process::kill_process(helper, rustix::process::Signal::KILL);
     });
+    let cancel = CancelHandle::new().unwrap();
+    let spec = sleeper_of(&seconds);
+    let result = world.executor.run(world.root(), &spec, &mut output, &cancel);
     assert!(matches!(result, Err(ExecuteError::HelperDied)), "{result:?}");
+    wait_until_none_sleeps(&seconds);
+    assert_eq!(running, 2);
 }
 
-fn steps_end_with_the_executor() {
-    // The builder cannot drop an executor that runs a step, but it can die. A child stands in.
+/// The argument that makes this binary a builder, to be killed.
+pub(crate) const BUILDER: &str = "builder";
+
+/// Runs a step that sleeps for as long as the second argument says; speaks when it does.
+pub(crate) fn builder() -> std::process::ExitCode {
+    let seconds = std::env::args().nth(2).unwrap();
     let world = World::new();
-    let mut spec = sleeper();
-    spec.args[2] = "echo ready; sleep 4321".to_owned();
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    drop((ours, theirs));
+    let mut output = OnOutput(|| println!("ready"));
     let cancel = CancelHandle::new().unwrap();
-    let mut output = OnOutput(|| cancel.cancel());
-    let _ = world.executor.run(world.root(), &spec, &mut output, &cancel);
-    let helper = world.executor.helper_id();
+    let _ = world.executor.run(world.root(), &sleeper_of(&seconds), &mut output, &cancel);
+    std::process::ExitCode::FAILURE
+}
+
+fn steps_end_with_the_builder() {
+    let seconds = own_seconds(20_000_000);
+    // It cannot clean up after itself.
+    let files = tempfile::tempdir().unwrap();
+    let mut builder = Command::new("/proc/self/exe")
+        .args([BUILDER, &seconds])
+        .env("TMPDIR", files.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 5];
+    builder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!((&said, sleeping(&seconds)), (b"ready", 2));
+    builder.kill().unwrap();
+    builder.wait().unwrap();
+    wait_until_none_sleeps(&seconds);
+}
+
+fn the_helper_ends_with_the_executor() {
+    let world = World::new();
+    let helper = format!("/proc/{}/stat", world.executor.helper_id());
+    assert!(fs_err::metadata(&helper).is_ok());
     drop(world);
-    assert!(!PathBuf::from(format!("/proc/{helper}")).exists());
+    assert!(fs_err::metadata(&helper).is_err());
 }
 
 fn a_dead_helper_is_reported() {
@@ -241,6 +280,14 @@ fn a_dead_helper_is_reported() {
     rustix::process::kill_process(helper, rustix::process::Signal::KILL).unwrap();
     let ran = world.sh("true");
     assert!(matches!(ran.result, Err(ExecuteError::HelperDied)), "{:?}", ran.result);
+}
+
+fn many_steps_one_after_another() {
+    let world = World::new();
+    for number in 0..50 {
+        let script = format!("echo {number} >> /count; wc -l < /count");
+        assert_eq!(world.sh(&script).stdout(), format!("{}\n", number + 1));
+    }
 }
 
 fn an_image_without_a_shell_is_told_so() {

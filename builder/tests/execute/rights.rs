@@ -16,7 +16,7 @@ tests!(
     limits_open_files,
     no_descriptor_leaks_in,
     starts_with_default_signals,
-    has_a_session_and_a_keyring_of_its_own,
+    has_a_session_of_its_own,
     cannot_reach_the_executors_program,
 );
 
@@ -145,7 +145,7 @@ fn starts_with_default_signals() {
     assert_eq!(ran.stdout(), format!("SigBlk:\t{NONE}\nSigIgn:\t{NONE}\n"));
 }
 
-fn has_a_session_and_a_keyring_of_its_own() {
+fn has_a_session_of_its_own() {
     let ran = World::new().sh("cut -d ' ' -f 1,5,6,7 /proc/self/stat");
     let fields: Vec<&str> = ran.stdout().trim().split(' ').collect();
     // Process group and session are those of the shell; there is no terminal.

@@ -185,10 +185,12 @@ fn mounts_memory() {
     let mut spec = Spec::new([
         "/bin/sh",
         "-c",
-        "stat -c %a /cache; dd if=/dev/zero of=/cache/x bs=8192 count=1 2>/dev/null || echo full",
+        "cp /bin/busybox /build/true && /build/true && stat -c %a /cache; dd if=/dev/zero of=/cache/x bs=8192 count=1 2>/dev/null || echo full",
     ]);
     let kind = MountKind::Tmpfs { size: Some(4096), mode: 0o1770 };
     spec.mounts = vec![StepMount { target: "/cache".to_owned(), kind }];
+    let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+    spec.mounts.push(StepMount { target: "/build".to_owned(), kind });
     assert_eq!(world.run(&spec).stdout(), "1770\nfull\n");
     assert!(world.layer().is_empty(), "{:?}", world.layer());
 }

@@ -219,10 +219,12 @@ impl<'a> Tree<'a> {
                 MountKind::Tmpfs { size, mode } => {
                     let mode = format!("{mode:o}");
                     let size = size.map(|size| size.to_string());
+                    // Programs are built and run in such places.
+                    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
                     let mut options = vec![("mode", mode.as_str())];
                     options.extend(size.as_deref().map(|size| ("size", size)));
-                    let tmpfs =
-                        file_system("tmpfs", &options, INERT).during("mount tmpfs at", target)?;
+                    let tmpfs = file_system("tmpfs", &options, attributes)
+                        .during("mount tmpfs at", target)?;
                     self.place(&tmpfs, target, Kind::Directory)?;
                 }
             }

@@ -41,14 +41,11 @@ pub(super) fn namespaces(network: Network) -> i32 {
 
 /// Sets a step up and sees it through, as the first process of its namespaces.
 ///
-/// Returns only if that is impossible; the builder has been told why.
-pub(super) fn run(single: SingleThreaded, request: Request, helper: &OwnedFd) {
-    let socket = request.socket.as_fd();
-    let failure = match begin(single, &request, helper) {
-        Err(failure) => failure,
-        Ok(never) => match never {},
-    };
-    let _ = wire::send(socket, &Report::Failed(failure));
+/// Never returns, so that nobody uses what was closed here.
+pub(super) fn run(single: SingleThreaded, request: &Request, helper: &OwnedFd) -> ! {
+    let Err(failure) = begin(single, request, helper);
+    let _ = wire::send(&request.socket, &Report::Failed(failure));
+    sys::exit(1)
 }
 
 fn begin(
@@ -111,10 +108,7 @@ fn start(single: SingleThreaded, request: &Request, spec: &Spec) -> Result<Infal
     sys::block_signals();
     match sys::clone_process(single, 0).during("start", "the command's process")? {
         Cloned::Child => {
-            let failure = match command::run(request, spec) {
-                Err(failure) => failure,
-                Ok(never) => match never {},
-            };
+            let Err(failure) = command::run(request, spec);
             let _ = wire::send(&request.socket, &Report::Failed(failure));
             sys::exit(127)
         }
