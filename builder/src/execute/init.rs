@@ -28,9 +28,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::process::{
-    DumpableBehavior, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open,
-    pidfd_send_signal, set_dumpable_behavior, setsid, waitid,
+    DumpableBehavior, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getpid,
+    getrlimit, pidfd_open, pidfd_send_signal, set_dumpable_behavior, setrlimit, setsid, waitid,
 };
+use rustix::thread::set_name;
 
 use super::failure::{During, Failure};
 use super::sys::{Cloned, SingleThreaded, clone_process};
@@ -54,6 +55,13 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Each step takes descriptors of ours; a step's own limit is set for it later.
+fn raise_open_files() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    // What we have suffices for hundreds of steps.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+}
+
 struct Helper {
     single: SingleThreaded,
     builder: OwnedFd,
@@ -75,6 +83,9 @@ impl Helper {
             .during("count the threads in", "/proc/self/task")?
             .ok_or(Failure::Threads)?;
         seal::seal()?;
+        // Else it is the number of the descriptor that it was executed by.
+        set_name(c"boatyard-init").during("name", "the helper")?;
+        raise_open_files();
         // Away from the terminal's process group: Ctrl-C is for the builder to act upon.
         // It fails only if we lead a group already, which is as good.
         let _ = setsid();

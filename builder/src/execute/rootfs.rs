@@ -5,6 +5,7 @@
 //! where something has to be made, [`make`] walks name by name and resolves them itself.
 
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -18,51 +19,98 @@ use serde::{Deserialize, Serialize};
 
 /// How many symbolic links a path may lead through, as in the kernel.
 const LINKS_MAX: usize = 40;
+/// How often a path is resolved anew on a machine that renames directories all the time.
+const OPEN_ATTEMPTS: usize = 128;
 
-/// Opens `path` inside `root`; `..` and absolute links stay inside, magic links are refused.
+/// Why something in an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RootfsError {
+    /// The kernel refuses.
+    #[error("cannot open {path} in the image")]
+    Open {
+        /// The path in the image.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It should be a regular file.
+    #[error("{path} in the image is not a regular file")]
+    NotAFile {
+        /// The path in the image.
+        path: String,
+    },
+    /// It is larger than anything honest.
+    #[error("{path} in the image is larger than {limit} bytes")]
+    TooLarge {
+        /// The path in the image.
+        path: String,
+        /// How large it may be.
+        limit: u64,
+    },
+}
+
+/// Returns the location of `path` inside `root`, such as the source of a bind mount.
+///
+/// Links are followed inside the root, and `..` stops there. The descriptor is `O_PATH`: what is
+/// there was neither read nor touched.
 ///
 /// # Errors
 ///
-/// Those of openat2(2).
-pub fn open(root: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { "." } else { path };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    // The kernel may ask to try again when something in the tree is renamed meanwhile.
-    for _ in 0..32 {
-        match openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::AGAIN)
+/// If there is nothing, or the path leads through a magic link of `/proc`.
+pub fn locate(root: impl AsFd, path: &str) -> Result<OwnedFd, RootfsError> {
+    open(root, path, OFlags::PATH).map_err(cannot_open(path))
 }
 
 /// Reads a regular file of at most `limit` bytes inside `root`; `None` if there is none.
 ///
 /// # Errors
 ///
-/// Besides those of the kernel, `EINVAL` if it is not a regular file, and `EFBIG` if it is
-/// larger than `limit`.
-pub fn read_file(root: impl AsFd, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Errno> {
+/// If it cannot be read, is not a regular file, or is larger than `limit`.
+pub fn read_file(root: impl AsFd, path: &str, limit: u64) -> Result<Option<Vec<u8>>, RootfsError> {
     // A FIFO must not block us, and a device must not be touched before it is looked at.
     let located = match open(&root, path, OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        other => other?,
+        other => other.map_err(cannot_open(path))?,
     };
-    let before = fstat(&located)?;
+    let before = fstat(&located).map_err(cannot_open(path))?;
     if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
-        return Err(Errno::INVAL);
+        return Err(RootfsError::NotAFile { path: path.to_owned() });
     }
-    let file = open(&root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-    let opened = fstat(&file)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open(&root, path, flags).map_err(cannot_open(path))?;
+    let opened = fstat(&file).map_err(cannot_open(path))?;
     if (opened.st_dev, opened.st_ino) != (before.st_dev, before.st_ino) {
-        return Err(Errno::AGAIN);
+        return Err(cannot_open(path)(Errno::AGAIN));
     }
     let mut bytes = Vec::new();
-    let mut limited = std::io::Read::take(std::fs::File::from(file), limit + 1);
-    std::io::Read::read_to_end(&mut limited, &mut bytes)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    if bytes.len() as u64 > limit { Err(Errno::FBIG) } else { Ok(Some(bytes)) }
+    std::fs::File::from(file)
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|source| RootfsError::Open { path: path.to_owned(), source })?;
+    if bytes.len() as u64 > limit {
+        return Err(RootfsError::TooLarge { path: path.to_owned(), limit });
+    }
+    Ok(Some(bytes))
+}
+
+fn cannot_open(path: &str) -> impl Fn(Errno) -> RootfsError {
+    move |errno| RootfsError::Open { path: path.to_owned(), source: errno.into() }
+}
+
+/// Opens `path` inside `root`; `..` and absolute links stay inside, magic links are refused.
+fn open(root: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { "." } else { path };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // The kernel asks to try again when something was renamed anywhere meanwhile.
+    for _ in 0..OPEN_ATTEMPTS {
+        match openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 /// What kind of thing to make where nothing is.

@@ -15,43 +15,58 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-/// Options whose value is the next argument.
-const WITH_VALUE: [&str; 4] = ["--format", "--color", "--test-threads", "--skip"];
+/// What the command line selects.
+#[derive(Default)]
+struct Selection {
+    filters: Vec<String>,
+    skipped: Vec<String>,
+    flags: Vec<String>,
+}
 
-fn filters(arguments: &[String]) -> Vec<&str> {
-    let mut filters = Vec::new();
-    let mut arguments = arguments.iter();
-    while let Some(argument) = arguments.next() {
-        if WITH_VALUE.contains(&argument.as_str()) {
-            arguments.next();
-        } else if !argument.starts_with('-') {
-            filters.push(argument.as_str());
+impl Selection {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Selection {
+        let mut selection = Selection::default();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--skip" => selection.skipped.extend(arguments.next()),
+                "--format" | "--color" | "--test-threads" => drop(arguments.next()),
+                flag if flag.starts_with('-') => selection.flags.push(argument),
+                _ => selection.filters.push(argument),
+            }
         }
+        selection
     }
-    filters
+
+    fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|given| given == flag)
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        let exact = self.has("--exact");
+        let matches = |filter: &String| if exact { filter == name } else { name.contains(filter) };
+        (self.filters.is_empty() || self.filters.iter().any(matches))
+            && !self.skipped.iter().any(matches)
+    }
 }
 
 /// Lists or runs the tests that the command line selects. Without root, all are ignored.
 pub(crate) fn main(tests: &[Test]) -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let filters = filters(&arguments);
-    let selected = |name: &str| match (filters.is_empty(), has("--exact")) {
-        (true, _) => true,
-        (_, true) => filters.contains(&name),
-        (_, false) => filters.iter().any(|filter| name.contains(*filter)),
-    };
+    let selection = Selection::read(std::env::args().skip(1));
     let ignored = !rustix::process::geteuid().is_root();
-    let tests: Vec<&Test> = tests.iter().filter(|(name, _)| selected(name)).collect();
-    if has("--list") {
-        for (name, _) in tests.iter().filter(|_| ignored || !has("--ignored")) {
+    let tests: Vec<&Test> = tests
+        .iter()
+        .filter(|(name, _)| selection.takes(name) && (ignored || !selection.has("--ignored")))
+        .collect();
+    if selection.has("--list") {
+        for (name, _) in tests {
             println!("{name}: test");
         }
         return ExitCode::SUCCESS;
     }
+    let run_anyway = selection.has("--include-ignored") || selection.has("--ignored");
     let mut failed = 0;
     for (name, test) in &tests {
-        let result = match ignored && !has("--include-ignored") {
+        let result = match ignored && !run_anyway {
             true => "ignored, needs root",
             false if catch_unwind(test).is_ok() => "ok",
             false => {

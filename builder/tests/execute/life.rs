@@ -260,10 +260,11 @@ fn steps_end_with_the_builder() {
         .unwrap();
     let mut said = [0; 5];
     builder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-    assert_eq!((&said, sleeping(&seconds)), (b"ready", 2));
+    let running = sleeping(&seconds);
     builder.kill().unwrap();
     builder.wait().unwrap();
     wait_until_none_sleeps(&seconds);
+    assert_eq!((&said, running), (b"ready", 2));
 }
 
 fn the_helper_ends_with_the_executor() {

@@ -240,6 +240,8 @@ pub(super) fn file_system(
     attributes: MountAttrFlags,
 ) -> Result<OwnedFd, Errno> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What /proc/mounts shows as the device.
+    fsconfig_set_string(&context, "source", kind)?;
     for (key, value) in options {
         fsconfig_set_string(&context, *key, *value)?;
     }
