@@ -1,12 +1,21 @@
 //! Layers: the archives that an image is stacked from.
 //!
 //! What an archive holds ([`entry`], [`whiteout`]), how it is read and written ([`tar`],
-//! [`write`]), how its bytes are packed ([`compress`], [`decompress`]), how it becomes a directory
-//! ([`apply`]) and what identifies it whatever its times are ([`content_id`]). All of it is plain
-//! blocking code.
+//! [`write`]), what identifies it whatever its bytes are ([`content_id`]), and how it becomes a
+//! directory ([`apply`]) above what lies beneath ([`stack`]). All of it is plain blocking code.
 
 pub mod entry;
 pub mod whiteout;
 pub mod tar;
+pub mod content_id;
+pub mod write;
+pub mod stack;
+pub mod apply;
+pub(crate) mod dir;
 
+pub use apply::{Applied, ApplyError, Reliance, apply};
+pub use content_id::{ContentId, ContentTimes};
 pub use entry::{Entry, EntryPath, Kind, Mtime, Xattrs};
+pub use stack::Stack;
+pub use tar::{Archive, Limits};
+pub use write::{LayerWriter, WriteError, WriteOptions, Written};

@@ -1,0 +1,292 @@
+//! A directory held by its descriptor, and what can be done to the objects in it.
+//!
+//! Every name given here is one component, and no call follows a symbolic link in it: whatever the
+//! content of a tree says, an operation touches the object of that name in that directory or fails.
+//! Extended attributes of objects that cannot be opened go through `/proc/self/fd/N/name`, in which
+//! the first part is our own descriptor and the last is not followed.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::ResolveFlags;
+use rustix::io::{Errno, Result};
+
+use super::entry::{EntryPath, Kind, Mtime, Xattrs};
+
+/// What overlayfs calls a directory that hides everything beneath it.
+const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
+/// A directory.
+#[derive(Debug)]
+pub(crate) struct Dir(OwnedFd);
+
+/// What lies under a name.
+#[derive(Clone, Debug)]
+pub(crate) struct Object {
+    pub(crate) kind: ObjectKind,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
+    pub(crate) mtime: Mtime,
+    pub(crate) links: u64,
+    /// Device and inode number: equal for two names of one object.
+    pub(crate) identity: (u64, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ObjectKind {
+    File,
+    Directory,
+    Symlink,
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+    Fifo,
+    Socket,
+    /// Overlayfs's: a character device 0:0.
+    Whiteout,
+}
+
+impl Dir {
+    /// Opens a directory by its path on the host, which is trusted.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).map(Self)
+    }
+
+    /// Opens a directory in this one.
+    pub(crate) fn subdir(&self, name: &[u8]) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.0, name, flags, Mode::empty()).map(Self)
+    }
+
+    /// Opens a directory somewhere below, through directories only.
+    pub(crate) fn descend(&self, path: &EntryPath) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let path = if path.is_root() { b"." } else { path.as_bytes() };
+        rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve).map(Self)
+    }
+
+    /// Returns what lies under a name, if anything does. `.` is the directory itself.
+    pub(crate) fn stat(&self, name: &[u8]) -> Result<Option<Object>> {
+        match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Object::from(&stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Returns the directory's own attributes.
+    pub(crate) fn own(&self) -> Result<Object> {
+        rustix::fs::fstat(&self.0).map(|stat| Object::from(&stat))
+    }
+
+    /// Returns the names in the directory, sorted.
+    pub(crate) fn names(&self) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.0)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name.to_vec());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Opens a file to read it.
+    pub(crate) fn open_file(&self, name: &[u8]) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.0, name, flags, Mode::empty()).map(File::from)
+    }
+
+    /// Makes a file that did not exist.
+    pub(crate) fn create_file(&self, name: &[u8]) -> Result<File> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+    }
+
+    pub(crate) fn make_dir(&self, name: &[u8]) -> Result<()> {
+        rustix::fs::mkdirat(&self.0, name, Mode::RWXU)
+    }
+
+    pub(crate) fn make_symlink(&self, name: &[u8], target: &[u8]) -> Result<()> {
+        rustix::fs::symlinkat(target, &self.0, name)
+    }
+
+    /// Gives an object, which is no directory, another name.
+    pub(crate) fn make_link(&self, name: &[u8], from: &Self, target: &[u8]) -> Result<()> {
+        rustix::fs::linkat(&from.0, target, &self.0, name, AtFlags::empty())
+    }
+
+    pub(crate) fn make_device(&self, name: &[u8], kind: &Kind) -> Result<()> {
+        let (file_type, (major, minor)) = match kind {
+            Kind::CharDevice { major, minor } => (FileType::CharacterDevice, (*major, *minor)),
+            Kind::BlockDevice { major, minor } => (FileType::BlockDevice, (*major, *minor)),
+            _ => (FileType::Fifo, (0, 0)),
+        };
+        let device = rustix::fs::makedev(major, minor);
+        rustix::fs::mknodat(&self.0, name, file_type, Mode::empty(), device)
+    }
+
+    /// Makes overlayfs's sign that what lies beneath under this name is gone.
+    pub(crate) fn make_whiteout(&self, name: &[u8]) -> Result<()> {
+        self.make_device(name, &Kind::CharDevice { major: 0, minor: 0 })
+    }
+
+    pub(crate) fn read_link(&self, name: &[u8]) -> Result<Vec<u8>> {
+        rustix::fs::readlinkat(&self.0, name, Vec::new()).map(std::ffi::CString::into_bytes)
+    }
+
+    /// Removes an object that is no directory.
+    pub(crate) fn unlink(&self, name: &[u8]) -> Result<()> {
+        rustix::fs::unlinkat(&self.0, name, AtFlags::empty())
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_dir(&self, name: &[u8]) -> Result<()> {
+        rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Removes an object with all that is in it.
+    pub(crate) fn remove(&self, name: &[u8]) -> Result<()> {
+        match self.unlink(name) {
+            Err(Errno::ISDIR) => {}
+            other => return other,
+        }
+        let directory = self.subdir(name)?;
+        for name in directory.names()? {
+            directory.remove(&name)?;
+        }
+        self.remove_dir(name)
+    }
+
+    pub(crate) fn set_owner(&self, name: &[u8], uid: u32, gid: u32) -> Result<()> {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chownat(&self.0, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Sets permissions. The object must be known not to be a symbolic link.
+    pub(crate) fn set_mode(&self, name: &[u8], mode: u32) -> Result<()> {
+        rustix::fs::chmodat(&self.0, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
+    }
+
+    pub(crate) fn set_mtime(&self, name: &[u8], mtime: Mtime) -> Result<()> {
+        rustix::fs::utimensat(&self.0, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    pub(crate) fn set_own_mtime(&self, mtime: Mtime) -> Result<()> {
+        rustix::fs::futimens(&self.0, &timestamps(mtime))
+    }
+
+    /// Returns all extended attributes of an object.
+    pub(crate) fn xattrs(&self, name: &[u8]) -> Result<Xattrs> {
+        let path = self.magic_path(name);
+        let list = match read_sized(|buffer| rustix::fs::llistxattr(path.as_slice(), buffer)) {
+            Err(Errno::OPNOTSUPP) => return Ok(Xattrs::new()),
+            list => list?,
+        };
+        let mut xattrs = Xattrs::new();
+        for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            let value = read_sized(|buffer| rustix::fs::lgetxattr(path.as_slice(), name, buffer));
+            match value {
+                Ok(value) => drop(xattrs.insert(name.to_vec(), value)),
+                Err(Errno::NODATA) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(xattrs)
+    }
+
+    pub(crate) fn set_xattr(&self, name: &[u8], xattr: &[u8], value: &[u8]) -> Result<()> {
+        rustix::fs::lsetxattr(self.magic_path(name).as_slice(), xattr, value, XattrFlags::empty())
+    }
+
+    pub(crate) fn remove_xattr(&self, name: &[u8], xattr: &[u8]) -> Result<()> {
+        rustix::fs::lremovexattr(self.magic_path(name).as_slice(), xattr)
+    }
+
+    /// Hides all that lies beneath a directory.
+    pub(crate) fn set_opaque(&self, name: &[u8]) -> Result<()> {
+        self.set_xattr(name, OPAQUE, b"y")
+    }
+
+    /// Reports whether this directory hides all that lies beneath it.
+    pub(crate) fn is_opaque(&self) -> Result<bool> {
+        let mut value = [0_u8; 8];
+        match rustix::fs::fgetxattr(&self.0, OPAQUE, &mut value[..]) {
+            Ok(length) => Ok(&value[..length] == b"y"),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn magic_path(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = format!("/proc/self/fd/{}/", self.0.as_raw_fd()).into_bytes();
+        path.extend_from_slice(name);
+        path
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<&Stat> for Object {
+    fn from(stat: &Stat) -> Self {
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => ObjectKind::Directory,
+            FileType::Symlink => ObjectKind::Symlink,
+            FileType::CharacterDevice if (major, minor) == (0, 0) => ObjectKind::Whiteout,
+            FileType::CharacterDevice => ObjectKind::CharDevice { major, minor },
+            FileType::BlockDevice => ObjectKind::BlockDevice { major, minor },
+            FileType::Fifo => ObjectKind::Fifo,
+            FileType::Socket => ObjectKind::Socket,
+            _ => ObjectKind::File,
+        };
+        let mtime = Mtime {
+            seconds: stat.st_mtime,
+            nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+        };
+        Self {
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            mtime,
+            links: stat.st_nlink.into(),
+            identity: (stat.st_dev, stat.st_ino),
+        }
+    }
+}
+
+/// Calls with growing buffers: the size may change between asking for it and reading.
+fn read_sized(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    const BYTES_MAX: usize = 64 << 10; // the kernel's XATTR_SIZE_MAX and XATTR_LIST_MAX
+    let mut buffer = vec![0; 256];
+    loop {
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < BYTES_MAX => buffer.resize(BYTES_MAX, 0),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn timestamps(mtime: Mtime) -> Timestamps {
+    let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
+    Timestamps { last_access: time, last_modification: time }
+}

@@ -1,0 +1,219 @@
+//! Writing a layer: the archive, its diff ID and its content ID in one pass over the bytes.
+//!
+//! The writer holds its callers to what makes a layer canonical: entries come in the order of a
+//! sorted walk, each path once, each below a directory that was written before it. So equal layers
+//! have equal diff IDs, and no layer that we write depends on the attributes of what lies beneath.
+
+use std::cmp::Ordering;
+use std::io::{self, Read, Write};
+
+use boatyard_oci::{Algorithm, DiffId, Hasher};
+use thiserror::Error;
+
+use super::content_id::{ContentHasher, ContentId, ContentTimes};
+use super::entry::{Entry, EntryPath, Kind};
+use super::{tar, whiteout};
+
+/// How times are treated.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    /// Which times are part of the content ID.
+    pub times: ContentTimes,
+    /// Times after this one, in seconds, are set to it (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The digest of the archive.
+    pub diff_id: DiffId,
+    /// The identity of what the archive says.
+    pub content_id: ContentId,
+    /// Bytes of the archive.
+    pub size: u64,
+    /// Entries, whiteouts included.
+    pub entries: u64,
+    /// Whether anything beneath is removed.
+    pub whiteouts: bool,
+}
+
+/// Why a layer cannot be written.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// The sink or an entry's content failed.
+    #[error("cannot write {path} to the layer")]
+    Entry {
+        /// Which entry.
+        path: EntryPath,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The sink failed at the archive's end.
+    #[error("cannot end the layer's archive")]
+    End(#[source] io::Error),
+    /// The name is one that layers use for whiteouts.
+    #[error(
+        "{0} cannot be part of an image: names that start with `.wh.` mark what a layer removes"
+    )]
+    Reserved(EntryPath),
+    /// Entries did not come sorted, or a path came twice.
+    #[error("{0} comes out of order")]
+    Order(EntryPath),
+    /// No directory was written for an entry.
+    #[error("the directory of {0} is not in the layer")]
+    NoParent(EntryPath),
+}
+
+/// A layer that is being written.
+#[derive(Debug)]
+pub struct LayerWriter<W> {
+    tar: tar::Writer<Hashing<W>>,
+    content: ContentHasher,
+    epoch: Option<i64>,
+    last: Option<Entry>,
+    directories: Vec<EntryPath>,
+    entries: u64,
+    whiteouts: bool,
+}
+
+impl<W: Write> LayerWriter<W> {
+    /// Starts a layer.
+    pub fn new(sink: W, options: WriteOptions) -> Self {
+        let hasher = Hasher::new(Algorithm::Sha256);
+        Self {
+            tar: tar::Writer::new(Hashing { inner: sink, hasher, bytes: 0 }),
+            content: ContentHasher::new(options.times),
+            epoch: options.epoch,
+            last: None,
+            directories: Vec::new(),
+            entries: 0,
+            whiteouts: false,
+        }
+    }
+
+    /// Writes the next entry and, for a file, its content. Returns the BLAKE3 of the content.
+    ///
+    /// # Errors
+    /// Fails if the sink or the content does, and on an entry that has no place here.
+    pub fn append(
+        &mut self,
+        mut entry: Entry,
+        content: &mut dyn Read,
+    ) -> Result<[u8; 32], WriteError> {
+        self.check(&entry)?;
+        entry.mtime.nanoseconds = 0;
+        entry.mtime.seconds = self.epoch.map_or(entry.mtime.seconds, |epoch| {
+            entry.mtime.seconds.min(epoch)
+        });
+        let mut content = HashingContent { inner: content, hasher: blake3::Hasher::new() };
+        self.tar
+            .append(&entry, &mut content)
+            .map_err(|source| WriteError::Entry { path: entry.path.clone(), source })?;
+        let digest = match entry.kind {
+            Kind::File => *content.hasher.finalize().as_bytes(),
+            _ => [0; 32],
+        };
+        self.content.add(&entry, &digest);
+        self.entries += 1;
+        self.whiteouts |= is_whiteout(&entry.kind);
+        self.last = Some(entry);
+        Ok(digest)
+    }
+
+    /// Ends the archive.
+    ///
+    /// # Errors
+    /// Fails if the sink does.
+    pub fn finish(self) -> Result<(W, Written), WriteError> {
+        let Hashing { mut inner, hasher, bytes } = self.tar.finish().map_err(WriteError::End)?;
+        inner.flush().map_err(WriteError::End)?;
+        let written = Written {
+            diff_id: DiffId::new(hasher.finish()),
+            content_id: self.content.finish(),
+            size: bytes,
+            entries: self.entries,
+            whiteouts: self.whiteouts,
+        };
+        Ok((inner, written))
+    }
+
+    fn check(&mut self, entry: &Entry) -> Result<(), WriteError> {
+        let path = || entry.path.clone();
+        if entry.path.components().any(whiteout::is_reserved) {
+            return Err(WriteError::Reserved(path()));
+        }
+        let ascends =
+            self.last.as_ref().is_none_or(|last| walk_order(last, entry) == Ordering::Less);
+        if !ascends || (entry.path.is_root() && entry.kind != Kind::OpaqueWhiteout) {
+            return Err(WriteError::Order(path()));
+        }
+        self.directories.retain(|directory| entry.path.starts_with(directory));
+        let parent = match &entry.kind {
+            Kind::OpaqueWhiteout => path(),
+            _ => entry.path.parent().unwrap_or_default(),
+        };
+        if !parent.is_root() && self.directories.last() != Some(&parent) {
+            return Err(WriteError::NoParent(path()));
+        }
+        if entry.kind == Kind::Directory {
+            self.directories.push(path());
+        }
+        Ok(())
+    }
+}
+
+/// The order in which a layer's entries come: as a sorted walk meets them, but in each directory
+/// its whiteouts before everything else ("whiteout files SHOULD precede their siblings").
+pub fn walk_order(left: &Entry, right: &Entry) -> Ordering {
+    sort_key(left).cmp(sort_key(right))
+}
+
+/// Components, each with its place among its siblings: opaque whiteout, whiteouts, the rest.
+fn sort_key(entry: &Entry) -> impl Iterator<Item = (u8, &[u8])> {
+    let last = entry.path.components().count().saturating_sub(1);
+    let opaque = (entry.kind == Kind::OpaqueWhiteout).then_some((0, &b""[..]));
+    let whiteout = entry.kind == Kind::Whiteout;
+    let place = move |i| if whiteout && i == last { 1 } else { 2 };
+    let components = entry.path.components().enumerate();
+    components.map(move |(i, component)| (place(i), component)).chain(opaque)
+}
+
+fn is_whiteout(kind: &Kind) -> bool {
+    matches!(kind, Kind::Whiteout | Kind::OpaqueWhiteout)
+}
+
+/// Hashes and counts what passes to the sink.
+#[derive(Debug)]
+struct Hashing<W> {
+    inner: W,
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+struct HashingContent<'a> {
+    inner: &'a mut dyn Read,
+    hasher: blake3::Hasher,
+}
+
+impl Read for HashingContent<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
