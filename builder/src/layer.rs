@@ -1,8 +1,9 @@
 //! Layers: the archives that an image is stacked from.
 //!
 //! What an archive holds ([`entry`], [`whiteout`]), how it is read and written ([`tar`],
-//! [`write`]), what identifies it whatever its bytes are ([`content_id`]), and how it becomes a
-//! directory ([`apply`]) above what lies beneath ([`stack`]). All of it is plain blocking code.
+//! [`write`]), what identifies it whatever its bytes are ([`content_id`]), how it becomes a directory
+//! ([`apply`]) above what lies beneath ([`stack`]), and how its bytes are packed ([`compress`],
+//! [`decompress`]). All of it is plain blocking code.
 
 pub mod entry;
 pub mod whiteout;
@@ -11,10 +12,14 @@ pub mod content_id;
 pub mod write;
 pub mod stack;
 pub mod apply;
+pub mod compress;
+pub mod decompress;
 pub(crate) mod dir;
 
 pub use apply::{Applied, ApplyError, Reliance, apply};
+pub use compress::{Compression, Compressor};
 pub use content_id::{ContentId, ContentTimes};
+pub use decompress::{DecompressLimits, Decompressor};
 pub use entry::{Entry, EntryPath, Kind, Mtime, Xattrs};
 pub use stack::Stack;
 pub use tar::{Archive, Limits};

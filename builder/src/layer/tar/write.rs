@@ -54,11 +54,6 @@ impl<W: Write> Writer<W> {
         Ok(self.sink)
     }
 
-    /// Returns the sink.
-    pub(crate) fn sink(&self) -> &W {
-        &self.sink
-    }
-
     fn extended_header(&mut self, name: &[u8], records: &[u8]) -> io::Result<()> {
         let mut block = ZEROS;
         put(&mut block, header::NAME, &[b"PaxHeaders.0/", last_component(name)].concat());

@@ -1,0 +1,104 @@
+//! One gzip member that knows its own length.
+//!
+//! ```text
+//! 1f 8b 08 04  00 00 00 00  00 ff    magic, deflate, FEXTRA; no time; unknown system
+//! 08 00  'B' 'Y' 04 00  length       XLEN; our subfield: bytes of the whole member, u32
+//! ... deflate ...
+//! crc32  size                        of the unpacked bytes
+//! ```
+
+use std::io;
+
+use libdeflater::{CompressionLvl, Compressor, Decompressor};
+
+use super::PackWorker;
+
+/// Bytes of input per member.
+pub(crate) const MEMBER_BYTES: usize = 1 << 20;
+
+const HEAD: [u8; 16] =
+    [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 8, 0, b'B', b'Y', 4, 0];
+const TRAILER_BYTES: usize = 8;
+const STORED_BLOCK_BYTES: usize = u16::MAX as usize;
+
+/// A member's header as its reader needs it.
+pub(crate) struct Member;
+
+impl Member {
+    /// Bytes up to and including the length.
+    pub(crate) const HEADER_BYTES: usize = HEAD.len() + 4;
+
+    /// Returns the member's length from its header; `None` if it is not one of ours.
+    pub(crate) fn length(header: &[u8; Self::HEADER_BYTES]) -> Option<usize> {
+        let length = u32::from_le_bytes([header[16], header[17], header[18], header[19]]) as usize;
+        // A piece that does not compress costs five bytes in each stored block.
+        let longest = Self::HEADER_BYTES + MEMBER_BYTES + 5 * 32 + TRAILER_BYTES;
+        let plausible = Self::HEADER_BYTES + TRAILER_BYTES < length && length <= longest;
+        (header.starts_with(&HEAD) && plausible).then_some(length)
+    }
+
+    /// Unpacks a whole member and checks its size and checksum.
+    pub(crate) fn unpack(decompressor: &mut Decompressor, member: &[u8]) -> io::Result<Vec<u8>> {
+        let damaged = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+        let end = member.len().checked_sub(TRAILER_BYTES).filter(|end| *end > Self::HEADER_BYTES);
+        let end = end.ok_or_else(|| damaged("a gzip member is too short"))?;
+        let (deflate, trailer) = (&member[Self::HEADER_BYTES..end], &member[end..]);
+        let crc = u32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
+        let size = u32::from_le_bytes([trailer[4], trailer[5], trailer[6], trailer[7]]) as usize;
+        if size > MEMBER_BYTES {
+            return Err(damaged("a gzip member is larger than it may be"));
+        }
+        let mut bytes = vec![0; size];
+        let unpacked = decompressor.deflate_decompress(deflate, &mut bytes);
+        if unpacked != Ok(size) || libdeflater::crc32(&bytes) != crc {
+            return Err(damaged("a gzip member is damaged"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Returns what packs pieces into members.
+pub(super) fn packer(level: u8) -> PackWorker {
+    // The level was clamped to libdeflate's range.
+    let level = CompressionLvl::new(i32::from(level)).unwrap_or_default();
+    let mut compressor = Compressor::new(level);
+    Box::new(move |piece: Vec<u8>| pack(&mut compressor, &piece))
+}
+
+fn pack(compressor: &mut Compressor, piece: &[u8]) -> io::Result<Vec<u8>> {
+    let bound = compressor.deflate_compress_bound(piece.len());
+    let mut member = vec![0; Member::HEADER_BYTES + bound + TRAILER_BYTES];
+    member[..HEAD.len()].copy_from_slice(&HEAD);
+    let packed = compressor
+        .deflate_compress(piece, &mut member[Member::HEADER_BYTES..])
+        .map_err(io::Error::other)?;
+    member.truncate(Member::HEADER_BYTES + packed);
+    if packed >= piece.len() {
+        member.truncate(Member::HEADER_BYTES);
+        store(piece, &mut member);
+    }
+    member.extend_from_slice(&libdeflater::crc32(piece).to_le_bytes());
+    member.extend_from_slice(&to_u32(piece.len())?.to_le_bytes());
+    let length = to_u32(member.len())?.to_le_bytes();
+    member[HEAD.len()..Member::HEADER_BYTES].copy_from_slice(&length);
+    Ok(member)
+}
+
+/// RFC 1951, 3.2.4: blocks that are not compressed.
+fn store(piece: &[u8], member: &mut Vec<u8>) {
+    let blocks = piece.len().div_ceil(STORED_BLOCK_BYTES).max(1);
+    for index in 0..blocks {
+        let start = index * STORED_BLOCK_BYTES;
+        let block = &piece[start..piece.len().min(start + STORED_BLOCK_BYTES)];
+        // At most 65 535 by construction.
+        let length = block.len() as u16;
+        member.push(u8::from(index + 1 == blocks));
+        member.extend_from_slice(&length.to_le_bytes());
+        member.extend_from_slice(&(!length).to_le_bytes());
+        member.extend_from_slice(block);
+    }
+}
+
+fn to_u32(length: usize) -> io::Result<u32> {
+    u32::try_from(length).map_err(io::Error::other)
+}
