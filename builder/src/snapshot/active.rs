@@ -1,0 +1,174 @@
+//! A snapshot that a step is writing: made, mounted, diffed, and then committed or discarded.
+//!
+//! [`Active::commit`] and [`Active::discard`] consume it, and a dropped one is discarded. A process
+//! that is killed leaves a directory behind, whose lock nobody holds: [`Layers::sweep_active`]
+//! removes those.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::clean::{self, CleanError};
+use super::diff;
+use super::layers::{LayerDir, Layers, LayersError, Temporary, create_private};
+use super::overlay::{MountError, Overlay};
+use crate::layer::dir::Dir;
+use crate::layer::stack::StackError;
+use crate::layer::{Mtime, Stack, WriteError, WriteOptions, Written};
+
+/// Why a snapshot cannot be diffed or kept.
+#[derive(Debug, Error)]
+pub enum ActiveError {
+    /// The directories of the snapshot failed.
+    #[error("cannot keep the snapshot")]
+    Layers(#[from] LayersError),
+    /// A layer beneath cannot be read.
+    #[error("cannot read what lies beneath the snapshot")]
+    Stack(#[from] StackError),
+    /// What the step wrote cannot be made into a layer.
+    #[error("cannot make a layer of what the step wrote")]
+    Clean(#[from] CleanError),
+    /// The layer's archive cannot be written.
+    #[error("cannot write the layer of the step")]
+    Write(#[from] WriteError),
+}
+
+/// How to diff a snapshot.
+#[derive(Clone, Debug)]
+pub struct DiffOptions<'a> {
+    /// The directory that was given to [`Active::mount`]: what only it has is no part of the image.
+    pub extra_bottom: Option<&'a Path>,
+    /// How times are treated.
+    pub write: WriteOptions,
+}
+
+/// A snapshot that is being written.
+#[derive(Debug)]
+pub struct Active {
+    layers: Layers,
+    lowers: Vec<LayerDir>,
+    directory: Temporary,
+}
+
+impl Layers {
+    /// Starts a snapshot above a stack, the base first; an empty stack is `FROM scratch`.
+    ///
+    /// # Errors
+    /// Fails if its directories cannot be made.
+    pub fn prepare(&self, lowers: &[LayerDir]) -> Result<Active, LayersError> {
+        let directory = self.temporary("step-")?;
+        for name in ["upper", "empty"] {
+            create_private(&directory.path().join(name))?;
+        }
+        let lowers = lowers.to_vec();
+        let active = Active { layers: self.clone(), lowers, directory };
+        active.take_root_attributes()?;
+        Ok(active)
+    }
+}
+
+impl Active {
+    /// Returns the directory into which changes go.
+    pub fn upper(&self) -> PathBuf {
+        self.directory.path().join("upper")
+    }
+
+    /// Mounts the snapshot, attached nowhere. `extra_bottom` lies beneath all layers: mount points
+    /// in it need not exist in the image, and never get into the upper directory.
+    ///
+    /// The mount must be gone before [`Self::diff`].
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses.
+    pub fn mount(&self, extra_bottom: Option<&Path>) -> Result<OwnedFd, MountError> {
+        let path = |name| self.directory.path().join(name);
+        let (upper, work, empty) = (self.upper(), path("work"), path("empty"));
+        self.fresh_work(&work)?;
+        let mut lowers: Vec<PathBuf> = self.lowers.iter().rev().map(LayerDir::tree).collect();
+        // Overlayfs insists on something to lie over.
+        lowers.push(extra_bottom.map_or_else(|| empty.clone(), Path::to_owned));
+        Overlay { lowers: &lowers, upper: &upper, work: &work, mount_point: &empty }.mount()
+    }
+
+    /// Cleans the upper directory until it is what its archive would unpack to, and writes that
+    /// archive.
+    ///
+    /// # Errors
+    /// Fails if the step left something that no layer can hold, and if the file system or the sink
+    /// does.
+    pub fn diff<W: Write>(
+        &mut self,
+        sink: W,
+        options: &DiffOptions<'_>,
+    ) -> Result<Written, ActiveError> {
+        let trees: Vec<_> = self.lowers.iter().map(LayerDir::tree).collect();
+        let stubs: Vec<_> = options.extra_bottom.into_iter().collect();
+        let (beneath, stubs) = (Stack::open(&trees)?, Stack::open(&stubs)?);
+        let upper = self.open_upper()?;
+        clean::clean(&upper, &beneath, &stubs, options.write.epoch)?;
+        Ok(diff::write(&upper, sink, options.write.clone())?)
+    }
+
+    /// Freezes the snapshot as the layer that [`Self::diff`] wrote.
+    ///
+    /// # Errors
+    /// Fails if it cannot be moved to its place.
+    pub fn commit(self, written: &Written) -> Result<LayerDir, ActiveError> {
+        let layer = self.directory.path().join("layer");
+        create_private(&layer)?;
+        fs::rename(self.upper(), layer.join("fs")).map_err(LayersError::from)?;
+        let shared = !written.whiteouts;
+        Ok(self.layers.publish(&layer, &written.diff_id, &self.lowers, shared)?)
+    }
+
+    /// Ends the snapshot and removes what was written.
+    ///
+    /// # Errors
+    /// Fails if something cannot be removed.
+    pub fn discard(self) -> Result<(), LayersError> {
+        Ok(self.directory.remove()?)
+    }
+
+    /// The root of an overlay has the attributes of its upper directory; give it the image's.
+    fn take_root_attributes(&self) -> Result<(), LayersError> {
+        let upper = self.open_upper()?;
+        let stated = self.lowers.iter().rev().find(|layer| layer.states_root());
+        let set = || -> rustix::io::Result<()> {
+            let Some(layer) = stated else {
+                upper.set_mode(b".", 0o755)?;
+                return upper.set_own_mtime(Mtime::default());
+            };
+            let lower = Dir::open(&layer.tree())?;
+            let root = lower.own()?;
+            upper.set_owner(b".", root.uid, root.gid)?;
+            for (name, value) in lower.xattrs(b".")? {
+                if !name.starts_with(b"trusted.") {
+                    upper.set_xattr(b".", &name, &value)?;
+                }
+            }
+            upper.set_mode(b".", root.mode)?;
+            upper.set_own_mtime(root.mtime)
+        };
+        set().map_err(|errno| LayersError::Io(errno.into()))
+    }
+
+    fn open_upper(&self) -> Result<Dir, LayersError> {
+        Dir::open(&self.upper()).map_err(|errno| LayersError::Io(errno.into()))
+    }
+
+    /// A volatile mount marks its work directory as used up, so each mount gets a new one.
+    fn fresh_work(&self, work: &Path) -> Result<(), MountError> {
+        let fresh = || -> rustix::io::Result<()> {
+            let directory = Dir::open(self.directory.path())?;
+            match directory.remove(b"work") {
+                Ok(()) | Err(Errno::NOENT) => directory.make_dir(b"work"),
+                Err(errno) => Err(errno),
+            }
+        };
+        fresh().map_err(|errno| MountError::Open { path: work.to_owned(), source: errno.into() })
+    }
+}

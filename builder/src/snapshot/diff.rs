@@ -1,0 +1,116 @@
+//! Writing a cleaned upper directory as a layer: everything in it is an entry, in a sorted walk.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+
+use crate::layer::dir::{Dir, Object, ObjectKind};
+use crate::layer::entry::{Entry, EntryPath, Kind, is_written_xattr};
+use crate::layer::{LayerWriter, WriteError, WriteOptions, Written};
+
+/// Writes the archive of a cleaned upper directory.
+pub(super) fn write<W: Write>(
+    upper: &Dir,
+    sink: W,
+    options: WriteOptions,
+) -> Result<Written, WriteError> {
+    let writer = LayerWriter::new(sink, options);
+    let mut walk = Walk { writer, first_names: HashMap::new() };
+    walk.directory(upper, &EntryPath::root())?;
+    walk.writer.finish().map(|(_, written)| written)
+}
+
+struct Walk<W> {
+    writer: LayerWriter<W>,
+    /// The first path of each inode that has several: it carries the content.
+    first_names: HashMap<(u64, u64), EntryPath>,
+}
+
+impl<W: Write> Walk<W> {
+    fn directory(&mut self, directory: &Dir, path: &EntryPath) -> Result<(), WriteError> {
+        let mut objects = Vec::new();
+        for name in directory.names().at(path)? {
+            if let Some(object) = directory.stat(&name).at(path)? {
+                objects.push((name, object));
+            }
+        }
+        // Whiteouts come first; the sort is stable, and each half stays sorted by name.
+        objects.sort_by_key(|(_, object)| object.kind != ObjectKind::Whiteout);
+        for (name, object) in objects {
+            self.object(directory, &name, &path.join(&name), &object)?;
+        }
+        Ok(())
+    }
+
+    fn object(
+        &mut self,
+        directory: &Dir,
+        name: &[u8],
+        path: &EntryPath,
+        object: &Object,
+    ) -> Result<(), WriteError> {
+        let Some(kind) = self.kind(directory, name, path, object).at(path)? else { return Ok(()) };
+        let mut entry = Entry::new(path.clone(), kind, 0);
+        if entry.kind != Kind::Whiteout {
+            (entry.mode, entry.uid, entry.gid) = (object.mode, object.uid, object.gid);
+            entry.mtime = object.mtime;
+            entry.xattrs = directory.xattrs(name).at(path)?;
+            entry.xattrs.retain(|name, _| is_written_xattr(name));
+        }
+        if matches!(entry.kind, Kind::Symlink { .. }) {
+            entry.mode = 0o777;
+        }
+        if entry.kind == Kind::File {
+            entry.size = object.size;
+            let mut file = directory.open_file(name).at(path)?;
+            return self.append(entry, &mut file);
+        }
+        let is_directory = entry.kind == Kind::Directory;
+        self.append(entry, &mut io::empty())?;
+        if is_directory {
+            self.directory(&directory.subdir(name).at(path)?, path)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what the object is in an archive; `None` for a socket, which has no place in one.
+    fn kind(
+        &mut self,
+        directory: &Dir,
+        name: &[u8],
+        path: &EntryPath,
+        object: &Object,
+    ) -> rustix::io::Result<Option<Kind>> {
+        // Overlayfs makes all its whiteouts one inode; they are no hard links of the image.
+        let linkable = !matches!(object.kind, ObjectKind::Directory | ObjectKind::Whiteout);
+        if object.links > 1 && linkable {
+            if let Some(first) = self.first_names.get(&object.identity) {
+                return Ok(Some(Kind::HardLink { target: first.clone() }));
+            }
+            self.first_names.insert(object.identity, path.clone());
+        }
+        Ok(Some(match object.kind {
+            ObjectKind::File => Kind::File,
+            ObjectKind::Directory => Kind::Directory,
+            ObjectKind::Symlink => Kind::Symlink { target: directory.read_link(name)? },
+            ObjectKind::CharDevice { major, minor } => Kind::CharDevice { major, minor },
+            ObjectKind::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
+            ObjectKind::Fifo => Kind::Fifo,
+            ObjectKind::Whiteout => Kind::Whiteout,
+            ObjectKind::Socket => return Ok(None),
+        }))
+    }
+
+    fn append(&mut self, entry: Entry, content: &mut dyn Read) -> Result<(), WriteError> {
+        self.writer.append(entry, content).map(drop)
+    }
+}
+
+trait At<T> {
+    fn at(self, path: &EntryPath) -> Result<T, WriteError>;
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, path: &EntryPath) -> Result<T, WriteError> {
+        self.map_err(|errno| WriteError::Entry { path: path.clone(), source: errno.into() })
+    }
+}

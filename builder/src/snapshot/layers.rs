@@ -1,0 +1,350 @@
+//! The unpacked layers: finding them, unpacking them, keeping them.
+//!
+//! They are a cache of what blobs hold. A tree appears under its name by one rename, after its diff
+//! ID agreed, so a tree that is there is whole, except after a crash of the machine: then a tree
+//! that was not synced may have lost bytes. So each layer says in which boot it was made and whether
+//! it was synced since; one that was made in an earlier boot and never synced does not count.
+
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use boatyard_oci::{ChainId, DiffId, Digest};
+use fs_err as fs;
+use rustix::fs::FlockOperation;
+use thiserror::Error;
+
+use crate::layer::stack::StackError;
+use crate::layer::{
+    Applied, ApplyError, DecompressLimits, Decompressor, Limits, Stack, apply,
+};
+
+const VIEW: &str = "root";
+const LOCK: &str = "lock";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Why a layer cannot be found or kept.
+#[derive(Debug, Error)]
+pub enum LayersError {
+    /// The file system failed; the error names the path.
+    #[error("cannot keep unpacked layers")]
+    Io(#[from] io::Error),
+    /// The blob cannot be read or unpacked.
+    #[error("cannot unpack the layer {diff_id}")]
+    Apply {
+        /// Which layer.
+        diff_id: DiffId,
+        /// What is wrong.
+        #[source]
+        source: ApplyError,
+    },
+    /// The blob cannot be decompressed.
+    #[error("cannot decompress the layer {diff_id}")]
+    Decompress {
+        /// Which layer.
+        diff_id: DiffId,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The bytes are not those that the image's configuration promises.
+    #[error("the layer's bytes hash to {actual}, but the image promises {expected}")]
+    WrongDiffId {
+        /// From the configuration.
+        expected: DiffId,
+        /// Of the bytes.
+        actual: DiffId,
+    },
+    /// A layer beneath is gone.
+    #[error("a layer beneath cannot be opened")]
+    Lower(#[from] StackError),
+}
+
+/// An unpacked layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerDir {
+    path: PathBuf,
+    diff_id: DiffId,
+}
+
+impl LayerDir {
+    /// Returns the tree, as a lower directory of an overlay.
+    pub fn tree(&self) -> PathBuf {
+        self.path.join("fs")
+    }
+
+    /// Returns the layer's diff ID.
+    pub fn diff_id(&self) -> &DiffId {
+        &self.diff_id
+    }
+
+    /// Returns the layer's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reports whether the attributes of the tree's root are the image's.
+    pub(super) fn states_root(&self) -> bool {
+        self.path.join("root").exists()
+    }
+}
+
+/// Returns the chain ID of a stack; `None` for an empty one.
+pub fn chain_id(layers: &[LayerDir]) -> Option<ChainId> {
+    let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    ChainId::of(&diff_ids)
+}
+
+/// The chain ID of a layer above a stack.
+pub(super) fn chain_above(lowers: &[LayerDir], layer: &DiffId) -> ChainId {
+    let first = || ChainId::of(std::slice::from_ref(layer)).expect("one layer is a chain");
+    chain_id(lowers).map_or_else(first, |below| below.push(layer))
+}
+
+/// What to unpack.
+#[derive(Debug)]
+pub struct Unpack<'a, R> {
+    /// The blob, packed as it may be.
+    pub blob: R,
+    /// What it must hash to when unpacked.
+    pub diff_id: &'a DiffId,
+    /// The layers beneath, the base first.
+    pub lowers: &'a [LayerDir],
+    /// Threads for gzip that we wrote.
+    pub threads: usize,
+    /// How much the archive may ask for.
+    pub limits: Limits,
+    /// How much may come out of the blob.
+    pub decompress: DecompressLimits,
+}
+
+/// The unpacked layers of one root directory.
+#[derive(Clone, Debug)]
+pub struct Layers(Arc<Places>);
+
+#[derive(Debug)]
+struct Places {
+    layers: PathBuf,
+    active: PathBuf,
+    boot: String,
+}
+
+impl Layers {
+    /// Opens the layers below ROOT, which is created where it is missing.
+    ///
+    /// # Errors
+    /// Fails if directories cannot be made.
+    pub fn open(root: &Path) -> Result<Self, LayersError> {
+        let (layers, active) = (root.join("layers").join(VIEW), root.join("active").join(VIEW));
+        for directory in [layers.join("diff/sha256"), layers.join("chain/sha256"), active.clone()] {
+            create_private(&directory)?;
+        }
+        let boot = fs::read_to_string(BOOT_ID)?.trim().to_owned();
+        Ok(Self(Arc::new(Places { layers, active, boot })))
+    }
+
+    /// Finds a layer: one that fits any stack, or else the one for this stack.
+    ///
+    /// # Errors
+    /// Fails if a layer that does not count cannot be removed.
+    pub fn find(
+        &self,
+        diff_id: &DiffId,
+        chain_id: &ChainId,
+    ) -> Result<Option<LayerDir>, LayersError> {
+        for path in [self.by_diff(diff_id), self.by_chain(chain_id)] {
+            if self.counts(&path)? {
+                return Ok(Some(LayerDir { path, diff_id: diff_id.clone() }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Unpacks a blob above a stack and returns its layer, also if somebody else was faster.
+    ///
+    /// # Errors
+    /// Fails on a blob that is damaged, hostile or not the promised one; nothing stays then.
+    pub fn unpack<R: Read>(&self, unpack: Unpack<'_, R>) -> Result<LayerDir, LayersError> {
+        let temporary = self.temporary("unpack-")?;
+        let layer = temporary.path().join("layer");
+        let tree = layer.join("fs");
+        create_private(&layer)?;
+        fs::create_dir(&tree)?;
+        fs::set_permissions(&tree, std::fs::Permissions::from_mode(0o755))?;
+        let lowers: Vec<_> = unpack.lowers.iter().map(LayerDir::tree).collect();
+        let stack = Stack::open(&lowers)?;
+        let diff_id = unpack.diff_id;
+        let blob = Decompressor::new(unpack.blob, unpack.threads, unpack.decompress)
+            .map_err(|source| LayersError::Decompress { diff_id: diff_id.clone(), source })?;
+        let applied = apply(blob, &tree, &stack, unpack.limits)
+            .map_err(|source| LayersError::Apply { diff_id: diff_id.clone(), source })?;
+        let Applied { diff_id: actual, reliance, root_attributes, .. } = applied;
+        if actual != *diff_id {
+            return Err(LayersError::WrongDiffId { expected: diff_id.clone(), actual });
+        }
+        if root_attributes {
+            fs::write(layer.join("root"), "")?;
+        }
+        self.publish(&layer, diff_id, unpack.lowers, reliance.is_none())
+    }
+
+    /// Makes what was unpacked so far survive a crash of the machine.
+    ///
+    /// # Errors
+    /// Fails if the file system cannot be synced.
+    pub fn make_durable(&self) -> Result<(), LayersError> {
+        let mut fresh = Vec::new();
+        for kind in ["diff/sha256", "chain/sha256"] {
+            for entry in fs::read_dir(self.0.layers.join(kind))? {
+                let path = entry?.path();
+                if !path.join("durable").exists() && self.counts(&path)? {
+                    fresh.push(path);
+                }
+            }
+        }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        rustix::fs::syncfs(fs::File::open(&self.0.layers)?).map_err(io::Error::from)?;
+        for path in fresh {
+            fs::write(path.join("durable"), "")?;
+        }
+        Ok(())
+    }
+
+    /// Gives a finished layer its name. The directory must lie on the same file system.
+    pub(super) fn publish(
+        &self,
+        layer: &Path,
+        diff_id: &DiffId,
+        lowers: &[LayerDir],
+        shared: bool,
+    ) -> Result<LayerDir, LayersError> {
+        fs::write(layer.join("boot"), &self.0.boot)?;
+        let path = if shared {
+            self.by_diff(diff_id)
+        } else {
+            self.by_chain(&chain_above(lowers, diff_id))
+        };
+        // One that does not count is in the way.
+        self.counts(&path)?;
+        match fs::rename(layer, &path) {
+            Ok(()) => {}
+            // Somebody else unpacked the same bytes: a rename never replaces a directory in use.
+            Err(error) if is_occupied(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(LayerDir { path, diff_id: diff_id.clone() })
+    }
+
+    /// Makes a directory that is removed with its guard, or by [`Self::sweep_active`].
+    pub(super) fn temporary(&self, prefix: &str) -> Result<Temporary, LayersError> {
+        let _shared = self.lock_active(FlockOperation::LockShared)?;
+        let permissions = std::fs::Permissions::from_mode(0o700);
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix(prefix).permissions(permissions);
+        let directory = builder.tempdir_in(&self.0.active)?;
+        let lock = fs::File::create(directory.path().join(LOCK))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(io::Error::from)?;
+        Ok(Temporary { directory, _lock: lock })
+    }
+
+    /// Removes the snapshots of processes that are no more.
+    ///
+    /// # Errors
+    /// Fails if the directory of snapshots cannot be read, or something in it not removed.
+    pub fn sweep_active(&self) -> Result<(), LayersError> {
+        // Whoever makes a directory holds the shared lock until it has its own.
+        let _exclusive = self.lock_active(FlockOperation::LockExclusive)?;
+        for entry in fs::read_dir(&self.0.active)? {
+            let path = entry?.path();
+            let lock = match fs::File::open(path.join(LOCK)) {
+                Ok(lock) => Some(lock),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error.into()),
+            };
+            let held = lock.is_some_and(|lock| {
+                rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+            });
+            if held {
+                continue;
+            }
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_active(&self, operation: FlockOperation) -> Result<fs::File, LayersError> {
+        let directory = fs::File::open(&self.0.active)?;
+        rustix::fs::flock(&directory, operation).map_err(io::Error::from)?;
+        Ok(directory)
+    }
+
+    fn by_diff(&self, diff_id: &DiffId) -> PathBuf {
+        self.by_digest("diff", diff_id.digest())
+    }
+
+    fn by_chain(&self, chain_id: &ChainId) -> PathBuf {
+        self.by_digest("chain", chain_id.digest())
+    }
+
+    fn by_digest(&self, kind: &str, digest: &Digest) -> PathBuf {
+        let directory = self.0.layers.join(kind).join(digest.algorithm().name());
+        directory.join(digest.hex())
+    }
+
+    /// Reports whether a layer is there and whole. One that a crash may have damaged is removed.
+    fn counts(&self, path: &Path) -> Result<bool, LayersError> {
+        if !path.exists() {
+            return Ok(false);
+        }
+        let same_boot = fs::read_to_string(path.join("boot")).is_ok_and(|boot| boot == self.0.boot);
+        if same_boot || path.join("durable").exists() {
+            return Ok(true);
+        }
+        let doomed = self.temporary("damaged-")?;
+        match fs::rename(path, doomed.path().join("layer")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(false),
+        }
+    }
+}
+
+/// A directory that is removed when this is dropped, and swept once its process is gone.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    directory: tempfile::TempDir,
+    _lock: fs::File,
+}
+
+impl Temporary {
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(super) fn remove(self) -> io::Result<()> {
+        self.directory.close()
+    }
+}
+
+fn is_occupied(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty
+    )
+}
+
+/// Makes a directory, and those above it, for this user alone.
+pub(super) fn create_private(path: &Path) -> Result<(), LayersError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(path).map_err(|error| {
+        let message = format!("failed to create directory `{}`: {error}", path.display());
+        io::Error::new(error.kind(), message).into()
+    })
+}
