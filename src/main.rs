@@ -1,1 +1,26 @@
-fn main() {}
+//! The command `boatyard`.
+//!
+//! This package wires the crates together and is the only one that reads the environment, prints,
+//! and turns an error into text for a person ([`report`]).
+
+mod cli;
+mod config;
+mod report;
+mod telemetry;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // The helper that runs steps must be a process with one thread: before anything else.
+    if std::env::args_os().nth(1).is_some_and(|first| first == "init") {
+        return boatyard_builder::execute::init::main();
+    }
+    let cli = cli::Cli::parse();
+    match cli.run() {
+        Ok(code) => code,
+        Err(failure) => report::failure(&failure),
+    }
+}

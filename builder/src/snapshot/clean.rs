@@ -215,11 +215,12 @@ impl Cleaner<'_> {
             _ => (false, None),
         };
         if object.links > 1 {
+            let mtime = self.final_mtime(object.mtime);
             let links = self.links.entry(object.identity).or_default();
             links.names.push(path);
             links.changed |= !unchanged;
             links.beneath.extend(identity);
-            links.mtime = self.final_mtime(object.mtime);
+            links.mtime = mtime;
             return Ok(());
         }
         if unchanged {

@@ -1,0 +1,125 @@
+//! The configuration file: TOML, in which an unknown key is an error with its line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::report::{Failure, Result};
+
+/// All that can be configured. What the command line says wins.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where everything is kept.
+    pub root: Option<PathBuf>,
+    /// The servers of `boatyard serve`.
+    pub serve: Serve,
+    /// Other registries: how to reach them.
+    pub registry: Vec<Registry>,
+    /// The collector.
+    pub gc: Gc,
+}
+
+/// `[serve]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Serve {
+    /// The addresses to listen on; 127.0.0.1:5000 if there are none.
+    pub listen: Vec<SocketAddr>,
+    /// The certificate chain, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// How many connections there can be at once.
+    pub connections_max: Option<usize>,
+    /// How long a clean stop waits for what is under way, in seconds.
+    pub stop_seconds: Option<u64>,
+}
+
+/// `[[registry]]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Its host, with the port where it is not the usual one.
+    pub host: String,
+    /// It speaks plain HTTP.
+    #[serde(default)]
+    pub plain_http: bool,
+    /// The authority that signed its certificate, PEM.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[gc]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gc {
+    /// How long a blob stays that nothing refers to, in seconds.
+    pub grace_seconds: u64,
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Gc { grace_seconds: 3600 }
+    }
+}
+
+impl Gc {
+    /// Returns the grace period.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_seconds)
+    }
+}
+
+impl Config {
+    /// Reads a configuration. A file that was asked for must be there; of the usual places, the
+    /// first that is there is read.
+    pub fn load(asked: Option<&Path>, usual: &[PathBuf]) -> Result<Config> {
+        if let Some(path) = asked {
+            return Config::read(path);
+        }
+        match usual.iter().find(|path| path.exists()) {
+            Some(path) => Config::read(path),
+            None => Ok(Config::default()),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Config> {
+        let text = fs_err::read_to_string(path).map_err(|error| {
+            Failure::usage(format!("cannot read the configuration {}", path.display()))
+                .because(error)
+        })?;
+        Config::parse(&text)
+            .map_err(|problem| Failure::usage(format!("{}: {problem}", path.display())))
+    }
+
+    fn parse(text: &str) -> std::result::Result<Config, String> {
+        // The error of the parser shows the line and points at the word.
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_knows() {
+        let config = Config::parse(
+            "root = '/srv/boatyard'\n[serve]\nlisten = ['0.0.0.0:5000']\n[[registry]]\n\
+             host = 'registry.example:5000'\nplain_http = true\n[gc]\ngrace_seconds = 60\n",
+        )
+        .unwrap();
+        assert_eq!(config.serve.listen.len(), 1);
+        assert!(config.registry[0].plain_http);
+        assert_eq!(config.gc.grace(), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn an_unknown_key_is_shown_with_its_line() {
+        let error = Config::parse("[serve]\nlissten = 3\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("lissten"), "{error}");
+        assert!(Config::parse("[serve]\nlisten = 'x'\n").is_err());
+    }
+}

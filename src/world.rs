@@ -1,0 +1,120 @@
+//! What a command works with: the configuration, the root, the client of other registries.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use boatyard_content::Root;
+use boatyard_content::local::{RootError, RootOptions};
+
+use crate::config::Config;
+use crate::report::{Failure, Result};
+
+/// What the environment says, read once.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// The home directory.
+    pub home: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`.
+    pub config_home: Option<PathBuf>,
+    /// `XDG_DATA_HOME`.
+    pub data_home: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`.
+    pub runtime: Option<PathBuf>,
+    /// `DOCKER_CONFIG`.
+    pub docker_config: Option<PathBuf>,
+    /// `REGISTRY_AUTH_FILE`.
+    pub auth_file: Option<PathBuf>,
+    /// Whether this is the superuser.
+    pub superuser: bool,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    pub fn read() -> Environment {
+        let path = |name: &str| {
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        };
+        Environment {
+            home: path("HOME"),
+            config_home: path("XDG_CONFIG_HOME"),
+            data_home: path("XDG_DATA_HOME"),
+            runtime: path("XDG_RUNTIME_DIR"),
+            docker_config: path("DOCKER_CONFIG"),
+            auth_file: path("REGISTRY_AUTH_FILE"),
+            superuser: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// Returns the directory of a user's configuration.
+    pub fn config_directory(&self) -> Option<PathBuf> {
+        let base = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")));
+        base.map(|base| base.join("boatyard"))
+    }
+
+    /// Returns where a configuration is looked for.
+    pub fn usual_configs(&self) -> Vec<PathBuf> {
+        let user = self.config_directory().map(|directory| directory.join("boatyard.toml"));
+        user.into_iter().chain([PathBuf::from("/etc/boatyard/boatyard.toml")]).collect()
+    }
+
+    /// Returns where a root is if nobody says.
+    fn default_root(&self) -> Result<PathBuf> {
+        if self.superuser {
+            return Ok(PathBuf::from("/var/lib/boatyard"));
+        }
+        let base =
+            self.data_home.clone().or_else(|| Some(self.home.as_ref()?.join(".local/share")));
+        base.map(|base| base.join("boatyard")).ok_or_else(|| {
+            Failure::usage("cannot tell where to keep things: HOME is not set")
+                .hint("name a directory with --root")
+        })
+    }
+}
+
+/// What a command works with.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The configuration.
+    pub config: Config,
+    /// What the environment says.
+    pub environment: Environment,
+    root: PathBuf,
+    command: &'static str,
+}
+
+impl World {
+    /// Reads the configuration and decides where the root is.
+    pub fn new(root: Option<&Path>, config: Option<&Path>, command: &'static str) -> Result<World> {
+        let environment = Environment::read();
+        let config = Config::load(config, &environment.usual_configs())?;
+        let root = match root.or(config.root.as_deref()) {
+            Some(root) => root.to_path_buf(),
+            None => environment.default_root()?,
+        };
+        Ok(World { config, environment, root, command })
+    }
+
+    /// Returns the same world with another root.
+    pub fn with_root(&self, root: PathBuf) -> World {
+        World { root, ..self.clone() }
+    }
+
+    /// Opens the root, and makes it where there is none.
+    pub fn open_root(&self) -> Result<Arc<Root>> {
+        let options = RootOptions { command: self.command.to_owned(), ..RootOptions::default() };
+        Root::open(&self.root, options).map_err(|error| {
+            let hint = match &error {
+                RootError::Foreign { .. } => "name an empty directory, or a new one, with --root",
+                RootError::Newer { .. } => {
+                    "a newer Boatyard made it: use that one, or another --root"
+                }
+                RootError::Owner { .. } => {
+                    "run as the user who owns it, or name a directory of your own with --root"
+                }
+                RootError::Locked { .. } | RootError::InUse { .. } => "try again when it is done",
+                RootError::Store { .. } => "--root names another place",
+            };
+            Failure::new(error.to_string()).because(error).hint(hint)
+        })
+    }
+}
