@@ -9,7 +9,7 @@
 //! - when the builder is gone, so is everything: the helper's own socket ends, it kills all steps;
 //! - when the helper is gone, the kernel kills the steps (`PR_SET_PDEATHSIG`).
 //!
-//! The helper keeps running from a read-only mount of its own file, see [`seal`]: a step's first
+//! The helper keeps running from a read-only mount of its own file, see `seal`: a step's first
 //! process is a copy of the helper, and what `/proc/1/exe` leads to must not be writable.
 
 mod command;

@@ -2,7 +2,7 @@
 //!
 //! An image is hostile: its `/etc/resolv.conf` may be a symbolic link to `/root/.ssh/id_rsa`,
 //! its `/proc` one to `/etc`. The kernel resolves such links inside the root (`RESOLVE_IN_ROOT`);
-//! where something has to be made, [`make`] walks name by name and resolves them itself.
+//! where something has to be made, `make` walks name by name and resolves them itself.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};

@@ -4,7 +4,7 @@
 //! helper to run a step with one packet whose descriptors carry everything:
 //!
 //! ```text
-//! 0  the spec, a sealed file in memory      3  standard output
+//! 0  the spec, a file in memory             3  standard output
 //! 1  the step's own socket                  4  standard error
 //! 2  the root, a detached mount             5… the sources of the bind mounts, in order
 //! ```
