@@ -1,6 +1,8 @@
 //! From a Dockerfile to an image: parse, plan, solve, execute, snapshot, assemble.
 #![deny(unsafe_code)]
 
+pub mod context;
+pub mod dockerfile;
 pub mod execute;
 pub mod layer;
 pub mod snapshot;

@@ -1,0 +1,4 @@
+//! The files of a build.
+
+pub mod glob;
+pub mod ignore;
