@@ -2,7 +2,9 @@
 #![deny(unsafe_code)]
 
 pub mod context;
+pub mod copy;
 pub mod dockerfile;
 pub mod execute;
 pub mod layer;
+pub mod progress;
 pub mod snapshot;

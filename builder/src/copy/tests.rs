@@ -1,0 +1,182 @@
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use fs_err as fs;
+
+use super::*;
+
+struct World {
+    from: tempfile::TempDir,
+    into: tempfile::TempDir,
+}
+
+fn world(files: &[(&str, &str)]) -> World {
+    let world = World { from: tempfile::tempdir().unwrap(), into: tempfile::tempdir().unwrap() };
+    for (path, content) in files {
+        let path = world.from.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    world
+}
+
+fn directory(path: &Path) -> OwnedFd {
+    fs::File::open(path).unwrap().into_file().into()
+}
+
+impl World {
+    fn copy(&self, sources: &[&str], destination: &str) -> Result<(), CopyError> {
+        self.copy_with(sources, destination, CopyOptions::default(), &Everything)
+    }
+
+    fn copy_with(
+        &self,
+        sources: &[&str],
+        destination: &str,
+        options: CopyOptions<'_>,
+        filter: &dyn Filter,
+    ) -> Result<(), CopyError> {
+        let (from, into) = (directory(self.from.path()), directory(self.into.path()));
+        let tree =
+            Tree { root: from.as_fd(), filter, keeps_owners: false, name: "the build context" };
+        let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
+        copy(tree, &sources, into.as_fd(), destination, options)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.into.path().join(path)).unwrap()
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.into.path().join(path)).is_ok()
+    }
+}
+
+#[test]
+fn a_file_goes_to_a_name_or_into_a_directory() {
+    let world = world(&[("a", "A")]);
+    world.copy(&["a"], "/x/y/b").unwrap();
+    world.copy(&["/a"], "/x/z/").unwrap();
+    world.copy(&["../../a"], "/x").unwrap();
+    assert_eq!((world.read("x/y/b"), world.read("x/z/a"), world.read("x/a")), ("A".into(), "A".into(), "A".into()));
+}
+
+#[test]
+fn a_directory_gives_its_contents_and_merges() {
+    let world = world(&[("d/a", "1"), ("d/sub/b", "2")]);
+    fs::create_dir_all(world.into.path().join("t/sub")).unwrap();
+    fs::write(world.into.path().join("t/sub/old"), "old").unwrap();
+    world.copy(&["d"], "/t").unwrap();
+    assert_eq!((world.read("t/a"), world.read("t/sub/b"), world.read("t/sub/old")), ("1".into(), "2".into(), "old".into()));
+}
+
+#[test]
+fn wildcards_match_names_and_may_match_nothing() {
+    let world = world(&[("a.txt", "1"), ("b.txt", "2"), ("c.md", "3"), ("d/e.txt", "4")]);
+    world.copy(&["*.txt"], "/t/").unwrap();
+    assert!(world.exists("t/a.txt") && world.exists("t/b.txt") && !world.exists("t/c.md"));
+    world.copy(&["*/e.???"], "/u/").unwrap();
+    assert_eq!(world.read("u/e.txt"), "4");
+    world.copy(&["*.none"], "/v/").unwrap();
+}
+
+#[test]
+fn what_is_missing_is_named_and_what_is_ignored_is_said_to_be() {
+    let world = world(&[("secret", "x")]);
+    let error = world.copy(&["nothing"], "/t").unwrap_err();
+    assert_eq!(error.to_string(), "`nothing` is not in the build context");
+    struct Hide;
+    impl Filter for Hide {
+        fn hides(&self, path: &str, _: bool) -> bool {
+            path == "secret"
+        }
+        fn may_descend(&self, _: &str) -> bool {
+            false
+        }
+    }
+    let error = world.copy_with(&["secret"], "/t", CopyOptions::default(), &Hide).unwrap_err();
+    assert!(matches!(error, CopyError::Missing { ignored: true, .. }));
+    world.copy_with(&["."], "/all/", CopyOptions::default(), &Hide).unwrap();
+    assert!(!world.exists("all/secret"));
+}
+
+#[test]
+fn several_sources_need_a_directory() {
+    let world = world(&[("a", "1"), ("b", "2")]);
+    assert!(matches!(world.copy(&["a", "b"], "/t"), Err(CopyError::NotADirectory { .. })));
+    world.copy(&["a", "b"], "/t/").unwrap();
+    world.copy(&["a", "b"], "/t").unwrap();
+}
+
+#[test]
+fn kinds_do_not_replace_each_other() {
+    let world = world(&[("f", "1"), ("d/f/x", "2")]);
+    world.copy(&["f"], "/f").unwrap();
+    assert!(matches!(world.copy(&["d"], "/f"), Err(CopyError::Conflict { .. })));
+    assert!(matches!(world.copy(&["d"], "/"), Err(CopyError::Conflict { .. })));
+    assert!(matches!(world.copy(&["f"], "/f/"), Err(CopyError::Conflict { .. })));
+}
+
+#[test]
+fn links_stay_inside_both_trees() {
+    let world = world(&[("real", "inside"), ("d/x", "1")]);
+    symlink("/real", world.from.path().join("absolute")).unwrap();
+    symlink("../../../../real", world.from.path().join("d/up")).unwrap();
+    symlink("/etc/passwd", world.from.path().join("d/kept")).unwrap();
+    symlink("/landing", world.into.path().join("there")).unwrap();
+    world.copy(&["absolute"], "/a").unwrap();
+    world.copy(&["d"], "/there/").unwrap();
+    assert_eq!(world.read("a"), "inside");
+    assert_eq!(world.read("landing/x"), "1");
+    let kept = fs::read_link(world.into.path().join("landing/kept")).unwrap();
+    assert_eq!(kept, Path::new("/etc/passwd"));
+    symlink("/outside/file", world.into.path().join("dangling")).unwrap();
+    world.copy(&["real"], "/dangling").unwrap();
+    assert_eq!(world.read("outside/file"), "inside");
+}
+
+#[test]
+fn owners_modes_and_times() {
+    let world = world(&[("bin/tool", "x")]);
+    let source = world.from.path().join("bin/tool");
+    fs::set_permissions(&source, std::fs::Permissions::from_mode(0o4750)).unwrap();
+    let mode = |_: u32, _: bool| 0o604;
+    world.copy(&["bin/tool"], "/kept").unwrap();
+    let options = CopyOptions { owner: Some((1000, 1001)), mode: Some(&mode), unpack: false };
+    world.copy_with(&["bin/tool"], "/new/set", options, &Everything).unwrap();
+    let stat = |path| fs::metadata(world.into.path().join(path)).unwrap();
+    assert_eq!(stat("kept").mode() & 0o7777, 0o4750);
+    assert_eq!(stat("kept").mtime(), fs::metadata(&source).unwrap().mtime());
+    assert_eq!((stat("new/set").uid(), stat("new/set").gid()), (1000, 1001));
+    assert_eq!((stat("new/set").mode() & 0o7777, stat("new").uid()), (0o604, 1000));
+}
+
+#[test]
+fn hard_links_stay_one_file() {
+    let world = world(&[("d/a", "x")]);
+    let from = world.from.path();
+    fs::hard_link(from.join("d/a"), from.join("d/b")).unwrap();
+    world.copy(&["d"], "/t/").unwrap();
+    let inode = |path| fs::metadata(world.into.path().join(path)).unwrap().ino();
+    assert_eq!(inode("t/a"), inode("t/b"));
+}
+
+#[test]
+fn add_unpacks_archives_and_copies_what_is_none() {
+    let world = world(&[("plain.tar", "this is no archive"), ("in/hello", "hi")]);
+    let status = std::process::Command::new("tar")
+        .args(["-C"])
+        .arg(world.from.path().join("in"))
+        .args(["-czf"])
+        .arg(world.from.path().join("a.tgz"))
+        .arg(".")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let options = CopyOptions { unpack: true, ..CopyOptions::default() };
+    world.copy_with(&["a.tgz"], "/t/", options, &Everything).unwrap();
+    assert_eq!(world.read("t/hello"), "hi");
+    world.copy_with(&["plain.tar"], "/t/", options, &Everything).unwrap();
+    assert_eq!(world.read("t/plain.tar"), "this is no archive");
+}

@@ -1,0 +1,62 @@
+//! What a build tells while it runs.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Names a step within one build: counted from 1, in the order in which steps begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StepId(pub u32);
+
+impl fmt::Display for StepId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// One of the streams of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    /// It did its work.
+    Done,
+    /// Its result was at hand.
+    Cached,
+    /// It was cancelled.
+    Cancelled,
+    /// It failed; the text is one line for a person.
+    Failed(String),
+}
+
+/// Takes what a build tells. Calls come from several threads at once, for different steps.
+pub trait Progress: Send + Sync {
+    /// A step begins. `name` is as people know it: `[build 2/5] RUN make`.
+    fn begin(&self, step: StepId, name: &str);
+    /// A step wrote something: bytes as they came, lines may be cut anywhere.
+    fn output(&self, step: StepId, stream: Stream, bytes: &[u8]);
+    /// A step says what it is doing, such as `unpacking sha256:0123...`.
+    fn status(&self, step: StepId, text: &str);
+    /// A step ended, after this time.
+    fn end(&self, step: StepId, end: &StepEnd, took: Duration);
+    /// Something should be known, but stops nothing; rendered, perhaps with marked lines.
+    fn warning(&self, text: &str);
+}
+
+/// Tells nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _step: StepId, _name: &str) {}
+    fn output(&self, _step: StepId, _stream: Stream, _bytes: &[u8]) {}
+    fn status(&self, _step: StepId, _text: &str) {}
+    fn end(&self, _step: StepId, _end: &StepEnd, _took: Duration) {}
+    fn warning(&self, _text: &str) {}
+}
