@@ -1,20 +1,22 @@
 //! Layers: the archives that an image is stacked from.
 //!
 //! What an archive holds ([`entry`], [`whiteout`]), how it is read and written ([`tar`],
-//! [`write`]), what identifies it whatever its bytes are ([`content_id`]), how it becomes a directory
-//! ([`apply`]) above what lies beneath ([`stack`]), and how its bytes are packed ([`compress`],
+//! [`mod@write`]), what identifies it whatever its bytes are ([`content_id`]), how it becomes a directory
+//! ([`mod@apply`]) above what lies beneath ([`stack`]), and how its bytes are packed ([`compress`],
 //! [`decompress`]). All of it is plain blocking code.
 
-pub mod entry;
-pub mod whiteout;
-pub mod tar;
-pub mod content_id;
-pub mod write;
-pub mod stack;
 pub mod apply;
 pub mod compress;
+pub mod content_id;
 pub mod decompress;
 pub(crate) mod dir;
+pub mod entry;
+pub mod stack;
+pub mod tar;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod whiteout;
+pub mod write;
 
 pub use apply::{Applied, ApplyError, Reliance, apply};
 pub use compress::{Compression, Compressor};

@@ -11,16 +11,16 @@
 //!     upper/ work/ empty/
 //! ```
 //!
-//! [`layers`] owns the first tree and [`active`] the second; [`overlay`] mounts, [`clean`] makes an
-//! upper directory what its archive would unpack to, and [`diff`] writes that archive. A view is one
+//! [`layers`] owns the first tree and [`active`] the second; [`overlay`] mounts, `clean` makes an
+//! upper directory what its archive would unpack to, and `diff` writes that archive. A view is one
 //! kind of extended attributes and one map of ids; so far there is `root`: `trusted.*`, ids as they
 //! are.
 
-pub mod layers;
 pub mod active;
-pub mod overlay;
 mod clean;
 mod diff;
+pub mod layers;
+pub mod overlay;
 
 #[cfg(test)]
 mod testing;

@@ -61,19 +61,19 @@ impl Platform {
 
     /// Says whether what is made for `image` runs on this platform.
     ///
-    /// A lower ARM variant runs on a higher one; otherwise all parts are equal in normal form.
+    /// A lower variant runs on a higher one; otherwise all parts are equal in normal form.
     pub fn runs(&self, image: &Platform) -> bool {
         let own = Platform::normalised(&self.os, &self.architecture, self.variant.as_deref());
         let image = Platform::normalised(&image.os, &image.architecture, image.variant.as_deref());
         if own.os != image.os || own.architecture != image.architecture {
             return false;
         }
+        // A machine runs what was made for the lower variants of its architecture, and every one
+        // has the lowest: v1 of amd64, v8 of arm64.
         match (&own.variant, &image.variant) {
-            (own, image) if own == image => true,
-            (Some(own_variant), Some(variant)) if own.architecture == "arm" => {
-                variant <= own_variant
-            }
-            _ => false,
+            (_, None) => own.architecture != "arm" || own.variant.is_none(),
+            (Some(own), Some(image)) => image <= own,
+            (None, Some(_)) => false,
         }
     }
 }
@@ -145,10 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn lower_arm_variants_run() {
+    fn lower_variants_run() {
         let v7: Platform = "linux/arm/v7".parse().unwrap();
         assert!(v7.runs(&"linux/arm/v6".parse().unwrap()));
         assert!(!"linux/arm/v6".parse::<Platform>().unwrap().runs(&v7));
         assert!(!v7.runs(&"linux/arm64".parse().unwrap()));
+        let amd64_v2: Platform = "linux/amd64/v2".parse().unwrap();
+        assert!(amd64_v2.runs(&"linux/amd64".parse().unwrap()));
+        assert!(!"linux/amd64".parse::<Platform>().unwrap().runs(&amd64_v2));
     }
 }

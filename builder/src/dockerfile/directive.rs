@@ -71,7 +71,8 @@ impl DirectiveZone {
                 "\\" | "`" => self.directives.escape = value.chars().next().unwrap_or('\\'),
                 other => {
                     let kind = SyntaxErrorKind::InvalidEscape(other.to_owned());
-                    errors.push(SyntaxError::new(kind, span));
+                    let error = SyntaxError::new(kind, span);
+                    errors.push(error.hint("use `\\` or the backtick"));
                 }
             },
         }

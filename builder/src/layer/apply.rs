@@ -1,7 +1,7 @@
 //! Unpacking a layer into a directory of its own, in overlayfs's form.
 //!
 //! The archive is untrusted. Each entry's directory is found component by component, by descriptors
-//! ([`cursor`]); the last component is never followed, and what is made is made by that one name in
+//! (`cursor`); the last component is never followed, and what is made is made by that one name in
 //! that one directory. So no sequence of entries reaches outside, whatever links it holds.
 //!
 //! The layer is read as if it were unpacked over the layers beneath, although it is not: a symbolic
@@ -230,7 +230,7 @@ impl Applier {
             return Ok(());
         }
         let beneath = self.cursor.beneath(name).at("look beneath", path)?;
-        let Some(parent) = self.cursor.own() else { return Ok(()) };
+        let parent = self.cursor.writable();
         match (parent.stat(name).at("read", path)?, beneath) {
             (_, Beneath::Nothing) => Ok(()),
             (None, _) => parent.make_whiteout(name).at("make the whiteout of", path),
@@ -256,7 +256,7 @@ impl Applier {
         if !self.enter(path, path, Missing::MakeIfBeneath)? {
             return Ok(());
         }
-        let Some(directory) = self.cursor.own() else { return Ok(()) };
+        let directory = self.cursor.writable();
         directory.set_opaque(b".").at("hide what lies beneath", path)?;
         self.cursor.forget();
         Ok(())
@@ -285,25 +285,25 @@ impl Applier {
             self.directory_times.insert(path, entry.mtime);
         } else {
             self.clear(&path, name)?;
-            let Some(parent) = self.cursor.own() else { return Ok(()) };
+            let parent = self.cursor.writable();
             let made = place::make(parent, name, entry, content, &mut self.buffer)?;
             if !made {
                 return Ok(());
             }
         }
-        let Some(parent) = self.cursor.own() else { return Ok(()) };
+        let parent = self.cursor.writable();
         place::set_attributes(parent, name, entry)
     }
 
     /// Makes a directory, or keeps the one that this layer has already.
     fn make_directory(&mut self, path: &EntryPath, name: &[u8]) -> Result<(), ApplyError> {
-        let Some(parent) = self.cursor.own() else { return Ok(()) };
+        let parent = self.cursor.writable();
         let existing = parent.stat(name).at("read", path)?.map(|object| object.kind);
         if existing == Some(ObjectKind::Directory) {
             return Ok(());
         }
         self.clear(path, name)?;
-        let Some(parent) = self.cursor.own() else { return Ok(()) };
+        let parent = self.cursor.writable();
         parent.make_dir(name).at("make the directory", path)?;
         // What stood here hid what lies beneath, and the directory in its place must go on to.
         if existing.is_some() {
@@ -314,7 +314,7 @@ impl Applier {
 
     /// Removes what this layer put under a name before, without following it.
     fn clear(&mut self, path: &EntryPath, name: &[u8]) -> Result<(), ApplyError> {
-        let Some(parent) = self.cursor.own() else { return Ok(()) };
+        let parent = self.cursor.writable();
         match parent.remove(name) {
             Err(Errno::NOENT) => Ok(()),
             Ok(()) => {
@@ -331,10 +331,8 @@ impl Applier {
         name: &[u8],
         target: &EntryPath,
     ) -> Result<(), ApplyError> {
-        let missing = || ApplyError::LinkTargetMissing {
-            path: entry.path.clone(),
-            target: target.clone(),
-        };
+        let missing =
+            || ApplyError::LinkTargetMissing { path: entry.path.clone(), target: target.clone() };
         let target_name = target.name().ok_or_else(|| ApplyError::LinkTargetDirectory {
             path: entry.path.clone(),
             target: target.clone(),
@@ -348,7 +346,7 @@ impl Applier {
             return Ok(());
         }
         self.clear(&path, name)?;
-        let Some(parent) = self.cursor.own() else { return Ok(()) };
+        let parent = self.cursor.writable();
         match parent.make_link(name, &from, target_name) {
             Err(Errno::NOENT) => Err(missing()),
             made => made.at("link", &entry.path),
@@ -371,10 +369,8 @@ impl Applier {
             Some(parent) => parent.stat(name).at("read", &path)?.map(|object| object.kind),
             None => None,
         };
-        let is_directory = || ApplyError::LinkTargetDirectory {
-            path: entry.path.clone(),
-            target: target.clone(),
-        };
+        let is_directory =
+            || ApplyError::LinkTargetDirectory { path: entry.path.clone(), target: target.clone() };
         match own {
             Some(ObjectKind::Whiteout) => return Ok(None),
             Some(ObjectKind::Directory) => return Err(is_directory()),
@@ -387,8 +383,10 @@ impl Applier {
             Beneath::Object(lower, object) => {
                 self.reliance.hard_links_downward = true;
                 let parent = path.parent().unwrap_or_default();
-                self.enter(&entry.path, &parent, Missing::MakeIfBeneath)?;
-                let Some(own) = self.cursor.own() else { return Ok(None) };
+                if !self.enter(&entry.path, &parent, Missing::MakeIfBeneath)? {
+                    return Ok(None);
+                }
+                let own = self.cursor.writable();
                 place::copy_up(&lower, &object, own, name, &path)?;
                 Ok(Some(path))
             }
@@ -451,3 +449,6 @@ impl<R: Read> Read for Hashing<R> {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,9 @@ pub enum ContentTimes {
     /// None: a build context's files have whatever time their checkout had.
     None,
     /// Those outside of the step's own run, in seconds: `touch -d` counts, "now" does not.
+    ///
+    /// The kernel stamps files with a clock that lags by up to a tick: let the run begin with the
+    /// second before.
     Outside(RangeInclusive<i64>),
 }
 
@@ -163,5 +166,125 @@ fn device(kind: &Kind) -> (u32, u32) {
     match kind {
         Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => (*major, *minor),
         _ => (0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::testing::path;
+    use crate::layer::{LayerWriter, Mtime, WriteOptions};
+
+    fn entry(name: &str, kind: Kind) -> Entry {
+        let mut entry = Entry::new(path(name), kind, 0o644);
+        entry.mtime = Mtime::from_seconds(1_700_000_000);
+        entry
+    }
+
+    fn file(name: &str, content: &str) -> (Entry, String) {
+        let entry = Entry { size: content.len() as u64, ..entry(name, Kind::File) };
+        (entry, content.to_owned())
+    }
+
+    fn plain(name: &str, kind: Kind) -> (Entry, String) {
+        (entry(name, kind), String::new())
+    }
+
+    fn id(entries: &[(Entry, String)], times: ContentTimes) -> String {
+        let options = WriteOptions { times, epoch: None };
+        let mut writer = LayerWriter::new(std::io::sink(), options);
+        for (entry, content) in entries {
+            writer.append(entry.clone(), &mut content.as_bytes()).unwrap();
+        }
+        writer.finish().unwrap().1.content_id.to_string()
+    }
+
+    fn everything() -> Vec<(Entry, String)> {
+        let mut file = file("d/file", "content\n");
+        (file.0.mode, file.0.uid, file.0.gid) = (0o4755, 1000, 100);
+        file.0.xattrs.insert(b"user.x".to_vec(), b"1".to_vec());
+        file.0.xattrs.insert(b"trusted.x".to_vec(), b"not part of it".to_vec());
+        vec![
+            plain("d", Kind::Directory),
+            plain("d/gone", Kind::Whiteout),
+            plain("d/b", Kind::BlockDevice { major: 8, minor: 1 }),
+            plain("d/c", Kind::CharDevice { major: 1, minor: 3 }),
+            file,
+            plain("d/h", Kind::HardLink { target: path("d/file") }),
+            plain("d/p", Kind::Fifo),
+            plain("d/s", Kind::Symlink { target: b"file".to_vec() }),
+        ]
+    }
+
+    /// These are the format. A change here makes every record of every cache miss.
+    #[test]
+    fn golden_vectors() {
+        let ids = [
+            id(&[], ContentTimes::All),
+            id(&[file("a", "")], ContentTimes::All),
+            id(&[file("a", "")], ContentTimes::None),
+            id(&[file("a", "x")], ContentTimes::All),
+            id(&[plain("", Kind::OpaqueWhiteout)], ContentTimes::All),
+            id(&everything(), ContentTimes::All),
+        ];
+        let expected = [
+            "6f5e495060c5ff880f0d6fdf10e95c4a80e1b190591dba3633cf8712b7c083a6",
+            "b072e1b768d6ee943f7268656535d913b4c7fca5b3174dac4ad8816bb24aa0fd",
+            "db862d9996cee259dc4661183e060a7ded118dfcac5098a5061fd06c8166e4a0",
+            "f42fa18a7fa86997141b3d376a9dd7efef5f87ab3127e8591ae6f026fd86112b",
+            "1db9516c8afb2a3cda1bc66dff9e3449f751f1cc15071cd1cfea70f8aeb6d9c5",
+            "f98cf2341398b375e50b8f5786f0af289fa3d16268e86d146e701db16ac9a6b2",
+        ];
+        assert_eq!(ids.as_slice(), expected);
+    }
+
+    #[test]
+    fn every_part_counts() {
+        let base = id(&everything(), ContentTimes::All);
+        let changes: [fn(&mut Entry); 6] = [
+            |entry| entry.mode = 0o755,
+            |entry| entry.uid = 1,
+            |entry| entry.gid = 1,
+            |entry| entry.mtime.seconds += 1,
+            |entry| drop(entry.xattrs.insert(b"user.x".to_vec(), b"2".to_vec())),
+            |entry| entry.xattrs.clear(),
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut entries = everything();
+            change(&mut entries[4].0);
+            assert_ne!(id(&entries, ContentTimes::All), base, "{i}");
+        }
+        let mut entries = everything();
+        entries[4].1 = "CONTENT\n".to_owned();
+        assert_ne!(id(&entries, ContentTimes::All), base);
+    }
+
+    #[test]
+    fn what_no_layer_holds_does_not_count() {
+        let mut entries = everything();
+        entries[4].0.xattrs.remove(&b"trusted.x"[..]);
+        entries[4].0.mtime.nanoseconds = 5;
+        assert_eq!(id(&entries, ContentTimes::All), id(&everything(), ContentTimes::All));
+    }
+
+    #[test]
+    fn times_within_the_steps_run_do_not_count() {
+        let at = |seconds| {
+            let mut made = file("a", "");
+            made.0.mtime.seconds = seconds;
+            id(&[made], ContentTimes::Outside(100..=200))
+        };
+        assert_eq!(at(100), at(200));
+        assert_ne!(at(99), at(100));
+        assert_ne!(at(201), at(202));
+    }
+
+    #[test]
+    fn ids_read_back() {
+        let id: ContentId = "ab".repeat(32).parse().unwrap();
+        assert_eq!(id.to_string(), "ab".repeat(32));
+        for text in ["", "ab", &"AB".repeat(32), &"g".repeat(64)] {
+            assert_eq!(text.parse::<ContentId>(), Err(ContentIdError));
+        }
     }
 }

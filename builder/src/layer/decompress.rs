@@ -201,7 +201,7 @@ struct Gzip<R: BufRead> {
 enum State<R: BufRead> {
     Ours(R),
     /// What was read to see that it is not ours comes first.
-    Foreign(MultiGzDecoder<Chain<Cursor<Vec<u8>>, R>>),
+    Foreign(Box<MultiGzDecoder<Chain<Cursor<Vec<u8>>, R>>>),
     Ended,
 }
 
@@ -238,7 +238,7 @@ impl<R: BufRead> Gzip<R> {
     fn leave(&mut self, start: Vec<u8>) {
         self.state = match std::mem::replace(&mut self.state, State::Ended) {
             State::Ours(reader) if !start.is_empty() => {
-                State::Foreign(MultiGzDecoder::new(Cursor::new(start).chain(reader)))
+                State::Foreign(Box::new(MultiGzDecoder::new(Cursor::new(start).chain(reader))))
             }
             _ => State::Ended,
         };
@@ -264,3 +264,6 @@ impl<R: BufRead> Read for Gzip<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
-use rustix::fs::ResolveFlags;
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::fs::{RenameFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
 use super::entry::{EntryPath, Kind, Mtime, Xattrs};
@@ -31,7 +33,8 @@ pub(crate) struct Object {
     pub(crate) gid: u32,
     pub(crate) size: u64,
     pub(crate) mtime: Mtime,
-    pub(crate) links: u64,
+    /// Whether the object has more names than this one; always so for directories.
+    pub(crate) has_other_names: bool,
     /// Device and inode number: equal for two names of one object.
     pub(crate) identity: (u64, u64),
 }
@@ -41,8 +44,14 @@ pub(crate) enum ObjectKind {
     File,
     Directory,
     Symlink,
-    CharDevice { major: u32, minor: u32 },
-    BlockDevice { major: u32, minor: u32 },
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
     Fifo,
     Socket,
     /// Overlayfs's: a character device 0:0.
@@ -160,11 +169,56 @@ impl Dir {
             Err(Errno::ISDIR) => {}
             other => return other,
         }
-        let directory = self.subdir(name)?;
-        for name in directory.names()? {
-            directory.remove(&name)?;
-        }
+        self.subdir(name)?.remove_content()?;
         self.remove_dir(name)
+    }
+
+    /// Removes all that is in the directory.
+    ///
+    /// However deep it is, this takes two descriptors and no recursion: what lies two levels down
+    /// is first moved up one.
+    pub(crate) fn remove_content(&self) -> Result<()> {
+        let mut moved = 0_u64;
+        loop {
+            let names = self.names()?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            for name in names {
+                match self.unlink(&name) {
+                    Err(Errno::ISDIR) => {}
+                    other => {
+                        other?;
+                        continue;
+                    }
+                }
+                self.hoist(&self.subdir(&name)?, &mut moved)?;
+                self.remove_dir(&name)?;
+            }
+        }
+    }
+
+    /// Empties a directory of this one: removes its files and moves its directories here.
+    fn hoist(&self, directory: &Self, moved: &mut u64) -> Result<()> {
+        for name in directory.names()? {
+            match directory.unlink(&name) {
+                Err(Errno::ISDIR) => {}
+                other => {
+                    other?;
+                    continue;
+                }
+            }
+            loop {
+                *moved += 1;
+                let to = format!(".moved-{moved}").into_bytes();
+                let flags = RenameFlags::NOREPLACE;
+                match rustix::fs::renameat_with(&directory.0, name.as_slice(), &self.0, to, flags) {
+                    Err(Errno::EXIST) => {}
+                    other => break other?,
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn set_owner(&self, name: &[u8], uid: u32, gid: u32) -> Result<()> {
@@ -264,7 +318,7 @@ impl From<&Stat> for Object {
             gid: stat.st_gid,
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             mtime,
-            links: stat.st_nlink.into(),
+            has_other_names: stat.st_nlink > 1,
             identity: (stat.st_dev, stat.st_ino),
         }
     }

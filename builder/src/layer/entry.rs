@@ -13,6 +13,9 @@ use thiserror::Error;
 /// The longest path that is accepted, in bytes: Linux's `PATH_MAX` without its NUL.
 pub const PATH_BYTES_MAX: usize = 4095;
 
+/// The deepest directory that is unpacked or made into a layer. Walks hold a descriptor per level.
+pub const DEPTH_MAX: usize = 256;
+
 /// A path inside a layer, relative to its root.
 ///
 /// - No leading or trailing slash, no empty component, no `.`, no `..`, no NUL.
@@ -99,9 +102,10 @@ impl EntryPath {
     /// Reports whether this path lies below `ancestor`, or is it.
     pub fn starts_with(&self, ancestor: &Self) -> bool {
         ancestor.is_root()
-            || self.0.strip_prefix(ancestor.0.as_slice()).is_some_and(|rest| {
-                rest.first().is_none_or(|byte| *byte == b'/')
-            })
+            || self
+                .0
+                .strip_prefix(ancestor.0.as_slice())
+                .is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
     }
 
     fn push(&mut self, component: &[u8]) {

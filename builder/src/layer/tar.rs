@@ -22,3 +22,6 @@ pub use pax::PaxError;
 pub use read::{Archive, Content, Limits, TarError};
 pub use sparse::SparseError;
 pub use write::Writer;
+
+#[cfg(test)]
+mod tests;

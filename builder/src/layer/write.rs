@@ -11,7 +11,7 @@ use boatyard_oci::{Algorithm, DiffId, Hasher};
 use thiserror::Error;
 
 use super::content_id::{ContentHasher, ContentId, ContentTimes};
-use super::entry::{Entry, EntryPath, Kind};
+use super::entry::{Entry, EntryPath, Kind, Mtime};
 use super::{tar, whiteout};
 
 /// How times are treated.
@@ -103,10 +103,7 @@ impl<W: Write> LayerWriter<W> {
         content: &mut dyn Read,
     ) -> Result<[u8; 32], WriteError> {
         self.check(&entry)?;
-        entry.mtime.nanoseconds = 0;
-        entry.mtime.seconds = self.epoch.map_or(entry.mtime.seconds, |epoch| {
-            entry.mtime.seconds.min(epoch)
-        });
+        self.make_canonical(&mut entry);
         let mut content = HashingContent { inner: content, hasher: blake3::Hasher::new() };
         self.tar
             .append(&entry, &mut content)
@@ -137,6 +134,24 @@ impl<W: Write> LayerWriter<W> {
             whiteouts: self.whiteouts,
         };
         Ok((inner, written))
+    }
+
+    /// Gives every entry the one form that it has in a layer of ours.
+    fn make_canonical(&self, entry: &mut Entry) {
+        if is_whiteout(&entry.kind) {
+            *entry = Entry::new(entry.path.clone(), entry.kind.clone(), 0);
+            return;
+        }
+        let seconds = entry.mtime.seconds;
+        let seconds = self.epoch.map_or(seconds, |epoch| seconds.min(epoch));
+        entry.mtime = Mtime::from_seconds(seconds);
+        if matches!(entry.kind, Kind::Symlink { .. }) {
+            // Linux has no permissions of links, but others' trees may.
+            entry.mode = 0o777;
+        }
+        if entry.kind != Kind::File {
+            entry.size = 0;
+        }
     }
 
     fn check(&mut self, entry: &Entry) -> Result<(), WriteError> {
@@ -215,5 +230,93 @@ impl Read for HashingContent<'_> {
         let read = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..read]);
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::testing::{path, read_all};
+
+    fn write(
+        entries: &[(&str, Kind)],
+        epoch: Option<i64>,
+    ) -> Result<(Vec<u8>, Written), WriteError> {
+        let options = WriteOptions { times: ContentTimes::All, epoch };
+        let mut writer = LayerWriter::new(Vec::new(), options);
+        for (name, kind) in entries {
+            let mut entry = Entry::new(path(name), kind.clone(), 0o755);
+            entry.mtime.seconds = 1000;
+            writer.append(entry, &mut io::empty())?;
+        }
+        writer.finish()
+    }
+
+    #[test]
+    fn whiteouts_come_before_their_siblings() {
+        let entries = [
+            ("", Kind::OpaqueWhiteout),
+            ("z", Kind::Whiteout),
+            ("a", Kind::Directory),
+            ("a", Kind::OpaqueWhiteout),
+            ("a/x", Kind::Whiteout),
+            ("a/b", Kind::File),
+            ("a.b", Kind::File),
+        ];
+        let (archive, written) = write(&entries, None).unwrap();
+        let names: Vec<_> = read_all(&archive)
+            .unwrap()
+            .into_iter()
+            .map(|(entry, _)| String::from_utf8(entry.path.as_bytes().to_vec()).unwrap())
+            .collect();
+        let expected = [".wh..wh..opq", ".wh.z", "a", "a/.wh..wh..opq", "a/.wh.x", "a/b", "a.b"];
+        assert_eq!(names, expected);
+        assert!(written.whiteouts);
+        assert_eq!(written.size, archive.len() as u64);
+        assert_eq!(*written.diff_id.digest(), boatyard_oci::Digest::sha256(&archive));
+    }
+
+    #[test]
+    fn what_is_out_of_place_is_refused() {
+        for (entries, error) in [
+            (&[("b", Kind::File), ("a", Kind::File)][..], "/a comes out of order"),
+            (&[("a", Kind::File), ("a", Kind::File)], "/a comes out of order"),
+            (&[("a", Kind::File), ("b", Kind::Whiteout)], "/b comes out of order"),
+            (&[("", Kind::Directory)], "/ comes out of order"),
+            (&[("a/b", Kind::File)], "the directory of /a/b is not in the layer"),
+            (
+                &[("a", Kind::File), ("a/b", Kind::File)],
+                "the directory of /a/b is not in the layer",
+            ),
+            (&[("a", Kind::Directory), ("ab/c", Kind::File)], "the directory of /ab/c is not"),
+        ] {
+            let refused = write(entries, None).unwrap_err().to_string();
+            assert!(refused.starts_with(error), "{refused}");
+        }
+        let reserved = write(&[(".wh.x", Kind::File)], None).unwrap_err().to_string();
+        assert!(reserved.contains("cannot be part of an image"), "{reserved}");
+    }
+
+    #[test]
+    fn entries_have_one_form() {
+        let options = WriteOptions { times: ContentTimes::All, epoch: None };
+        let mut writer = LayerWriter::new(Vec::new(), options);
+        for kind in [Kind::Whiteout, Kind::Symlink { target: b"t".to_vec() }] {
+            let mut entry = Entry::new(path("a"), kind, 0o600);
+            (entry.uid, entry.size, entry.mtime) = (7, 5, Mtime { seconds: 9, nanoseconds: 9 });
+            writer.append(entry, &mut io::empty()).unwrap();
+        }
+        let read = read_all(&writer.finish().unwrap().0).unwrap();
+        let shown = |entry: &Entry| (entry.mode, entry.uid, entry.mtime.seconds, entry.size);
+        assert_eq!(shown(&read[0].0), (0, 0, 0, 0));
+        assert_eq!(shown(&read[1].0), (0o777, 7, 9, 0));
+    }
+
+    #[test]
+    fn the_epoch_bounds_times() {
+        for (epoch, seconds) in [(None, 1000), (Some(500), 500), (Some(2000), 1000)] {
+            let (archive, _) = write(&[("a", Kind::File)], epoch).unwrap();
+            assert_eq!(read_all(&archive).unwrap()[0].0.mtime.seconds, seconds);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! that is killed leaves a directory behind, whose lock nobody holds: [`Layers::sweep_active`]
 //! removes those.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -88,7 +89,7 @@ impl Active {
         let path = |name| self.directory.path().join(name);
         let (upper, work, empty) = (self.upper(), path("work"), path("empty"));
         self.fresh_work(&work)?;
-        let mut lowers: Vec<PathBuf> = self.lowers.iter().rev().map(LayerDir::tree).collect();
+        let mut lowers = self.lower_trees();
         // Overlayfs insists on something to lie over.
         lowers.push(extra_bottom.map_or_else(|| empty.clone(), Path::to_owned));
         Overlay { lowers: &lowers, upper: &upper, work: &work, mount_point: &empty }.mount()
@@ -131,6 +132,16 @@ impl Active {
     /// Fails if something cannot be removed.
     pub fn discard(self) -> Result<(), LayersError> {
         Ok(self.directory.remove()?)
+    }
+
+    /// Returns the trees beneath, the topmost first.
+    ///
+    /// An image may hold a layer twice, and overlayfs takes no directory twice. Only the topmost
+    /// says anything: what it holds is all there again, and a shared layer removes nothing.
+    fn lower_trees(&self) -> Vec<PathBuf> {
+        let mut seen = HashSet::new();
+        let trees = self.lowers.iter().rev().map(LayerDir::tree);
+        trees.filter(|tree| seen.insert(tree.clone())).collect()
     }
 
     /// The root of an overlay has the attributes of its upper directory; give it the image's.

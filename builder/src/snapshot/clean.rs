@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::layer::dir::{Dir, Object, ObjectKind};
-use crate::layer::entry::{EntryPath, Mtime, Xattrs, is_written_xattr};
+use crate::layer::entry::{DEPTH_MAX, EntryPath, Mtime, PATH_BYTES_MAX, Xattrs, is_written_xattr};
 use crate::layer::stack::{Beneath, MergedDir, Stack};
 use crate::layer::whiteout;
 
@@ -35,6 +35,12 @@ pub enum CleanError {
         "{0} cannot be part of an image: names that start with `.wh.` mark what a layer removes"
     )]
     Reserved(EntryPath),
+    /// Deeper than any layer that we would unpack again.
+    #[error("{path} is nested more than {DEPTH_MAX} directories deep")]
+    TooDeep {
+        /// The directory.
+        path: EntryPath,
+    },
     /// Overlayfs moved a directory without its content; our mounts forbid that.
     #[error("{0} was renamed by the kernel in a way that cannot be read")]
     Redirected(EntryPath),
@@ -111,6 +117,10 @@ struct Links {
 
 impl Cleaner<'_> {
     fn directory(&mut self, place: &Place<'_>) -> Result<(), CleanError> {
+        let path = place.path;
+        if path.components().count() > DEPTH_MAX || path.as_bytes().len() > PATH_BYTES_MAX {
+            return Err(CleanError::TooDeep { path: path.clone() });
+        }
         let names = place.directory.names().at("list", place.path)?;
         for name in &names {
             self.object(place, name)?;
@@ -163,8 +173,8 @@ impl Cleaner<'_> {
         let directory = place.directory.subdir(name).at("open", &path)?;
         let opaque = directory.is_opaque().at("read", &path)?;
         let xattrs = self.written_xattrs(place, name, &path)?;
-        let merged = |beneath| match beneath {
-            &Beneath::Directory(ref merged) => Some(merged.clone()),
+        let merged = |beneath: &Beneath| match beneath {
+            Beneath::Directory(merged) => Some(merged.clone()),
             _ => None,
         };
         let (lower, stubs) = (merged(beneath), merged(stub));
@@ -214,8 +224,8 @@ impl Cleaner<'_> {
             }
             _ => (false, None),
         };
-        if object.links > 1 {
-            let mtime = self.final_mtime(object.mtime);
+        let mtime = self.final_mtime(object.mtime);
+        if object.has_other_names {
             let links = self.links.entry(object.identity).or_default();
             links.names.push(path);
             links.changed |= !unchanged;
@@ -226,7 +236,6 @@ impl Cleaner<'_> {
         if unchanged {
             return place.directory.unlink(name).at("remove", &path);
         }
-        let mtime = self.final_mtime(object.mtime);
         place.directory.set_mtime(name, mtime).at("set the time of", &path)
     }
 

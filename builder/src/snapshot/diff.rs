@@ -56,9 +56,6 @@ impl<W: Write> Walk<W> {
             entry.xattrs = directory.xattrs(name).at(path)?;
             entry.xattrs.retain(|name, _| is_written_xattr(name));
         }
-        if matches!(entry.kind, Kind::Symlink { .. }) {
-            entry.mode = 0o777;
-        }
         if entry.kind == Kind::File {
             entry.size = object.size;
             let mut file = directory.open_file(name).at(path)?;
@@ -82,7 +79,7 @@ impl<W: Write> Walk<W> {
     ) -> rustix::io::Result<Option<Kind>> {
         // Overlayfs makes all its whiteouts one inode; they are no hard links of the image.
         let linkable = !matches!(object.kind, ObjectKind::Directory | ObjectKind::Whiteout);
-        if object.links > 1 && linkable {
+        if object.has_other_names && linkable {
             if let Some(first) = self.first_names.get(&object.identity) {
                 return Ok(Some(Kind::HardLink { target: first.clone() }));
             }

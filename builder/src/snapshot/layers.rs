@@ -15,10 +15,9 @@ use fs_err as fs;
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 
+use crate::layer::dir::Dir;
 use crate::layer::stack::StackError;
-use crate::layer::{
-    Applied, ApplyError, DecompressLimits, Decompressor, Limits, Stack, apply,
-};
+use crate::layer::{Applied, ApplyError, DecompressLimits, Decompressor, Limits, Stack, apply};
 
 const VIEW: &str = "root";
 const LOCK: &str = "lock";
@@ -271,10 +270,9 @@ impl Layers {
             if held {
                 continue;
             }
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+            let swept = Dir::open(&path).and_then(|directory| directory.remove_content());
+            swept.map_err(io::Error::from)?;
+            fs::remove_dir(&path)?;
         }
         Ok(())
     }
@@ -303,15 +301,25 @@ impl Layers {
         if !path.exists() {
             return Ok(false);
         }
-        let same_boot = fs::read_to_string(path.join("boot")).is_ok_and(|boot| boot == self.0.boot);
-        if same_boot || path.join("durable").exists() {
+        if self.is_whole(path) {
             return Ok(true);
         }
         let doomed = self.temporary("damaged-")?;
+        let _exclusive = self.lock_active(FlockOperation::LockExclusive)?;
+        // Somebody may have replaced it by a good one until the lock was ours.
+        if self.is_whole(path) {
+            return Ok(true);
+        }
         match fs::rename(path, doomed.path().join("layer")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(false),
         }
+    }
+
+    fn is_whole(&self, path: &Path) -> bool {
+        let same_boot =
+            || fs::read_to_string(path.join("boot")).is_ok_and(|boot| boot == self.0.boot);
+        path.exists() && (path.join("durable").exists() || same_boot())
     }
 }
 
@@ -327,16 +335,23 @@ impl Temporary {
         self.directory.path()
     }
 
+    /// Removes it, and says so if that fails.
     pub(super) fn remove(self) -> io::Result<()> {
-        self.directory.close()
+        Dir::open(self.path()).and_then(|directory| directory.remove_content())?;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    /// What a step wrote may be deeper than a recursive removal bears.
+    fn drop(&mut self) {
+        // Best effort: what stays is swept once this process is gone.
+        Dir::open(self.path()).and_then(|directory| directory.remove_content()).ok();
     }
 }
 
 fn is_occupied(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty
-    )
+    matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty)
 }
 
 /// Makes a directory, and those above it, for this user alone.

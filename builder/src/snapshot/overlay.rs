@@ -196,12 +196,8 @@ mod tests {
         fs_err::write(one.join("a"), "one").unwrap();
         fs_err::write(two.join("a"), "two").unwrap();
         let (upper, work, point) = (dir("upper"), dir("work"), dir("point"));
-        let overlay = Overlay {
-            lowers: &[two, one],
-            upper: &upper,
-            work: &work,
-            mount_point: &point,
-        };
+        let overlay =
+            Overlay { lowers: &[two, one], upper: &upper, work: &work, mount_point: &point };
         let mount = overlay.mount_attached().unwrap();
         let inside = PathBuf::from(magic(&mount));
         assert_eq!(fs_err::read_to_string(inside.join("a")).unwrap(), "two");

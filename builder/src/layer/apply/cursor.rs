@@ -11,13 +11,11 @@ use rustix::io::Errno;
 
 use super::{ApplyError, At, place};
 use crate::layer::dir::{Dir, ObjectKind};
-use crate::layer::entry::{EntryPath, Mtime, PATH_BYTES_MAX};
+use crate::layer::entry::{DEPTH_MAX, EntryPath, Mtime, PATH_BYTES_MAX};
 use crate::layer::stack::{Beneath, MergedDir};
 
 /// As many as Linux follows.
 const LINKS_MAX: usize = 40;
-/// Each level holds a descriptor.
-const DEPTH_MAX: usize = 256;
 
 /// What to do about a directory that this layer does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +73,11 @@ impl Cursor {
     /// Returns the directory in which the cursor stands; `None` if this layer does not have it.
     pub(super) fn own(&self) -> Option<&Dir> {
         self.levels.last().unwrap_or(&self.root).own.as_ref()
+    }
+
+    /// Returns the directory in which the cursor stands, after it was entered to write there.
+    pub(super) fn writable(&self) -> &Dir {
+        self.own().expect("only `Missing::Look` leads where this layer has no directory")
     }
 
     /// Returns what the layers beneath show under a name here.
@@ -148,17 +151,14 @@ impl Cursor {
             None => None,
         };
         match own {
-            Some(ObjectKind::Directory) => self.descend(entry, name).map(|()| Step::Into),
+            Some(ObjectKind::Directory) => self.descend(entry, name, None).map(|()| Step::Into),
             Some(ObjectKind::Symlink) => {
-                let own = self.own().expect("it was just read from there");
-                own.read_link(name).at("read the link", &path).map(Step::Link)
+                self.writable().read_link(name).at("read the link", &path).map(Step::Link)
             }
             Some(ObjectKind::Whiteout) if missing == Missing::Make => {
-                let own = self.own().expect("it was just read from there");
-                own.unlink(name).at("replace", &path)?;
+                self.writable().unlink(name).at("replace", &path)?;
                 self.make(entry, name, None, entered)?;
-                let own = self.own().expect("it was just made");
-                own.set_opaque(b".").at("hide what lies beneath", &path)?;
+                self.writable().set_opaque(b".").at("hide what lies beneath", &path)?;
                 Ok(Step::Into)
             }
             Some(ObjectKind::Whiteout) => Ok(Step::Nowhere),
@@ -207,18 +207,22 @@ impl Cursor {
     ) -> Result<(), ApplyError> {
         entered.relied = true;
         let path = self.path.join(name);
-        let Some(own) = self.own() else { return Ok(()) };
+        let own = self.writable();
         own.make_dir(name).at("make the directory", &path)?;
         let lower = beneath.as_ref().and_then(MergedDir::top);
         let mtime = place::copy_directory_attributes(lower, own, name, &path)?;
         entered.made.push((path, mtime));
-        self.descend(entry, name)
+        self.descend(entry, name, beneath)
     }
 
-    fn descend(&mut self, entry: &EntryPath, name: &[u8]) -> Result<(), ApplyError> {
-        let Some(own) = self.own() else { return Ok(()) };
-        let own = own.subdir(name).at("open", &self.path.join(name))?;
-        self.push(entry, name, Some(own), None)
+    fn descend(
+        &mut self,
+        entry: &EntryPath,
+        name: &[u8],
+        beneath: Option<MergedDir>,
+    ) -> Result<(), ApplyError> {
+        let own = self.writable().subdir(name).at("open", &self.path.join(name))?;
+        self.push(entry, name, Some(own), beneath)
     }
 
     fn push(

@@ -43,12 +43,7 @@ pub(super) fn make(
     Ok(true)
 }
 
-fn write(
-    file: &mut File,
-    content: &mut dyn Read,
-    size: u64,
-    buffer: &mut [u8],
-) -> io::Result<()> {
+fn write(file: &mut File, content: &mut dyn Read, size: u64, buffer: &mut [u8]) -> io::Result<()> {
     let (mut rest, mut ends_in_hole) = (size, false);
     while rest > 0 {
         let want = buffer.len().min(usize::try_from(rest).unwrap_or(usize::MAX));

@@ -16,8 +16,7 @@ use super::PackWorker;
 /// Bytes of input per member.
 pub(crate) const MEMBER_BYTES: usize = 1 << 20;
 
-const HEAD: [u8; 16] =
-    [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 8, 0, b'B', b'Y', 4, 0];
+const HEAD: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 8, 0, b'B', b'Y', 4, 0];
 const TRAILER_BYTES: usize = 8;
 const STORED_BLOCK_BYTES: usize = u16::MAX as usize;
 

@@ -1,7 +1,7 @@
 //! PAX extended headers: `length key=value\n` records that override fields of the next header.
 //!
-//! POSIX.1-2001 pax: "The <length> field shall be the decimal length of the extended header record
-//! in octets, including length string itself and the trailing <newline>"; "a zero-length value:
+//! POSIX.1-2001 pax: "The `<length>` field shall be the decimal length of the extended header record
+//! in octets, including length string itself and the trailing `<newline>`"; "a zero-length value:
 //! any header block value or global extended header value is overridden, the default is used".
 
 use std::collections::BTreeMap;

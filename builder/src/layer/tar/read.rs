@@ -185,7 +185,8 @@ impl<R: Read> Archive<R> {
         header_size: u64,
     ) -> Result<Entry, TarError> {
         let records = &extended.records;
-        let name = [records.get("GNU.sparse.name"), records.get("path")].into_iter().flatten().next();
+        let name =
+            [records.get("GNU.sparse.name"), records.get("path")].into_iter().flatten().next();
         let name = name.or(extended.gnu_name.as_deref());
         let name = name.map_or_else(|| header::name(block), <[u8]>::to_vec);
         let path = parse_path(&name)?;
@@ -263,9 +264,11 @@ impl<R: Read> Archive<R> {
         let mode = self.header(header::unsigned(block, header::MODE, "mode"))?;
         let mtime = match records.mtime().map_err(|source| self.pax(source))? {
             Some(mtime) => mtime,
-            None => Mtime::from_seconds(
-                self.header(header::number(block, header::MTIME, "time of modification"))?,
-            ),
+            None => Mtime::from_seconds(self.header(header::number(
+                block,
+                header::MTIME,
+                "time of modification",
+            ))?),
         };
         // Some writers put the file type above the permissions.
         (entry.mode, entry.uid, entry.gid) = ((mode & 0o7777) as u32, uid, gid);
@@ -277,7 +280,8 @@ impl<R: Read> Archive<R> {
     fn expand(&mut self, block: &Block, records: &Records) -> Result<(), TarError> {
         let sparse = |path: &EntryPath, source| TarError::Sparse { path: path.clone(), source };
         let path = self.current.path.clone();
-        let number = |archive: &Self, key| records.number(key).map_err(|source| archive.pax(source));
+        let number =
+            |archive: &Self, key| records.number(key).map_err(|source| archive.pax(source));
         let (size, map) = if block[header::TYPE] == b'S' {
             self.gnu_map(block)?
         } else if records.get("GNU.sparse.major") == Some(b"1") {
@@ -351,9 +355,9 @@ impl<R: Read> Archive<R> {
                 self.ended = true;
                 // Readers disagree on what follows a lone block of zeros, so nothing may follow.
                 return match second {
-                    Some(block) if block.iter().any(|byte| *byte != 0) => {
-                        Err(self.header::<()>(Err(HeaderError::Checksum)).expect_err("was an error"))
-                    }
+                    Some(block) if block.iter().any(|byte| *byte != 0) => Err(self
+                        .header::<()>(Err(HeaderError::Checksum))
+                        .expect_err("was an error")),
                     _ => Ok(None),
                 };
             }
@@ -395,7 +399,8 @@ impl<R: Read> Archive<R> {
         }
         let mut bytes = Vec::new();
         let padded = size.next_multiple_of(BLOCK_BYTES as u64);
-        let read = (&mut self.reader).take(padded).read_to_end(&mut bytes).map_err(TarError::Read)?;
+        let read =
+            (&mut self.reader).take(padded).read_to_end(&mut bytes).map_err(TarError::Read)?;
         if (read as u64) < padded {
             return Err(TarError::Truncated("an extended header".to_owned()));
         }

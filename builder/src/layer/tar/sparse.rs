@@ -21,7 +21,7 @@ pub enum SparseError {
     /// The map is not written as its format demands.
     #[error("the map of the sparse file is malformed")]
     Malformed,
-    /// More parts than [`PARTS_MAX`].
+    /// More parts than any real file has.
     #[error("the sparse file has more than {PARTS_MAX} parts")]
     TooManyParts,
 }
