@@ -1,4 +1,5 @@
 //! The files of a build.
 
+pub mod directory;
 pub mod glob;
 pub mod ignore;

@@ -1,10 +1,16 @@
 //! From a Dockerfile to an image: parse, plan, solve, execute, snapshot, assemble.
 #![deny(unsafe_code)]
 
+pub mod assemble;
+pub mod base;
+pub mod build;
 pub mod context;
 pub mod copy;
 pub mod dockerfile;
 pub mod execute;
 pub mod layer;
+pub mod pack;
+pub mod plan;
 pub mod progress;
 pub mod snapshot;
+mod stage;

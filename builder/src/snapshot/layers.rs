@@ -16,8 +16,9 @@ use rustix::fs::FlockOperation;
 use thiserror::Error;
 
 use crate::layer::dir::Dir;
+use crate::layer::entry::EntryPath;
 use crate::layer::stack::StackError;
-use crate::layer::{Applied, ApplyError, DecompressLimits, Decompressor, Limits, Stack, apply};
+use crate::layer::{Applied, ApplyError, DecompressLimits, Decompressor, Limits, Stack, apply, WriteError, WriteOptions, Written};
 
 const VIEW: &str = "root";
 const LOCK: &str = "lock";
@@ -83,6 +84,22 @@ impl LayerDir {
         &self.path
     }
 
+    /// Writes the layer's archive again, as [`Active::diff`](super::Active::diff) did.
+    ///
+    /// # Errors
+    /// Fails if the tree cannot be read, or the sink fails.
+    pub fn archive<W: io::Write>(
+        &self,
+        sink: W,
+        options: WriteOptions,
+    ) -> Result<Written, WriteError> {
+        let tree = Dir::open(&self.tree()).map_err(|errno| WriteError::Entry {
+            path: EntryPath::root(),
+            source: errno.into(),
+        })?;
+        super::diff::write(&tree, sink, options)
+    }
+
     /// Reports whether the attributes of the tree's root are the image's.
     pub(super) fn states_root(&self) -> bool {
         self.path.join("root").exists()
@@ -96,7 +113,7 @@ pub fn chain_id(layers: &[LayerDir]) -> Option<ChainId> {
 }
 
 /// The chain ID of a layer above a stack.
-pub(super) fn chain_above(lowers: &[LayerDir], layer: &DiffId) -> ChainId {
+pub(crate) fn chain_above(lowers: &[LayerDir], layer: &DiffId) -> ChainId {
     let first = || ChainId::of(std::slice::from_ref(layer)).expect("one layer is a chain");
     chain_id(lowers).map_or_else(first, |below| below.push(layer))
 }

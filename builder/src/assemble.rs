@@ -1,0 +1,98 @@
+//! The image: configuration and manifest from the state of the target.
+
+use std::collections::BTreeMap;
+
+use boatyard_content::{Expected, IngestKey, StoreError};
+use boatyard_oci::manifest::ManifestError;
+use boatyard_oci::{Descriptor, ImageConfig, ImageManifest, Manifest, MediaType};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::build::{Built, Tools};
+use crate::pack::PackError;
+use crate::stage::{LayerBlob, StageState};
+
+/// Why an image could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// A layer could not be packed.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// A blob could not be stored.
+    #[error("cannot store the image's {what}")]
+    Store {
+        /// Configuration or manifest.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// What we wrote cannot be read again: a bug.
+    #[error("the image cannot be read again; this is a bug in Boatyard")]
+    Config(#[source] boatyard_oci::image_config::ImageConfigError),
+    /// The same for the manifest.
+    #[error("the manifest cannot be read again; this is a bug in Boatyard")]
+    Manifest(#[source] ManifestError),
+}
+
+/// Waits for the layers' blobs, and writes configuration and manifest.
+pub(crate) fn assemble(
+    tools: &Tools<'_>,
+    labels: &BTreeMap<String, String>,
+    state: StageState,
+    epoch: Option<Timestamp>,
+) -> Result<Built, AssembleError> {
+    let StageState { mut config, layers, base, .. } = state;
+    config.config.labels.extend(labels.clone());
+    config.created =
+        epoch.or_else(|| config.history.iter().filter_map(|entry| entry.created).max());
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.dir.diff_id().clone()).collect();
+    let config = ImageConfig::parse(config.to_bytes()).map_err(AssembleError::Config)?;
+    store(tools, "configuration", config.bytes().clone())?;
+    let mut blobs = Vec::with_capacity(layers.len());
+    for layer in layers {
+        blobs.push(match layer.blob {
+            LayerBlob::There(descriptor) => inherited(descriptor),
+            LayerBlob::Packing(packing) => packing.wait()?,
+        });
+    }
+    let manifest = ImageManifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_MANIFEST),
+        artifact_type: None,
+        config: Descriptor::new(MediaType::OCI_CONFIG, config.digest().clone(), config.size()),
+        layers: blobs,
+        subject: None,
+        annotations: BTreeMap::new(),
+    };
+    let manifest = Manifest::parse(manifest.to_bytes(), &MediaType::OCI_MANIFEST)
+        .map_err(AssembleError::Manifest)?;
+    store(tools, "manifest", manifest.bytes().clone())?;
+    Ok(Built { manifest, config, base })
+}
+
+/// Returns the descriptor of a base image's layer as an OCI manifest has it: the bytes are the
+/// same, Docker's name for them is not.
+fn inherited(mut descriptor: Descriptor) -> Descriptor {
+    if descriptor.media_type == MediaType::DOCKER_LAYER_GZIP {
+        descriptor.media_type = MediaType::OCI_LAYER_GZIP;
+    } else if descriptor.media_type == MediaType::DOCKER_LAYER {
+        descriptor.media_type = MediaType::OCI_LAYER;
+    }
+    descriptor
+}
+
+fn store(tools: &Tools<'_>, what: &'static str, bytes: Bytes) -> Result<(), AssembleError> {
+    use std::io::Write as _;
+    let failed = |source| AssembleError::Store { what, source };
+    let mut ingest = tools
+        .root
+        .store()
+        .ingest_blocking(&IngestKey::random(), &tools.lease)
+        .map_err(failed)?;
+    ingest
+        .write_all(&bytes)
+        .map_err(|source| failed(StoreError::Io { doing: "write a blob", source }))?;
+    ingest.commit_blocking(&Expected::any()).map_err(failed)?;
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! A build context that is a directory, read where it lies.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::ignore::{IgnoreError, Patterns};
+use crate::copy::{Filter, Tree};
+
+/// The largest ignore file that is read, in bytes.
+const IGNORE_BYTES_MAX: u64 = 4 << 20;
+
+/// A directory whose files can be copied, and what is left out of it.
+#[derive(Debug)]
+pub struct Directory {
+    root: OwnedFd,
+    path: PathBuf,
+    patterns: Patterns,
+}
+
+/// Why a directory cannot be a context.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It cannot be opened.
+    #[error("cannot read the build context {}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not a directory.
+    #[error("the build context {} is not a directory", path.display())]
+    NotADirectory {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The ignore file is too large, or not text.
+    #[error("cannot read {}: it is not an ignore file", path.display())]
+    NotText {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A line of the ignore file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Ignore {
+        /// Which.
+        path: PathBuf,
+        /// Which line, and why.
+        #[source]
+        source: IgnoreError,
+    },
+}
+
+impl Directory {
+    /// Opens a context. Of the ignore files `<Dockerfile>.dockerignore` and
+    /// `<context>/.dockerignore`, the first that is there counts, alone.
+    ///
+    /// # Errors
+    /// Where the directory or the ignore file cannot be read.
+    pub fn open(path: &Path, dockerfile: Option<&Path>) -> Result<Directory, DirectoryError> {
+        let failed = |source| DirectoryError::Open { path: path.to_path_buf(), source };
+        if !fs::metadata(path).map_err(failed)?.is_dir() {
+            return Err(DirectoryError::NotADirectory { path: path.to_path_buf() });
+        }
+        let root = fs::File::open(path).map_err(failed)?.into_file().into();
+        let beside = dockerfile.map(|file| {
+            let mut name = file.as_os_str().to_owned();
+            name.push(".dockerignore");
+            PathBuf::from(name)
+        });
+        let ignore = beside
+            .into_iter()
+            .chain([path.join(".dockerignore")])
+            .find(|candidate| candidate.is_file());
+        let patterns = ignore.map_or(Ok(Patterns::default()), |file| read_ignore(&file))?;
+        Ok(Directory { root, path: path.to_path_buf(), patterns })
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns what is left out.
+    pub fn patterns(&self) -> &Patterns {
+        &self.patterns
+    }
+
+    /// Returns it as something to copy from.
+    pub fn tree(&self) -> Tree<'_> {
+        Tree {
+            root: self.fd(),
+            filter: &self.patterns,
+            keeps_owners: false,
+            name: "the build context",
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+fn read_ignore(path: &Path) -> Result<Patterns, DirectoryError> {
+    let failed = |source| DirectoryError::Open { path: path.to_path_buf(), source };
+    let not_text = || DirectoryError::NotText { path: path.to_path_buf() };
+    if fs::metadata(path).map_err(failed)?.len() > IGNORE_BYTES_MAX {
+        return Err(not_text());
+    }
+    let text = String::from_utf8(fs::read(path).map_err(failed)?).map_err(|_| not_text())?;
+    Patterns::parse(&text)
+        .map_err(|source| DirectoryError::Ignore { path: path.to_path_buf(), source })
+}
+
+impl Filter for Patterns {
+    fn hides(&self, path: &str, is_directory: bool) -> bool {
+        self.matches(path, is_directory)
+    }
+
+    fn may_descend(&self, directory: &str) -> bool {
+        Patterns::may_descend(self, directory)
+    }
+}

@@ -1,0 +1,419 @@
+//! From a Dockerfile to the stages that a target needs.
+//!
+//! The plan says what each stage begins with, which stages and images its instructions copy from,
+//! and in which order the needed ones are built; stages that nothing needs are not in it. It is
+//! pure: ONBUILD triggers of base images are given to it by whoever has read their configurations.
+
+mod arguments;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use boatyard_oci::{ImageName, Platform};
+
+use crate::dockerfile::expansion::Expander;
+use crate::dockerfile::lint::planned;
+use crate::dockerfile::{
+    Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage, Warning,
+    suggest,
+};
+
+pub use arguments::{Arguments, PREDEFINED};
+
+/// What decides the plan beside the Dockerfile.
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// The stage to build: its name, or its number from 0; the last one if there is none.
+    pub target: Option<String>,
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// The platform that the image is for.
+    pub platform: Platform,
+    /// The platform that builds.
+    pub build_platform: Platform,
+}
+
+/// What a stage begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing.
+    Scratch,
+    /// An earlier stage, by its number.
+    Stage(usize),
+    /// An image.
+    Image(ImageName),
+}
+
+/// Where a COPY takes its files from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFrom {
+    /// The build context.
+    Context,
+    /// An earlier stage, by its number.
+    Stage(usize),
+    /// An image.
+    Image(ImageName),
+}
+
+/// A stage that the target needs.
+#[derive(Clone, Debug)]
+pub struct PlannedStage {
+    /// Its number in the Dockerfile, from 0.
+    pub index: usize,
+    /// What it is called: its name, or `stage-1`.
+    pub name: String,
+    /// What it begins with.
+    pub base: Base,
+    /// The platform that it is built for.
+    pub platform: Platform,
+    /// Where `FROM` and its image stand.
+    pub from: Span,
+    /// Its instructions, triggers of the base first.
+    pub instructions: Vec<PlannedInstruction>,
+}
+
+/// An instruction of a planned stage.
+#[derive(Clone, Debug)]
+pub struct PlannedInstruction {
+    /// The instruction.
+    pub instruction: Instruction,
+    /// Where a COPY takes its files from.
+    pub copy_from: Option<CopyFrom>,
+    /// It comes from ONBUILD of the base: its spans do not point into this Dockerfile.
+    pub is_trigger: bool,
+}
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The stages that the target needs, each after those it needs; the last one is the target.
+    pub stages: Vec<PlannedStage>,
+    /// The arguments that all stages can redeclare.
+    pub arguments: Arguments,
+    /// How many stages the Dockerfile has.
+    pub stages_in_file: usize,
+    /// What should be known.
+    pub warnings: Vec<Warning>,
+}
+
+impl Plan {
+    /// Returns the images that stages begin with or copy from.
+    pub fn images(&self) -> BTreeSet<(ImageName, Platform)> {
+        let mut images = BTreeSet::new();
+        for stage in &self.stages {
+            if let Base::Image(name) = &stage.base {
+                images.insert((name.clone(), stage.platform.clone()));
+            }
+            for planned in &stage.instructions {
+                if let Some(CopyFrom::Image(name)) = &planned.copy_from {
+                    images.insert((name.clone(), stage.platform.clone()));
+                }
+            }
+        }
+        images
+    }
+
+    /// Says whether anything is run.
+    pub fn runs_commands(&self) -> bool {
+        self.stages
+            .iter()
+            .flat_map(|stage| &stage.instructions)
+            .any(|planned| matches!(planned.instruction.kind, InstructionKind::Run(_)))
+    }
+}
+
+/// Returns the ONBUILD triggers of an image, parsed; `None` while its configuration is not known.
+pub type Triggers<'a> = dyn Fn(&ImageName) -> Option<Vec<Instruction>> + 'a;
+
+/// Plans a build.
+///
+/// # Errors
+/// Every reason why the target cannot be built that the text alone shows, each pointing at its
+/// word: unknown stages, bad image names, instructions that are not supported yet.
+pub fn plan(
+    dockerfile: &Dockerfile,
+    options: &PlanOptions,
+    triggers: &Triggers<'_>,
+) -> Result<Plan, Vec<Diagnostic>> {
+    let mut warnings = Vec::new();
+    let target = target(dockerfile, options).map_err(|diagnostic| vec![diagnostic])?;
+    let arguments =
+        Arguments::new(dockerfile, options, target).map_err(|diagnostic| vec![diagnostic])?;
+    let planner = Planner { dockerfile, options, arguments: &arguments, triggers };
+    let mut planned: BTreeMap<usize, PlannedStage> = BTreeMap::new();
+    let mut waiting = vec![target];
+    let mut errors = Vec::new();
+    while let Some(index) = waiting.pop() {
+        if planned.contains_key(&index) {
+            continue;
+        }
+        match planner.stage(index, &mut warnings) {
+            Ok(stage) => {
+                waiting.extend(needs(&stage));
+                planned.insert(index, stage);
+            }
+            Err(found) => errors.extend(found),
+        }
+    }
+    errors.sort_by_key(|diagnostic| diagnostic.span.start);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    // A stage can only need earlier ones, so their numbers are an order to build them in.
+    let stages = planned.into_values().collect();
+    Ok(Plan { stages, arguments, stages_in_file: dockerfile.stages.len(), warnings })
+}
+
+fn needs(stage: &PlannedStage) -> Vec<usize> {
+    let base = match stage.base {
+        Base::Stage(index) => Some(index),
+        Base::Scratch | Base::Image(_) => None,
+    };
+    let copies = stage.instructions.iter().filter_map(|planned| match planned.copy_from {
+        Some(CopyFrom::Stage(index)) => Some(index),
+        _ => None,
+    });
+    base.into_iter().chain(copies).collect()
+}
+
+/// Finds the stage to build.
+fn target(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<usize, Diagnostic> {
+    let Some(target) = &options.target else { return Ok(dockerfile.stages.len() - 1) };
+    let wanted = target.to_lowercase();
+    if let Some(index) = find_stage(dockerfile, &wanted, dockerfile.stages.len()) {
+        return Ok(index);
+    }
+    if let Ok(index) = wanted.parse::<usize>()
+        && index < dockerfile.stages.len()
+    {
+        return Ok(index);
+    }
+    let mut problem = error(
+        format!("target stage `{target}` is not in the Dockerfile"),
+        dockerfile.stages[dockerfile.stages.len() - 1].span,
+    );
+    problem.hint = suggest::nearest(&wanted, stage_names(dockerfile), true)
+        .map(|near| format!("did you mean `{near}`?"));
+    Err(problem)
+}
+
+fn stage_names(dockerfile: &Dockerfile) -> impl Iterator<Item = &str> {
+    dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref()).map(|name| name.value.as_str())
+}
+
+/// Finds the last stage of a name among those before `end`.
+fn find_stage(dockerfile: &Dockerfile, name: &str, end: usize) -> Option<usize> {
+    let name = name.to_lowercase();
+    dockerfile.stages[..end]
+        .iter()
+        .rposition(|stage| stage.name.as_ref().is_some_and(|own| own.value == name))
+}
+
+/// Returns an error that marks a span.
+pub(crate) fn error(message: impl Into<String>, span: Span) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        rule: None,
+        message: message.into(),
+        span,
+        context: None,
+        note: None,
+        hint: None,
+    }
+}
+
+struct Planner<'a> {
+    dockerfile: &'a Dockerfile,
+    options: &'a PlanOptions,
+    arguments: &'a Arguments,
+    triggers: &'a Triggers<'a>,
+}
+
+impl Planner<'_> {
+    fn stage(
+        &self,
+        index: usize,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<PlannedStage, Vec<Diagnostic>> {
+        let stage = &self.dockerfile.stages[index];
+        let platform = self.platform(stage).map_err(|problem| vec![problem])?;
+        let base = self.base(index, stage, warnings).map_err(|problem| vec![problem])?;
+        let mut errors = Vec::new();
+        let mut instructions = Vec::new();
+        for trigger in self.base_triggers(&base) {
+            self.instruction(index, &trigger, true, &mut instructions, &mut errors);
+        }
+        for instruction in &stage.instructions {
+            self.instruction(index, instruction, false, &mut instructions, &mut errors);
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(PlannedStage {
+            index,
+            name: stage
+                .name
+                .as_ref()
+                .map_or_else(|| format!("stage-{index}"), |name| name.value.clone()),
+            base,
+            platform,
+            from: stage.from.image.span,
+            instructions,
+        })
+    }
+
+    fn instruction(
+        &self,
+        stage: usize,
+        instruction: &Instruction,
+        is_trigger: bool,
+        planned: &mut Vec<PlannedInstruction>,
+        errors: &mut Vec<Diagnostic>,
+    ) {
+        let from = self.dockerfile.stages[stage].from.image.span;
+        let mark = |mut problem: Diagnostic| {
+            if is_trigger {
+                // The trigger's own text is in the base image, not here.
+                problem.message = format!("{} (in ONBUILD of the base image)", problem.message);
+                (problem.span, problem.context) = (from, None);
+            }
+            problem
+        };
+        errors.extend(support::missing(instruction).into_iter().map(mark));
+        match self.copy_from(stage, instruction) {
+            Ok(copy_from) => planned.push(PlannedInstruction {
+                instruction: instruction.clone(),
+                copy_from,
+                is_trigger,
+            }),
+            Err(problem) => errors.push(mark(problem)),
+        }
+    }
+
+    /// Returns the triggers of a base, which run first.
+    fn base_triggers(&self, base: &Base) -> Vec<Instruction> {
+        match base {
+            Base::Scratch => Vec::new(),
+            Base::Image(name) => (self.triggers)(name).unwrap_or_default(),
+            Base::Stage(index) => self.dockerfile.stages[*index]
+                .instructions
+                .iter()
+                .filter_map(|instruction| match &instruction.kind {
+                    InstructionKind::OnBuild(trigger) => Some((*trigger.instruction).clone()),
+                    _ => None,
+                })
+                .collect(),
+        }
+    }
+
+    fn expand_global(&self, word: &Spanned<String>) -> Result<(String, Vec<String>), Diagnostic> {
+        let expander = Expander::new(self.dockerfile.directives.escape);
+        let expanded = expander
+            .expand(&word.value, &self.arguments.globals())
+            .map_err(|problem| error(problem.to_string(), word.span))?;
+        Ok((expanded.text, expanded.unset.into_iter().collect()))
+    }
+
+    fn platform(&self, stage: &Stage) -> Result<Platform, Diagnostic> {
+        let Some(word) = &stage.from.platform else { return Ok(self.options.platform.clone()) };
+        let (text, _) = self.expand_global(word)?;
+        text.parse().map_err(|problem: boatyard_oci::platform::PlatformError| {
+            error(problem.to_string(), word.span)
+        })
+    }
+
+    fn base(
+        &self,
+        index: usize,
+        stage: &Stage,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Base, Diagnostic> {
+        let word = &stage.from.image;
+        let (text, unset) = self.expand_global(word)?;
+        for name in &unset {
+            let known = self.arguments.names();
+            warnings.push(planned::undefined_arg_in_from(name, known, word.span, stage.span));
+        }
+        if text.is_empty() {
+            let mut problem = error(format!("base name ({}) should not be blank", word.value), word.span);
+            problem.hint = Some(
+                "variables in FROM need an ARG before the first FROM, and a value".to_owned(),
+            );
+            return Err(problem);
+        }
+        if text == "scratch" {
+            return Ok(Base::Scratch);
+        }
+        if let Some(earlier) = find_stage(self.dockerfile, &text, index) {
+            return Ok(Base::Stage(earlier));
+        }
+        match text.parse() {
+            Ok(name) => Ok(Base::Image(name)),
+            Err(problem) => Err(error(problem.to_string(), word.span)),
+        }
+    }
+
+    /// Finds where a COPY takes its files from.
+    fn copy_from(
+        &self,
+        stage: usize,
+        instruction: &Instruction,
+    ) -> Result<Option<CopyFrom>, Diagnostic> {
+        let from = match &instruction.kind {
+            InstructionKind::Copy(copy) => &copy.from,
+            InstructionKind::Add(_) => return Ok(Some(CopyFrom::Context)),
+            _ => return Ok(None),
+        };
+        let Some(from) = from else { return Ok(Some(CopyFrom::Context)) };
+        if from.value == "scratch" {
+            let text = "`scratch` is empty: there is nothing to copy from it";
+            return Err(error(text, from.span));
+        }
+        if let Some(earlier) = find_stage(self.dockerfile, &from.value, stage) {
+            return Ok(Some(CopyFrom::Stage(earlier)));
+        }
+        if let Ok(number) = from.value.parse::<usize>() {
+            if number < stage {
+                return Ok(Some(CopyFrom::Stage(number)));
+            }
+            let mut problem =
+                error(format!("cannot copy from stage {number}"), from.span);
+            problem.note = Some(match stage {
+                0 => "there is no earlier stage".to_owned(),
+                1 => "the only earlier stage is 0".to_owned(),
+                _ => format!("the earlier stages are 0 to {}", stage - 1),
+            });
+            return Err(problem);
+        }
+        if let Some(later) = find_stage(self.dockerfile, &from.value, self.dockerfile.stages.len())
+        {
+            let line = self.dockerfile.source.line_of(self.dockerfile.stages[later].span.start);
+            let mut problem = error(format!("cannot copy from stage `{}`", from.value), from.span);
+            problem.note = Some(if later == stage {
+                "a stage cannot copy from itself".to_owned()
+            } else {
+                format!("it begins later, on line {line}: a stage can copy from earlier ones only")
+            });
+            return Err(problem);
+        }
+        match from.value.parse::<ImageName>() {
+            Ok(name) => {
+                // A name of one word that nearly is a stage's is more likely a slip than an image.
+                let near = suggest::nearest(&from.value, stage_names(self.dockerfile), false);
+                if let Some(near) = near.filter(|_| !from.value.contains(['/', ':', '.'])) {
+                    let mut problem =
+                        error(format!("cannot copy from stage `{}`", from.value), from.span);
+                    problem.context = Some(instruction.span);
+                    problem.note = Some("no stage has this name".to_owned());
+                    problem.hint = Some(format!("did you mean `{near}`?"));
+                    return Err(problem);
+                }
+                Ok(Some(CopyFrom::Image(name)))
+            }
+            Err(problem) => Err(error(problem.to_string(), from.span)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

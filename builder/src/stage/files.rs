@@ -1,0 +1,360 @@
+//! COPY, ADD and WORKDIR: files into a snapshot, and the layer that they make.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use super::{StageState, Step, StepResult};
+use crate::build::StepFailure;
+use crate::copy::inside::{self, Made};
+use crate::copy::{self, CopyError, CopyOptions, Everything, Tree};
+use crate::dockerfile::instruction::{Add, Copy, CopySource};
+use crate::dockerfile::{Heredoc, Spanned, chmod};
+use crate::execute::{rootfs, user};
+use crate::layer::ContentTimes;
+use crate::plan::CopyFrom;
+use crate::snapshot::{Active, LayerDir};
+
+/// What COPY and ADD have in common.
+struct Files<'a> {
+    keyword: &'static str,
+    sources: &'a [CopySource],
+    destination: &'a Spanned<String>,
+    chown: Option<&'a Spanned<String>>,
+    chmod: Option<&'a Spanned<String>>,
+    link: bool,
+    unpack: bool,
+}
+
+/// The tree that is copied from, kept mounted while it is.
+enum Origin {
+    Context,
+    Mounted { active: Active, mount: OwnedFd, name: String },
+}
+
+impl Step<'_> {
+    pub(super) fn copy(&self, state: &mut StageState, copy: &Copy) -> StepResult<()> {
+        self.files(
+            state,
+            &Files {
+                keyword: "COPY",
+                sources: &copy.sources,
+                destination: &copy.destination,
+                chown: copy.chown.as_ref(),
+                chmod: copy.chmod.as_ref(),
+                link: copy.link.as_ref().is_some_and(|link| link.value),
+                unpack: false,
+            },
+        )
+    }
+
+    pub(super) fn add(&self, state: &mut StageState, add: &Add) -> StepResult<()> {
+        self.files(
+            state,
+            &Files {
+                keyword: "ADD",
+                sources: &add.sources,
+                destination: &add.destination,
+                chown: add.chown.as_ref(),
+                chmod: add.chmod.as_ref(),
+                link: add.link.as_ref().is_some_and(|link| link.value),
+                unpack: add.unpack.as_ref().is_none_or(|unpack| unpack.value),
+            },
+        )
+    }
+
+    fn files(&self, state: &mut StageState, files: &Files<'_>) -> StepResult<()> {
+        let cannot_begin = || self.whole("cannot begin this step");
+        let destination = self.expand(state, files.destination)?;
+        let destination = absolute(state.directory(), &destination);
+        let mode = files.chmod.map(|word| self.mode(state, word)).transpose()?;
+        let origin = self.origin(state)?;
+        // With --chmod, --link has no meaning to BuildKit; the result must be the same.
+        let linked = files.link && mode.is_none();
+        let lowers = if linked { Vec::new() } else { state.trees() };
+        let active = self
+            .builder
+            .layers
+            .prepare(&lowers)
+            .map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
+        let mount = active
+            .mount(None)
+            .map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
+        let owner = files.chown.map(|word| self.owner(state, word, &mount)).transpose()?;
+        let change_mode =
+            mode.as_ref().map(|mode| |own: u32, is_directory| mode.apply(own, is_directory));
+        let options = CopyOptions {
+            owner,
+            mode: change_mode.as_ref().map(|change| change as &dyn Fn(u32, bool) -> u32),
+            unpack: files.unpack,
+        };
+        let mut text = String::from(files.keyword);
+        for (flag, word) in [("chown", files.chown), ("chmod", files.chmod)] {
+            if let Some(word) = word {
+                text.push_str(&format!(" --{flag}={}", self.expand(state, word)?));
+            }
+        }
+        let paths = self.paths(state, files.sources, &mut text)?;
+        text.push_str(&format!(" {} # buildkit", self.expand(state, files.destination)?));
+        if !paths.is_empty() {
+            let done = self.with_tree(&origin, |tree| {
+                copy::copy(tree, &paths, mount.as_fd(), &destination, options)
+            })?;
+            done.map_err(|error| self.cannot_copy(files, &error))?;
+        }
+        for source in files.sources {
+            if let CopySource::Heredoc(heredoc) = source {
+                self.heredoc(state, heredoc, &mount, &destination, options)
+                    .map_err(|error| self.cannot_copy(files, &error))?;
+            }
+        }
+        drop(mount);
+        if let Origin::Mounted { active, mount, .. } = origin {
+            drop(mount);
+            let _ = active.discard();
+        }
+        self.commit(state, active, ContentTimes::None, false)?;
+        state.tell(text, true, self.builder.time());
+        Ok(())
+    }
+
+    /// Expands the sources that are paths, and adds all to the history's text.
+    fn paths(
+        &self,
+        state: &StageState,
+        sources: &[CopySource],
+        text: &mut String,
+    ) -> StepResult<Vec<String>> {
+        let mut paths = Vec::new();
+        for source in sources {
+            match source {
+                CopySource::Path(word) => {
+                    let path = self.expand(state, word)?;
+                    text.push_str(&format!(" {path}"));
+                    paths.push(path);
+                }
+                CopySource::Heredoc(heredoc) => text.push_str(&format!(" <<{}", heredoc.name)),
+            }
+        }
+        Ok(paths)
+    }
+
+    fn cannot_copy(&self, files: &Files<'_>, error: &CopyError) -> StepFailure {
+        let span = match error {
+            CopyError::Missing { path, .. } | CopyError::Pattern { pattern: path } => {
+                files.sources.iter().find_map(|source| match source {
+                    CopySource::Path(word) if word.value == *path => Some(word.span),
+                    _ => None,
+                })
+            }
+            CopyError::NotADirectory { .. } => Some(files.destination.span),
+            _ => None,
+        };
+        let span = span.unwrap_or(self.planned.instruction.keyword.span);
+        let mut diagnostic = self.error(error.to_string(), span);
+        diagnostic.hint = match error {
+            CopyError::Missing { ignored: true, .. } => {
+                Some("it is there, but .dockerignore leaves it out".to_owned())
+            }
+            CopyError::Missing { .. } if matches!(self.planned.copy_from, Some(CopyFrom::Context)) => {
+                Some("paths are relative to the build context, not to the Dockerfile".to_owned())
+            }
+            _ => None,
+        };
+        let mut failure = StepFailure::new(diagnostic);
+        let mut cause = std::error::Error::source(error);
+        // The error itself is borrowed; its reasons are told as text.
+        let mut reasons = Vec::new();
+        while let Some(reason) = cause {
+            reasons.push(reason.to_string());
+            cause = reason.source();
+        }
+        if !reasons.is_empty() {
+            failure = failure.because(reasons.join(": "));
+        }
+        failure
+    }
+
+    /// Finds the tree that is copied from, and mounts it if it is an image's or a stage's.
+    fn origin(&self, state: &StageState) -> StepResult<Origin> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+            StepFailure::new(self.whole("cannot read what this step copies from")).because(error)
+        };
+        let (lowers, name): (Vec<LayerDir>, String) = match &self.planned.copy_from {
+            None | Some(CopyFrom::Context) => return Ok(Origin::Context),
+            Some(CopyFrom::Stage(index)) => {
+                let from = self.states.get(index).unwrap_or(state);
+                let stage = self.builder.plan.stages.iter().find(|stage| stage.index == *index);
+                let name = stage.map_or_else(String::new, |stage| format!("stage {}", stage.name));
+                (from.trees(), name)
+            }
+            Some(CopyFrom::Image(image)) => {
+                let bases = self.builder.bases;
+                let base = bases
+                    .resolve(image, &self.stage.platform)
+                    .map_err(|error| failed(error.into()))?;
+                let layers =
+                    bases.unpack(&base, &|_| {}).map_err(|error| failed(error.into()))?;
+                (layers, format!("image {}", image.familiar()))
+            }
+        };
+        let active =
+            self.builder.layers.prepare(&lowers).map_err(|error| failed(error.into()))?;
+        let mount = active.mount(None).map_err(|error| failed(error.into()))?;
+        Ok(Origin::Mounted { active, mount, name })
+    }
+
+    fn with_tree<T>(&self, origin: &Origin, work: impl FnOnce(Tree<'_>) -> T) -> StepResult<T> {
+        match origin {
+            Origin::Mounted { mount, name, .. } => Ok(work(Tree {
+                root: mount.as_fd(),
+                filter: &Everything,
+                keeps_owners: true,
+                name,
+            })),
+            Origin::Context => match &self.builder.request.context {
+                Some(context) => Ok(work(context.tree())),
+                None => {
+                    let mut problem = self.whole("there is no build context to copy from");
+                    problem.hint = Some("name a directory: `boatyard build DIR`".to_owned());
+                    Err(StepFailure::new(problem))
+                }
+            },
+        }
+    }
+
+    /// Writes the body of a heredoc as a file of mode 0644.
+    fn heredoc(
+        &self,
+        state: &StageState,
+        heredoc: &Heredoc,
+        root: &OwnedFd,
+        destination: &str,
+        options: CopyOptions<'_>,
+    ) -> Result<(), CopyError> {
+        let failed = |doing, source: std::io::Error| CopyError::Io {
+            doing,
+            path: heredoc.name.clone(),
+            source,
+        };
+        let mut body = heredoc.body().into_owned();
+        if heredoc.expand {
+            body = self
+                .expander()
+                .expand_raw(&body, &state.environment)
+                .map_err(|error| failed("expand", std::io::Error::other(error)))?
+                .text;
+        }
+        let directory = self.builder.tools.root.layout().active("root");
+        let temporary =
+            tempfile::tempdir_in(directory).map_err(|source| failed("write", source))?;
+        // A delimiter may hold a slash; the file's name is its last part.
+        let name = heredoc.name.rsplit('/').next().unwrap_or("EOF");
+        let path = temporary.path().join(name);
+        let write = || {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs_err::write(&path, body.as_bytes())?;
+            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+            if let Some(epoch) = self.builder.epoch {
+                let file = fs_err::File::options().write(true).open(&path)?;
+                file.into_file().set_modified(epoch.into())?;
+            }
+            fs_err::File::open(temporary.path())
+        };
+        let opened = write().map_err(|source| failed("write", source))?;
+        let opened: OwnedFd = opened.into_file().into();
+        let tree = Tree {
+            root: opened.as_fd(),
+            filter: &Everything,
+            keeps_owners: false,
+            name: "the Dockerfile",
+        };
+        let options = CopyOptions { unpack: false, ..options };
+        copy::copy(tree, &[name.to_owned()], root.as_fd(), destination, options)
+    }
+
+    /// Reads `--chmod`.
+    fn mode(&self, state: &StageState, word: &Spanned<String>) -> StepResult<chmod::Mode> {
+        let text = self.expand(state, word)?;
+        chmod::Mode::parse(&text).map_err(|error| {
+            StepFailure::new(self.error("cannot use this mode", word.span)).because(error)
+        })
+    }
+
+    /// Reads `--chown`: a name's ids come from the files of the destination. A number alone is
+    /// user and group.
+    fn owner(
+        &self,
+        state: &StageState,
+        word: &Spanned<String>,
+        root: &OwnedFd,
+    ) -> StepResult<(u32, u32)> {
+        let text = self.expand(state, word)?;
+        let read = |path: &str| {
+            rootfs::read_file(root, path, user::FILE_BYTES_MAX).map_err(|error| {
+                StepFailure::new(self.error("cannot tell who this is", word.span)).because(error)
+            })
+        };
+        let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+        let (name, given_group) = match text.split_once(':') {
+            Some((name, group)) => (name, Some(group)),
+            None => (text.as_str(), None),
+        };
+        if let (Ok(number), None) = (name.parse::<u32>(), given_group) {
+            return Ok((number, number));
+        }
+        match user::resolve(&text, passwd.as_deref(), group.as_deref()) {
+            Ok(user) => Ok((user.uid, user.gid)),
+            Err(error) => {
+                let mut problem = self.error(error.to_string(), word.span);
+                problem.hint = Some(
+                    "names are looked up in /etc/passwd and /etc/group of the image; a number \
+                     needs no entry"
+                        .to_owned(),
+                );
+                Err(StepFailure::new(problem))
+            }
+        }
+    }
+
+    /// Changes the working directory, and makes it.
+    pub(super) fn workdir(&self, state: &mut StageState, word: &Spanned<String>) -> StepResult<()> {
+        let path = self.expand(state, word)?;
+        let path = inside::normal(Path::new(&absolute(state.directory(), &path)));
+        let path = path.to_string_lossy().into_owned();
+        state.config.config.working_dir.clone_from(&path);
+        let makes_layer = path != "/";
+        if makes_layer {
+            let failed = || self.whole(format!("cannot make the directory {path}"));
+            let active = self
+                .builder
+                .layers
+                .prepare(&state.trees())
+                .map_err(|error| StepFailure::new(failed()).because(error))?;
+            let mount = active
+                .mount(None)
+                .map_err(|error| StepFailure::new(failed()).because(error))?;
+            let user = self.user(state, &mount)?;
+            let made = Made { owner: (user.uid, user.gid), mode: 0o755 };
+            inside::make_directory(mount.as_fd(), Path::new(&path), made).map_err(|errno| {
+                StepFailure::new(failed()).because(std::io::Error::from(errno))
+            })?;
+            drop(mount);
+            self.commit(state, active, ContentTimes::None, false)?;
+        }
+        let at = self.builder.time();
+        state.tell(format!("WORKDIR {path}"), makes_layer, at);
+        Ok(())
+    }
+}
+
+/// Returns a path seen from a directory; a slash at its end stays.
+fn absolute(directory: &str, path: &str) -> String {
+    if path.starts_with('/') {
+        return path.to_owned();
+    }
+    let directory = directory.trim_end_matches('/');
+    match path {
+        "" | "." => format!("{directory}/"),
+        path => format!("{directory}/{path}"),
+    }
+}

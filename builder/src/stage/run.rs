@@ -1,0 +1,165 @@
+//! RUN: a command on a snapshot, and the layer that it leaves.
+
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+
+use rustix::fs::{Mode, OFlags, open};
+
+use super::{StageState, Step, StepResult};
+use crate::build::StepFailure;
+use crate::dockerfile::instruction::{Network as RunNetwork, Run, RunCommand};
+use crate::execute::{
+    MountKind, Network, Outcome, Output, Source, Spec, StepMount, User, rootfs, user,
+};
+use crate::layer::ContentTimes;
+use crate::progress::{Progress, StepId, Stream};
+
+impl Step<'_> {
+    pub(super) fn run(&self, state: &mut StageState, run: &Run, id: StepId) -> StepResult<()> {
+        let args = arguments(state, &run.command);
+        let active = self
+            .builder
+            .layers
+            .prepare(&state.trees())
+            .map_err(|error| StepFailure::new(self.whole("cannot begin this step")).because(error))?;
+        let mount = active
+            .mount(Some(&self.builder.stubs))
+            .map_err(|error| StepFailure::new(self.whole("cannot begin this step")).because(error))?;
+        let user = self.user(state, &mount)?;
+        // Lives as long as the step: the script of a heredoc.
+        let script = self.script(&run.command)?;
+        let spec = self.spec(state, run, args.clone(), user, script.as_ref())?;
+        let began = (self.builder.tools.now)().as_second();
+        let tools = self.builder.tools;
+        let mut told = Told { progress: tools.progress, id };
+        let outcome = tools
+            .executor
+            .run(mount, &spec, &mut told, &tools.cancel)
+            .map_err(|error| {
+                StepFailure::new(self.whole("cannot run this command")).because(error)
+            })?;
+        if outcome != Outcome::Exited(0) {
+            let mut failure = StepFailure::new(self.whole(format!(
+                "process \"{}\" did not complete successfully: {outcome}",
+                args.join(" ")
+            )));
+            failure.outcome = Some(outcome);
+            return Err(failure);
+        }
+        let ended = (tools.now)().as_second();
+        // The clock of files may run a moment behind.
+        let times = ContentTimes::Outside(began - 1..=ended + 1);
+        self.commit(state, active, times, true)?;
+        let text =
+            format!("RUN {}{} # buildkit", state.environment.history_prefix(), args.join(" "));
+        state.tell(text, true, self.builder.time());
+        Ok(())
+    }
+
+    /// Finds the user of the stage in the files of its tree.
+    pub(super) fn user(&self, state: &StageState, root: &OwnedFd) -> StepResult<User> {
+        let read = |path: &str| {
+            rootfs::read_file(root, path, user::FILE_BYTES_MAX).map_err(|error| {
+                StepFailure::new(self.whole("cannot tell who the user is")).because(error)
+            })
+        };
+        let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+        user::resolve(&state.config.config.user, passwd.as_deref(), group.as_deref()).map_err(
+            |error| StepFailure::new(self.whole("cannot run as this user")).because(error),
+        )
+    }
+
+    fn spec(
+        &self,
+        state: &StageState,
+        run: &Run,
+        args: Vec<String>,
+        user: User,
+        script: Option<&tempfile::NamedTempFile>,
+    ) -> StepResult<Spec> {
+        let request = self.builder.request;
+        let mut spec = Spec::new(args);
+        spec.env = self
+            .builder
+            .plan
+            .arguments
+            .proxies()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .chain(state.environment.variables().iter().cloned())
+            .collect();
+        state.directory().clone_into(&mut spec.cwd);
+        spec.user = user;
+        spec.hosts.clone_from(&request.hosts);
+        spec.shm_size = request.shm_size;
+        spec.rlimits.clone_from(&request.rlimits);
+        spec.network = match run.network.as_ref().map(|network| network.value) {
+            Some(RunNetwork::None) => Network::None,
+            Some(RunNetwork::Host) => Network::Host,
+            Some(RunNetwork::Default) | None => request.network,
+        };
+        if let (Some(script), RunCommand::Script { name, .. }) = (script, &run.command) {
+            let source = open(script.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| self.cannot_write(errno.into()))?;
+            spec.mounts.push(StepMount {
+                target: format!("/dev/pipes/{name}"),
+                kind: MountKind::Bind {
+                    source: Source::new(source),
+                    directory: false,
+                    read_only: true,
+                },
+            });
+        }
+        Ok(spec)
+    }
+
+    /// Writes the script of a heredoc that begins with `#!`.
+    fn script(&self, command: &RunCommand) -> StepResult<Option<tempfile::NamedTempFile>> {
+        let RunCommand::Script { content, .. } = command else { return Ok(None) };
+        let write = || {
+            let directory = self.builder.tools.root.layout().active("root");
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            file.write_all(content.as_bytes())?;
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
+            // The kernel executes nothing that somebody can still write: keep it by name only.
+            let (file, path) = file.into_parts();
+            drop(file);
+            let file = fs_err::File::open(&path)?.into_file();
+            Ok(tempfile::NamedTempFile::from_parts(file, path))
+        };
+        write().map(Some).map_err(|error| self.cannot_write(error))
+    }
+
+    fn cannot_write(&self, error: std::io::Error) -> StepFailure {
+        StepFailure::new(self.whole("cannot write the script of this step")).because(error)
+    }
+}
+
+/// Returns what is executed.
+fn arguments(state: &StageState, command: &RunCommand) -> Vec<String> {
+    match command {
+        RunCommand::Exec(args) => args.clone(),
+        RunCommand::Script { name, .. } => vec![format!("/dev/pipes/{name}")],
+        RunCommand::Shell(text) => {
+            let mut args = state.shell();
+            args.push(text.clone());
+            args
+        }
+    }
+}
+
+/// Hands a command's output on.
+struct Told<'a> {
+    progress: &'a dyn Progress,
+    id: StepId,
+}
+
+impl Output for Told<'_> {
+    fn stdout(&mut self, bytes: &[u8]) {
+        self.progress.output(self.id, Stream::Stdout, bytes);
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) {
+        self.progress.output(self.id, Stream::Stderr, bytes);
+    }
+}
