@@ -1,1 +1,22 @@
-//! To be written.
+//! The OCI Distribution server: push and pull of images over HTTP, on the shared store.
+//!
+//! [`router`] is the whole of it: a request enters there, and the modules of `http` are named for
+//! what it may ask for. Blobs and repositories are `content`'s, sockets are `front`'s; what is
+//! here is the protocol between them.
+
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod limits;
+
+mod cache;
+mod http;
+mod registry;
+
+pub use access::{Access, Action, Identity, OpenAccess, Verdict};
+pub use http::router;
+pub use limits::Limits;
+pub use registry::Registry;
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The local store itself: blobs as files under their digests.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -146,11 +146,24 @@ pub(crate) fn entries(
 }
 
 /// Reads a small file that may be absent.
+///
+/// Four system calls, where `fs::read` makes seven to learn the size first: the registry reads two
+/// such files for every manifest that it serves.
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).doing("read a file"),
+    let mut file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).doing("read a file"),
+    };
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Some(bytes)),
+            Ok(read) => bytes.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).doing("read a file"),
+        }
     }
 }
 

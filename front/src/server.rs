@@ -1,0 +1,165 @@
+//! The server: from addresses to a clean stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::connection::{self, Phase, Shared};
+use crate::health::Health;
+use crate::limits::Limits;
+use crate::listener::{self, Listener};
+use crate::tls::Tls;
+
+/// What a [`Server`] is made of.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// Where to listen. Port 0 lets the system choose: see [`Server::local_addrs`].
+    pub addresses: Vec<SocketAddr>,
+    /// The certificate, where connections are to be encrypted.
+    pub tls: Option<Arc<Tls>>,
+    /// What a client may take and make us wait for.
+    pub limits: Limits,
+    /// What tells others whether requests are wanted.
+    pub health: Health,
+}
+
+/// A server that cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// There is no address to listen on.
+    #[error("no address to listen on was given")]
+    NoAddress,
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a server stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopReport {
+    /// The connections that ended by themselves after the server was told to stop, or were idle.
+    pub finished: usize,
+    /// The connections that were cut when [`Limits::stop_timeout`] had passed.
+    pub cut: usize,
+}
+
+/// Listening sockets, ready to serve.
+#[derive(Debug)]
+pub struct Server {
+    sockets: Vec<tokio::net::TcpListener>,
+    addresses: Vec<SocketAddr>,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// Listens on all addresses. Connections wait in the kernel until [`Server::serve`].
+    ///
+    /// Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// Where there is no address, or one cannot be listened on.
+    pub fn bind(options: ServerOptions) -> Result<Server, ServerError> {
+        if options.addresses.is_empty() {
+            return Err(ServerError::NoAddress);
+        }
+        let mut sockets = Vec::new();
+        let mut addresses = Vec::new();
+        for &address in &options.addresses {
+            let bind = |source| ServerError::Bind { address, source };
+            let socket = listener::bind(address).map_err(bind)?;
+            addresses.push(socket.local_addr().map_err(bind)?);
+            sockets.push(socket);
+        }
+        Ok(Server { sockets, addresses, options })
+    }
+
+    /// Returns the addresses that are listened on, in the order of the options.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves `router` until `shutdown` is done, then stops.
+    ///
+    /// Stopping, in order: readiness turns false; no connection is accepted any more; those
+    /// without a request end; the others may finish theirs within [`Limits::stop_timeout`]; what
+    /// remains is cut.
+    pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) -> StopReport {
+        let Server { sockets, options, addresses } = self;
+        let ServerOptions { tls, limits, health, .. } = options;
+        let stop_timeout = limits.stop_timeout;
+        let permits = Arc::new(Semaphore::new(limits.connections_max));
+        let shared = Arc::new(Shared { router, limits, tls });
+        // Each connection holds a receiver for life: to know the receivers is to know them.
+        let (phase, first) = watch::channel(Phase::Serving);
+        let mut accepting = JoinSet::new();
+        for socket in sockets {
+            let accept = accept(
+                Listener::new(socket),
+                Arc::clone(&permits),
+                Arc::clone(&shared),
+                first.clone(),
+            );
+            accepting.spawn(accept);
+        }
+        drop(first);
+        health.set_ready(true);
+        info!(?addresses, "serving");
+
+        shutdown.await;
+        health.set_ready(false);
+        accepting.shutdown().await;
+        let open = phase.receiver_count();
+        info!(connections = open, "stopping");
+        phase.send_replace(Phase::Stopping);
+        let cut = {
+            let mut closed = pin!(phase.closed());
+            match tokio::time::timeout(stop_timeout, closed.as_mut()).await {
+                Ok(()) => 0,
+                Err(_) => phase.receiver_count(),
+            }
+        };
+        if cut > 0 {
+            warn!(connections = cut, "cutting what did not end in time");
+            phase.send_replace(Phase::Cut);
+            phase.closed().await;
+        }
+        StopReport { finished: open.saturating_sub(cut), cut }
+    }
+}
+
+/// Accepts connections for ever, each into a task of its own, as many at once as there are permits.
+async fn accept(
+    mut listener: Listener,
+    permits: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+) {
+    loop {
+        if permits.available_permits() == 0 {
+            warn!(
+                limit = shared.limits.connections_max,
+                "no more connections are accepted for now"
+            );
+        }
+        let permit = Arc::clone(&permits).acquire_owned().await;
+        let Ok(permit) = permit else { return };
+        let (stream, address) = listener.accept().await;
+        let (shared, phase) = (Arc::clone(&shared), phase.clone());
+        tokio::spawn(async move {
+            connection::serve(stream, address, shared, phase).await;
+            drop(permit);
+        });
+    }
+}

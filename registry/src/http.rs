@@ -1,0 +1,181 @@
+//! The registry's HTTP side: one function for the way of every request, one file per endpoint.
+
+mod answer;
+mod blobs;
+mod catalog;
+mod error;
+mod manifests;
+mod mount;
+mod page;
+mod query;
+mod range;
+mod receive;
+mod referrers;
+mod route;
+mod session;
+mod tags;
+mod uploads;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+
+use boatyard_oci::RepositoryName;
+
+use crate::access::{Action, Identity, Verdict};
+use crate::registry::Registry;
+use error::{ApiError, Code};
+use query::Query;
+use route::Route;
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// Returns the routes of the registry: everything at and below `/v2`.
+pub fn router(registry: Arc<Registry>) -> Router {
+    // axum's patterns cannot split a name that has slashes, so all paths have one handler.
+    Router::new()
+        .route("/v2", any(serve))
+        .route("/v2/", any(serve))
+        .route("/v2/{*path}", any(serve))
+        .with_state(registry)
+}
+
+/// Answers a request; errors become the specification's body here and nowhere else.
+async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let answer = answer(registry, parts, body).await;
+    let mut response = answer.unwrap_or_else(ApiError::into_response);
+    // Clients tell a registry from a web server by it.
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    response
+}
+
+/// The way of a request: what it names, what it wants to do there, whether it may, and the doing.
+async fn answer(registry: Arc<Registry>, parts: Parts, body: Body) -> Result<Response, ApiError> {
+    let route = Route::parse(parts.uri.path())?;
+    let action = action(&route, &parts.method)?;
+    let call = Call::new(registry, parts);
+    call.authorize(action, route.repository())?;
+    match (route, call.method.clone()) {
+        (Route::Base, _) => Ok(answer::json("{}")),
+        (Route::Catalog, _) => catalog::list(call).await,
+        (Route::Tags(name), _) => tags::list(call, name).await,
+        (Route::Referrers(name, subject), _) => referrers::list(call, name, &subject).await,
+        (Route::Manifest(name, reference), Method::PUT) => {
+            manifests::put(call, name, &reference, body).await
+        }
+        (Route::Manifest(name, reference), Method::DELETE) => {
+            manifests::delete(call, name, &reference).await
+        }
+        (Route::Manifest(name, reference), _) => manifests::get(call, &name, &reference).await,
+        (Route::Blob(name, digest), Method::DELETE) => blobs::delete(call, name, &digest).await,
+        (Route::Blob(name, digest), _) => blobs::get(call, name, &digest).await,
+        (Route::Uploads(name), _) => uploads::begin(call, name, body).await,
+        (Route::Upload(name, session), Method::PATCH) => {
+            uploads::append(call, name, &session, body).await
+        }
+        (Route::Upload(name, session), Method::PUT) => {
+            uploads::finish(call, name, &session, body).await
+        }
+        (Route::Upload(name, session), Method::DELETE) => {
+            uploads::cancel(call, name, &session).await
+        }
+        (Route::Upload(name, session), _) => uploads::status(call, name, &session).await,
+    }
+}
+
+/// Returns what a method does to what a path names.
+fn action(route: &Route, method: &Method) -> Result<Action, ApiError> {
+    let read = *method == Method::GET || *method == Method::HEAD;
+    let (action, allowed) = match route {
+        Route::Base => (read.then_some(Action::Ping), "GET, HEAD"),
+        Route::Catalog => (read.then_some(Action::Catalog), "GET, HEAD"),
+        Route::Tags(_) | Route::Referrers(..) => (read.then_some(Action::Pull), "GET, HEAD"),
+        Route::Manifest(..) => match *method {
+            Method::PUT => (Some(Action::Push), ""),
+            Method::DELETE => (Some(Action::Delete), ""),
+            _ => (read.then_some(Action::Pull), "GET, HEAD, PUT, DELETE"),
+        },
+        Route::Blob(..) => match *method {
+            Method::DELETE => (Some(Action::Delete), ""),
+            _ => (read.then_some(Action::Pull), "GET, HEAD, DELETE"),
+        },
+        Route::Uploads(_) => ((*method == Method::POST).then_some(Action::Push), "POST"),
+        Route::Upload(..) => {
+            let known = [Method::GET, Method::PATCH, Method::PUT, Method::DELETE];
+            (known.contains(method).then_some(Action::Push), "GET, PATCH, PUT, DELETE")
+        }
+    };
+    action.ok_or_else(|| {
+        ApiError::new(Code::Unsupported, "the endpoint does not have this method")
+            .header(header::ALLOW, HeaderValue::from_static(allowed))
+    })
+}
+
+/// A request without its path and body.
+struct Call {
+    registry: Arc<Registry>,
+    identity: Identity,
+    method: Method,
+    headers: HeaderMap,
+    query: Query,
+}
+
+impl Call {
+    fn new(registry: Arc<Registry>, mut parts: Parts) -> Call {
+        Call {
+            registry,
+            identity: parts.extensions.remove::<Identity>().unwrap_or_default(),
+            query: Query::parse(parts.uri.query()),
+            method: parts.method,
+            headers: parts.headers,
+        }
+    }
+
+    /// Returns a header's value where it is text.
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Says whether the caller may do something.
+    fn allows(&self, action: Action, repository: &RepositoryName) -> bool {
+        let access = &self.registry.access;
+        access.decide(&self.identity, action, Some(repository)) == Verdict::Allowed
+    }
+
+    fn authorize(
+        &self,
+        action: Action,
+        repository: Option<&RepositoryName>,
+    ) -> Result<(), ApiError> {
+        match self.registry.access.decide(&self.identity, action, repository) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Denied => Err(ApiError::new(Code::Denied, "the caller may not do this")),
+            Verdict::Unauthenticated { challenge } => {
+                let error = ApiError::new(Code::Unauthorized, "authentication is required");
+                let challenge = HeaderValue::try_from(challenge).map_err(ApiError::internal)?;
+                Err(error.header(header::WWW_AUTHENTICATE, challenge))
+            }
+        }
+    }
+}
+
+/// Does disk work on a thread where it may block: one crossing for each operation.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
+}
+
+/// Does work that goes on to its end even if the client goes away meanwhile.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work).await.map_err(ApiError::internal)?
+}

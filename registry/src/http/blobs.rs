@@ -1,0 +1,133 @@
+//! Pulling and deleting blobs.
+
+use axum::body::Body;
+use axum::response::Response;
+use boatyard_content::repository::Repository;
+use boatyard_front::body;
+use boatyard_oci::{Digest, RepositoryName};
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::answer::{self, parse_digest, set, set_digest};
+use super::error::{ApiError, Code};
+use super::range::{self, Wanted};
+use super::{Call, blocking};
+
+/// `GET` and `HEAD /v2/<name>/blobs/<digest>`
+pub(super) async fn get(
+    call: Call,
+    name: RepositoryName,
+    digest: &str,
+) -> Result<Response, ApiError> {
+    let digest = parse_digest(digest)?;
+    blocking(move || {
+        let repository = call.registry.repository(&name);
+        let mut response = if call.method == Method::HEAD {
+            head(&call, &repository, &digest)?
+        } else {
+            read(&call, &repository, &digest)?
+        };
+        set_digest(&mut response, &digest)?;
+        set(&mut response, header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        Ok(response)
+    })
+    .await
+}
+
+/// Answers that the blob exists, and keeps it so for the grace period: a client that was told so
+/// will not push it.
+fn head(call: &Call, repository: &Repository, digest: &Digest) -> Result<Response, ApiError> {
+    if !repository.hold_blob(digest)? {
+        return Err(unknown(repository)?);
+    }
+    let Some(info) = call.registry.store.hold_blocking(digest, None)? else {
+        return Err(unknown(repository)?);
+    };
+    if is_unchanged(call, digest) {
+        return Ok(answer::empty(StatusCode::NOT_MODIFIED));
+    }
+    Ok(bytes(StatusCode::OK, Body::empty(), info.size))
+}
+
+fn read(call: &Call, repository: &Repository, digest: &Digest) -> Result<Response, ApiError> {
+    if !repository.has_blob(digest)? {
+        return Err(unknown(repository)?);
+    }
+    let Some(file) = call.registry.store.open_blocking(digest)? else {
+        return Err(unknown(repository)?);
+    };
+    if is_unchanged(call, digest) {
+        return Ok(answer::empty(StatusCode::NOT_MODIFIED));
+    }
+    let size = file.size();
+    let body = |range| body::of_file(&file, range).map_err(ApiError::internal);
+    match wanted(call, digest, size) {
+        Wanted::Whole => Ok(bytes(StatusCode::OK, body(0..size)?, size)),
+        Wanted::Part(part) => {
+            let place = format!("bytes {}-{}/{size}", part.start, part.end - 1);
+            let len = part.end - part.start;
+            let mut response = bytes(StatusCode::PARTIAL_CONTENT, body(part)?, len);
+            set(&mut response, header::CONTENT_RANGE, answer::text(&place)?);
+            Ok(response)
+        }
+        // > "A server generating a 416 (Range Not Satisfiable) response to a byte-range request
+        // > SHOULD generate a Content-Range header field specifying the current length of the
+        // > selected representation" (RFC 9110, section 15.5.17)
+        Wanted::Unsatisfiable => {
+            Err(ApiError::new(Code::SizeInvalid, "the blob does not have this range")
+                .status(StatusCode::RANGE_NOT_SATISFIABLE)
+                .header(header::CONTENT_RANGE, answer::text(&format!("bytes */{size}"))?))
+        }
+    }
+}
+
+fn is_unchanged(call: &Call, digest: &Digest) -> bool {
+    call.header(header::IF_NONE_MATCH).is_some_and(|tags| answer::matches(tags, digest))
+}
+
+/// Returns what `Range` asks for, unless `If-Range` names another blob.
+fn wanted(call: &Call, digest: &Digest, size: u64) -> Wanted {
+    let other = call
+        .header(header::IF_RANGE)
+        .is_some_and(|tag| tag.starts_with("W/") || !answer::matches(tag, digest));
+    match call.header(header::RANGE) {
+        Some(asked) if !other => range::wanted(asked, size),
+        _ => Wanted::Whole,
+    }
+}
+
+fn bytes(status: StatusCode, body: Body, len: u64) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let octets = HeaderValue::from_static("application/octet-stream");
+    set(&mut response, header::CONTENT_TYPE, octets);
+    set(&mut response, header::CONTENT_LENGTH, HeaderValue::from(len));
+    response
+}
+
+/// Returns the answer for a blob that is not there: perhaps its repository is not, either.
+fn unknown(repository: &Repository) -> Result<ApiError, ApiError> {
+    Ok(if repository.exists()? {
+        ApiError::new(Code::BlobUnknown, "the repository has no such blob")
+    } else {
+        ApiError::new(Code::NameUnknown, "there is no such repository")
+    })
+}
+
+/// `DELETE /v2/<name>/blobs/<digest>`
+///
+/// Only this repository loses it; the bytes are the collector's business.
+pub(super) async fn delete(
+    call: Call,
+    name: RepositoryName,
+    digest: &str,
+) -> Result<Response, ApiError> {
+    let digest = parse_digest(digest)?;
+    blocking(move || {
+        let repository = call.registry.repository(&name);
+        if !repository.unlink_blob(&digest)? {
+            return Err(unknown(&repository)?);
+        }
+        Ok(answer::empty(StatusCode::ACCEPTED))
+    })
+    .await
+}

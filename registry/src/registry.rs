@@ -1,0 +1,53 @@
+//! What the registry is made of.
+
+use std::sync::Arc;
+
+use boatyard_content::Root;
+use boatyard_content::local::LocalStore;
+use boatyard_content::repository::{Repositories, Repository, Space};
+use boatyard_oci::{Digest, RepositoryName};
+use bytes::Bytes;
+
+use crate::access::Access;
+use crate::cache::Cache;
+use crate::limits::Limits;
+
+/// How many blobs the registry remembers the last repository of.
+const SOURCES_MAX: usize = 100_000;
+
+/// The registry of what was pushed here: one value for all requests.
+///
+/// It keeps no state that the files do not have: what it remembers only saves reading them.
+#[derive(Debug)]
+pub struct Registry {
+    pub(crate) root: Arc<Root>,
+    pub(crate) store: LocalStore,
+    pub(crate) repositories: Repositories,
+    pub(crate) access: Arc<dyn Access>,
+    pub(crate) limits: Limits,
+    /// The bytes of manifests. A digest's bytes never change; whether a repository has it is read
+    /// from the repository each time.
+    pub(crate) manifests: Cache<Digest, Bytes>,
+    /// In which repository a blob was seen last, for a mount that does not say.
+    pub(crate) sources: Cache<Digest, RepositoryName>,
+}
+
+impl Registry {
+    /// Returns the registry of a root.
+    pub fn new(root: Arc<Root>, access: Arc<dyn Access>, limits: Limits) -> Arc<Registry> {
+        Arc::new(Registry {
+            store: root.store(),
+            repositories: root.repositories(),
+            manifests: Cache::new(limits.manifest_cache_bytes_max),
+            sources: Cache::new(SOURCES_MAX),
+            root,
+            access,
+            limits,
+        })
+    }
+
+    /// Returns a hosted repository, which need not exist.
+    pub(crate) fn repository(&self, name: &RepositoryName) -> Repository {
+        self.repositories.repository(&Space::Hosted, name)
+    }
+}

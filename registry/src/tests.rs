@@ -1,0 +1,11 @@
+//! The registry over real connections: every row of the specification's table, and what clients
+//! and networks do to it.
+
+mod hostile;
+mod lists;
+mod manifests;
+mod mounts;
+mod pull;
+mod push;
+mod sessions;
+mod support;
