@@ -5,8 +5,9 @@ use std::sync::Arc;
 use boatyard_content::Root;
 use boatyard_content::local::LocalStore;
 use boatyard_content::repository::{Repositories, Repository, Space};
-use boatyard_oci::{Digest, RepositoryName};
+use boatyard_oci::{Digest, MediaType, RepositoryName};
 use bytes::Bytes;
+use serde::Deserialize;
 
 use crate::access::Access;
 use crate::cache::Cache;
@@ -27,12 +28,37 @@ pub struct Registry {
     pub(crate) limits: Limits,
     /// The bytes of manifests. A digest's bytes never change; whether a repository has it is read
     /// from the repository each time.
-    pub(crate) manifests: Cache<Digest, Bytes>,
+    pub(crate) manifests: Cache<Digest, KnownManifest>,
     /// In which repository a blob was seen last, for a mount that does not say.
     pub(crate) sources: Cache<Digest, RepositoryName>,
 }
 
+/// What a manifest's bytes say, whichever repository it is in.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownManifest {
+    pub(crate) bytes: Bytes,
+    /// The `mediaType` inside, with which every push of it had to agree.
+    pub(crate) media_type: Option<MediaType>,
+}
+
+impl KnownManifest {
+    pub(crate) fn new(bytes: Bytes) -> KnownManifest {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Inside {
+            media_type: Option<MediaType>,
+        }
+        let inside = serde_json::from_slice::<Inside>(&bytes).ok();
+        KnownManifest { bytes, media_type: inside.and_then(|inside| inside.media_type) }
+    }
+}
+
 impl Registry {
+    /// Remembers a manifest's bytes.
+    pub(crate) fn remember(&self, digest: &Digest, manifest: &KnownManifest) {
+        self.manifests.put(digest.clone(), manifest.clone(), manifest.bytes.len());
+    }
+
     /// Returns the registry of a root.
     pub fn new(root: Arc<Root>, access: Arc<dyn Access>, limits: Limits) -> Arc<Registry> {
         Arc::new(Registry {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
+use boatyard_content::Blob;
 use boatyard_content::repository::{Repository, StoredManifest};
 use boatyard_oci::name::ReferenceError;
-use boatyard_oci::{Digest, Manifest, Reference, RepositoryName};
+use boatyard_oci::{Digest, Manifest, MediaType, Reference, RepositoryName};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
@@ -17,7 +18,7 @@ pub(super) use push::put;
 use super::answer::{self, set, set_digest};
 use super::error::{ApiError, Code};
 use super::{Call, blocking};
-use crate::registry::Registry;
+use crate::registry::{KnownManifest, Registry};
 
 fn parse_reference(text: &str) -> Result<Reference, ApiError> {
     text.parse().map_err(|refusal: ReferenceError| match &refusal {
@@ -28,10 +29,12 @@ fn parse_reference(text: &str) -> Result<Reference, ApiError> {
 
 /// `GET` and `HEAD /v2/<name>/manifests/<reference>`
 ///
-/// The busiest endpoint. The files that say what the tag points at and whether the repository has
-/// it are read for every request, so that another process's push is seen at once. Where the
-/// bytes are in memory they are read right here: both are a few bytes in the page cache, and
-/// handing them to another thread costs more than twice what reading them does.
+/// The busiest endpoint. The file that says what a tag points at, or that the repository has a
+/// digest, is read for every request, so that another process's push or deletion is seen at once.
+/// Where the bytes are in memory that file is read right here and not on a blocking thread: it is
+/// a hundred bytes in the page cache, four system calls, and the hand-over would cost more. With
+/// 64 kept-alive clients a request takes about 20 microseconds of CPU time with both of a
+/// manifest's files read, 8.5 of them HTTP alone.
 pub(super) async fn get(
     call: Call,
     name: &RepositoryName,
@@ -50,19 +53,29 @@ pub(super) async fn get(
 }
 
 struct Found {
-    manifest: StoredManifest,
+    digest: Digest,
+    media_type: MediaType,
     bytes: Bytes,
 }
 
 /// Finds a manifest whose bytes are in memory. `None` says nothing about whether it exists.
+///
+/// A tag is written after its manifest and deleted before it, so a tag that is there says that the
+/// manifest is; and its media type can be no other than the one inside. So one file is read.
 fn find_hot(
     registry: &Registry,
     repository: &Repository,
     reference: &Reference,
 ) -> Result<Option<Found>, ApiError> {
     let Some(digest) = resolve(repository, reference)? else { return Ok(None) };
-    let Some(bytes) = registry.manifests.get(&digest) else { return Ok(None) };
-    Ok(repository.manifest(&digest)?.map(|manifest| Found { manifest, bytes }))
+    let Some(KnownManifest { bytes, media_type }) = registry.manifests.get(&digest) else {
+        return Ok(None);
+    };
+    let media_type = match (reference, media_type) {
+        (Reference::Tag(_), Some(inside)) => Some(inside),
+        _ => repository.manifest(&digest)?.map(|stored| stored.media_type),
+    };
+    Ok(media_type.map(|media_type| Found { digest, media_type, bytes }))
 }
 
 fn find(
@@ -74,13 +87,14 @@ fn find(
         Some(digest) => repository.manifest(&digest)?,
         None => None,
     };
-    let Some(manifest) = stored else { return Err(unknown(repository)?) };
-    let digest = &manifest.digest;
-    let bytes = match registry.manifests.get(digest) {
-        Some(bytes) => bytes,
-        None => load(registry, digest)?,
+    let Some(StoredManifest { digest, media_type }) = stored else {
+        return Err(unknown(repository)?);
     };
-    Ok(Found { manifest, bytes })
+    let known = match registry.manifests.get(&digest) {
+        Some(known) => known,
+        None => load(registry, &digest)?,
+    };
+    Ok(Found { digest, media_type, bytes: known.bytes })
 }
 
 /// Returns what a reference points at, as far as the tag's file says.
@@ -91,33 +105,31 @@ fn resolve(repository: &Repository, reference: &Reference) -> Result<Option<Dige
     }
 }
 
-fn load(registry: &Registry, digest: &Digest) -> Result<Bytes, ApiError> {
+fn load(registry: &Registry, digest: &Digest) -> Result<KnownManifest, ApiError> {
     let Some(file) = registry.store.open_blocking(digest)? else {
         // The collector never takes what a manifest's directory names.
         return Err(ApiError::internal(format!("the bytes of manifest {digest} are missing")));
     };
-    let blob = boatyard_content::Blob::File(file);
-    let bytes = blob.into_bytes(Manifest::SIZE_MAX)?;
-    registry.manifests.put(digest.clone(), bytes.clone(), bytes.len());
-    Ok(bytes)
+    let known = KnownManifest::new(Blob::File(file).into_bytes(Manifest::SIZE_MAX)?);
+    registry.remember(digest, &known);
+    Ok(known)
 }
 
 fn respond(call: &Call, found: Found) -> Result<Response, ApiError> {
-    let Found { manifest, bytes } = found;
-    let unchanged = call
-        .header(header::IF_NONE_MATCH)
-        .is_some_and(|tags| answer::matches(tags, &manifest.digest));
+    let Found { digest, media_type, bytes } = found;
+    let unchanged =
+        call.header(header::IF_NONE_MATCH).is_some_and(|tags| answer::matches(tags, &digest));
     if unchanged {
         let mut response = answer::empty(StatusCode::NOT_MODIFIED);
-        set_digest(&mut response, &manifest.digest)?;
+        set_digest(&mut response, &digest)?;
         return Ok(response);
     }
     let len = bytes.len();
     let body = if call.method == Method::HEAD { Body::empty() } else { Body::from(bytes) };
     let mut response = Response::new(body);
-    set(&mut response, header::CONTENT_TYPE, answer::text(manifest.media_type.as_str())?);
+    set(&mut response, header::CONTENT_TYPE, answer::text(media_type.as_str())?);
     set(&mut response, header::CONTENT_LENGTH, HeaderValue::from(len));
-    set_digest(&mut response, &manifest.digest)?;
+    set_digest(&mut response, &digest)?;
     Ok(response)
 }
 

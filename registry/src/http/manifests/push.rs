@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -12,14 +11,13 @@ use boatyard_oci::manifest::ManifestError;
 use boatyard_oci::{Digest, Manifest, MediaType, Raw, Reference, RepositoryName, Tag};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::parse_reference;
 use crate::http::answer::{created, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::{Call, blocking, detached, receive};
-use crate::registry::Registry;
+use crate::registry::{KnownManifest, Registry};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -39,10 +37,11 @@ pub(in crate::http) async fn put(
             .detail(json!({ "most": Manifest::SIZE_MAX }))
     };
     let bytes = receive::small(body, Manifest::SIZE_MAX, too_large).await?;
-    let media_type = media_type(&call, &bytes)?;
-    let registry = Arc::clone(&call.registry);
     detached(blocking(move || {
-        let manifest = parse(bytes, &media_type, &reference)?;
+        let registry = &call.registry;
+        let known = KnownManifest::new(bytes);
+        let media_type = media_type(&call, &known)?;
+        let manifest = parse(known.bytes.clone(), &media_type, &reference)?;
         let mut tags = parameters.clone();
         if let Reference::Tag(tag) = reference
             && !tags.contains(&tag)
@@ -51,14 +50,10 @@ pub(in crate::http) async fn put(
         }
         let repository = registry.repository(&name);
         let lease = registry.root.lease()?;
-        require_parts(&registry, &repository, manifest.value(), &lease)?;
-        keep(&registry, &manifest, &lease)?;
+        require_parts(registry, &repository, manifest.value(), &lease)?;
+        keep(registry, &manifest, &lease)?;
         repository.put_manifest(&manifest, &media_type, &tags)?;
-        registry.manifests.put(
-            manifest.digest().clone(),
-            manifest.bytes().clone(),
-            manifest.bytes().len(),
-        );
+        registry.remember(manifest.digest(), &known);
         respond(&name, &manifest, &parameters)
     }))
     .await
@@ -87,17 +82,11 @@ fn tag_parameters(call: &Call) -> Result<Vec<Tag>, ApiError> {
 
 /// Returns the media type: the Content-Type, or what the manifest says of itself where it is sent
 /// without one.
-fn media_type(call: &Call, bytes: &[u8]) -> Result<MediaType, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Inside {
-        media_type: Option<MediaType>,
-    }
+fn media_type(call: &Call, known: &KnownManifest) -> Result<MediaType, ApiError> {
     if let Some(sent) = call.header(header::CONTENT_TYPE) {
         return Ok(MediaType::new(sent));
     }
-    let inside = serde_json::from_slice::<Inside>(bytes).ok().and_then(|inside| inside.media_type);
-    inside.ok_or_else(|| {
+    known.media_type.clone().ok_or_else(|| {
         ApiError::new(Code::ManifestInvalid, "the manifest was sent without a Content-Type")
     })
 }
