@@ -1,6 +1,9 @@
 //! The command line: one file per command.
 
+mod build;
 mod completions;
+mod quickstart;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::report::{Context as _, Result};
+use crate::telemetry;
 use crate::world::World;
 
 /// Builds container images from Dockerfiles, keeps them in a registry of your own, and pushes and
@@ -39,6 +43,12 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show all of it in a minute
+    Quickstart(quickstart::Args),
+    /// Build an image from a Dockerfile
+    Build(Box<build::Args>),
+    /// Run the registry
+    Serve(serve::Args),
     /// Print a script that completes commands and options in a shell
     Completions(completions::Args),
 }
@@ -46,10 +56,23 @@ enum Command {
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> Result<ExitCode> {
-        let _world = |command| {
+        let world = |command| {
             World::new(self.global.root.as_deref(), self.global.config.as_deref(), command)
         };
         match self.command {
+            Command::Quickstart(args) => {
+                telemetry::start("warn");
+                let given = self.global.root.is_some();
+                quickstart::run(&world("boatyard quickstart")?, &args, given)
+            }
+            Command::Build(args) => {
+                telemetry::start("warn");
+                build::run(&world("boatyard build")?, &args)
+            }
+            Command::Serve(args) => {
+                telemetry::start("info");
+                serve::run(&world("boatyard serve")?, &args)
+            }
             Command::Completions(args) => completions::run(&args),
         }
     }

@@ -5,8 +5,12 @@
 
 mod cli;
 mod config;
+mod output;
+mod progress;
+mod remote;
 mod report;
 mod telemetry;
+mod transfers;
 mod world;
 
 use std::process::ExitCode;

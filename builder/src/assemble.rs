@@ -85,11 +85,8 @@ fn inherited(mut descriptor: Descriptor) -> Descriptor {
 fn store(tools: &Tools<'_>, what: &'static str, bytes: Bytes) -> Result<(), AssembleError> {
     use std::io::Write as _;
     let failed = |source| AssembleError::Store { what, source };
-    let mut ingest = tools
-        .root
-        .store()
-        .ingest_blocking(&IngestKey::random(), &tools.lease)
-        .map_err(failed)?;
+    let mut ingest =
+        tools.root.store().ingest_blocking(&IngestKey::random(), &tools.lease).map_err(failed)?;
     ingest
         .write_all(&bytes)
         .map_err(|source| failed(StoreError::Io { doing: "write a blob", source }))?;

@@ -28,10 +28,8 @@ pub struct BaseImage {
 }
 
 /// Fetches an image into the images of this machine.
-pub type Pull<'a> = dyn Fn(&ImageName, &Platform) -> Result<(), Box<dyn Error + Send + Sync>>
-    + Send
-    + Sync
-    + 'a;
+pub type Pull<'a> =
+    dyn Fn(&ImageName, &Platform) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'a;
 
 /// Why a base image cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -143,11 +141,7 @@ impl<'a> Bases<'a> {
     }
 
     /// Looks for an image among those of this machine.
-    fn find(
-        &self,
-        name: &ImageName,
-        platform: &Platform,
-    ) -> Result<Option<BaseImage>, BaseError> {
+    fn find(&self, name: &ImageName, platform: &Platform) -> Result<Option<BaseImage>, BaseError> {
         let store_error = |source| BaseError::Store { name: name.familiar(), source };
         let repository = self.root.images_of(name);
         let digest = match &name.reference {
@@ -157,8 +151,7 @@ impl<'a> Bases<'a> {
             }
         };
         let Some(digest) = digest else { return Ok(None) };
-        let stored =
-            repository.manifest(&digest).map_err(|error| store_error(Box::new(error)))?;
+        let stored = repository.manifest(&digest).map_err(|error| store_error(Box::new(error)))?;
         let Some(stored) = stored else { return Ok(None) };
         let manifest = self.manifest(name, &digest, &stored.media_type)?;
         let (digest, manifest) = match manifest.into_value() {
@@ -276,15 +269,10 @@ impl<'a> Bases<'a> {
     ///
     /// # Errors
     /// Where a blob is missing, or is not what the configuration promises.
-    pub fn unpack(
-        &self,
-        base: &BaseImage,
-        say: &dyn Fn(&str),
-    ) -> Result<Vec<LayerDir>, BaseError> {
+    pub fn unpack(&self, base: &BaseImage, say: &dyn Fn(&str)) -> Result<Vec<LayerDir>, BaseError> {
         let mut stack: Vec<LayerDir> = Vec::new();
         for (blob, diff_id) in base.layers.iter().zip(&base.config.rootfs.diff_ids) {
-            let failed =
-                |source| BaseError::Unpack { name: base.name.familiar(), source };
+            let failed = |source| BaseError::Unpack { name: base.name.familiar(), source };
             let chain = layers::chain_above(&stack, diff_id);
             if let Some(layer) = self.layers.find(diff_id, &chain).map_err(failed)? {
                 stack.push(layer);

@@ -271,8 +271,7 @@ fn plan_with_triggers(
     let mut known: HashMap<ImageName, Vec<Instruction>> = HashMap::new();
     loop {
         let triggers = |name: &ImageName| known.get(name).cloned();
-        let plan =
-            plan(&request.dockerfile, &request.plan, &triggers).map_err(BuildError::Plan)?;
+        let plan = plan(&request.dockerfile, &request.plan, &triggers).map_err(BuildError::Plan)?;
         let mut learned = HashMap::new();
         for stage in &plan.stages {
             if let Base::Image(name) = &stage.base
@@ -298,9 +297,9 @@ fn begin_with(
 ) -> Result<Vec<Instruction>, BuildError> {
     let at = |message: String| crate::plan::error(message, stage.from);
     let _ = progress;
-    let base = bases.resolve(name, &stage.platform).map_err(|error| {
-        BuildError::Step(Box::new(base_failure(error, stage)))
-    })?;
+    let base = bases
+        .resolve(name, &stage.platform)
+        .map_err(|error| BuildError::Step(Box::new(base_failure(error, stage))))?;
     let mut triggers = Vec::new();
     for text in &base.config.config.on_build {
         let parsed = parse_trigger(text).map_err(|problems| {
@@ -320,7 +319,9 @@ pub(crate) fn base_failure(error: BaseError, stage: &crate::plan::PlannedStage) 
         BaseError::Damaged { .. } => {
             Some("fetch it again with --pull, or look for more with `boatyard fsck`".to_owned())
         }
-        BaseError::Platform { .. } => Some("choose another image, or another --platform".to_owned()),
+        BaseError::Platform { .. } => {
+            Some("choose another image, or another --platform".to_owned())
+        }
         _ => None,
     };
     StepFailure::new(diagnostic).because(error)

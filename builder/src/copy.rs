@@ -82,7 +82,9 @@ pub enum CopyError {
         ignored: bool,
     },
     /// Several sources need a directory to go to.
-    #[error("there are several sources, so the destination `{destination}` must be a directory and end with /")]
+    #[error(
+        "there are several sources, so the destination `{destination}` must be a directory and end with /"
+    )]
     NotADirectory {
         /// The destination.
         destination: String,

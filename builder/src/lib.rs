@@ -8,6 +8,8 @@ pub mod context;
 pub mod copy;
 pub mod dockerfile;
 pub mod execute;
+pub mod export;
+pub mod import;
 pub mod layer;
 pub mod pack;
 pub mod plan;

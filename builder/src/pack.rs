@@ -137,10 +137,9 @@ fn pack(
     let diff_id = || layer.diff_id().clone();
     let store_failed = |source| PackError::Store { diff_id: diff_id(), source };
     let compress_failed = |source| PackError::Compress { diff_id: diff_id(), source };
-    let ingest =
-        root.store().ingest_blocking(&IngestKey::random(), lease).map_err(store_failed)?;
-    let mut sink = Compressor::new(ingest, options.compression, options.threads)
-        .map_err(compress_failed)?;
+    let ingest = root.store().ingest_blocking(&IngestKey::random(), lease).map_err(store_failed)?;
+    let mut sink =
+        Compressor::new(ingest, options.compression, options.threads).map_err(compress_failed)?;
     let write = WriteOptions { times: ContentTimes::None, epoch: options.epoch };
     let written = layer
         .archive(&mut sink, write)

@@ -335,10 +335,10 @@ impl Planner<'_> {
             warnings.push(planned::undefined_arg_in_from(name, known, word.span, stage.span));
         }
         if text.is_empty() {
-            let mut problem = error(format!("base name ({}) should not be blank", word.value), word.span);
-            problem.hint = Some(
-                "variables in FROM need an ARG before the first FROM, and a value".to_owned(),
-            );
+            let mut problem =
+                error(format!("base name ({}) should not be blank", word.value), word.span);
+            problem.hint =
+                Some("variables in FROM need an ARG before the first FROM, and a value".to_owned());
             return Err(problem);
         }
         if text == "scratch" {
@@ -376,8 +376,7 @@ impl Planner<'_> {
             if number < stage {
                 return Ok(Some(CopyFrom::Stage(number)));
             }
-            let mut problem =
-                error(format!("cannot copy from stage {number}"), from.span);
+            let mut problem = error(format!("cannot copy from stage {number}"), from.span);
             problem.note = Some(match stage {
                 0 => "there is no earlier stage".to_owned(),
                 1 => "the only earlier stage is 0".to_owned(),

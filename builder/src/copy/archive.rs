@@ -68,9 +68,10 @@ pub fn unpack(
     into: BorrowedFd<'_>,
     options: CopyOptions<'_>,
 ) -> Result<(), ArchiveError> {
-    let unpacked = Decompressor::new(file, 1, DecompressLimits::default())
-        .map_err(ArchiveError::Read)?;
-    let mut archive = Archive::new(BufReader::with_capacity(256 << 10, unpacked), Limits::default());
+    let unpacked =
+        Decompressor::new(file, 1, DecompressLimits::default()).map_err(ArchiveError::Read)?;
+    let mut archive =
+        Archive::new(BufReader::with_capacity(256 << 10, unpacked), Limits::default());
     let mut directories: Vec<(PathBuf, Mtime)> = Vec::new();
     while let Some(entry) = archive.next_entry().map_err(ArchiveError::Tar)? {
         // The entry of the root says nothing about the destination.

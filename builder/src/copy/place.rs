@@ -15,10 +15,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::inside::{self, Made};
 use super::select::has_visible;
 use super::{At as _, CopyError, CopyOptions, Found, Tree, archive, kind_of, look, names};
 use super::{open_directory, stat_of};
-use super::inside::{self, Made};
 
 /// Where an instruction copies to, as it was before the first byte was copied.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ impl Target {
     /// Looks at the destination.
     pub(super) fn find(root: BorrowedFd<'_>, destination: &str) -> Result<Target, CopyError> {
         let asked = destination.ends_with('/') || destination.ends_with("/.");
-        let path = inside::follow(root, Path::new(destination))
-            .at("look at", OsStr::new(destination))?;
+        let path =
+            inside::follow(root, Path::new(destination)).at("look at", OsStr::new(destination))?;
         let kind = inside::kind_at(root, &path).at("look at", path.as_os_str())?;
         let is_directory = kind == Some(FileType::Directory);
         if asked && kind.is_some() && !is_directory {
@@ -79,11 +79,8 @@ impl<'a> Placing<'a> {
         if self.options.unpack && self.unpack(source, target)? {
             return Ok(());
         }
-        let place = if target.is_directory {
-            target.path.join(&source.name)
-        } else {
-            target.path.clone()
-        };
+        let place =
+            if target.is_directory { target.path.join(&source.name) } else { target.path.clone() };
         let parent = place.parent().unwrap_or(Path::new("/"));
         let name = place.file_name().unwrap_or_default().to_owned();
         let directory = self.make_directory(parent)?;
@@ -226,8 +223,8 @@ impl<'a> Placing<'a> {
         place: &Path,
     ) -> Result<(), CopyError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let source = openat(from, from_name, flags, Mode::empty())
-            .at("read", from_path.as_os_str())?;
+        let source =
+            openat(from, from_name, flags, Mode::empty()).at("read", from_path.as_os_str())?;
         let stat = stat_of(&source).at("look at", from_path.as_os_str())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let target = openat(into, name, flags, Mode::from_raw_mode(0o600))
@@ -273,8 +270,8 @@ impl<'a> Placing<'a> {
     ) -> Result<bool, CopyError> {
         let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) else { return Ok(false) };
         let parent = first.parent().unwrap_or(Path::new("/"));
-        let directory = inside::open_directory(self.root, parent.as_os_str())
-            .at("open", parent.as_os_str())?;
+        let directory =
+            inside::open_directory(self.root, parent.as_os_str()).at("open", parent.as_os_str())?;
         let first_name = first.file_name().unwrap_or_default();
         linkat(&directory, first_name, into, name, AtFlags::empty())
             .at("make the link", place.as_os_str())?;
@@ -365,8 +362,7 @@ impl<'a> Placing<'a> {
         if kind_of(&source.stat) != FileType::RegularFile {
             return Ok(false);
         }
-        let file = openat(&from, name, flags, Mode::empty())
-            .at("read", source.path.as_os_str())?;
+        let file = openat(&from, name, flags, Mode::empty()).at("read", source.path.as_os_str())?;
         let failed = |error| CopyError::Archive {
             path: source.path.to_string_lossy().into_owned(),
             source: error,

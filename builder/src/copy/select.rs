@@ -166,8 +166,8 @@ impl Matching<'_> {
         source: &str,
     ) -> Result<(), CopyError> {
         let Some((first, rest)) = parts.split_first() else { return Ok(()) };
-        let pattern = Pattern::parse(first)
-            .map_err(|_| CopyError::Pattern { pattern: source.to_owned() })?;
+        let pattern =
+            Pattern::parse(first).map_err(|_| CopyError::Pattern { pattern: source.to_owned() })?;
         for name in names(directory).at("list", path.as_os_str())? {
             if !pattern.matches(&name.to_string_lossy()) {
                 continue;
@@ -182,11 +182,8 @@ impl Matching<'_> {
             } else if let Some(found) = resolve(self.tree, &path.to_string_lossy())?
                 && found.is_directory()
             {
-                let child = super::inside::open_directory(
-                    self.tree.root,
-                    found.path.as_os_str(),
-                )
-                .at("open", path.as_os_str())?;
+                let child = super::inside::open_directory(self.tree.root, found.path.as_os_str())
+                    .at("open", path.as_os_str())?;
                 self.below(&child, path, rest, source)?;
             }
             path.pop();

@@ -59,7 +59,10 @@ fn a_file_goes_to_a_name_or_into_a_directory() {
     world.copy(&["a"], "/x/y/b").unwrap();
     world.copy(&["/a"], "/x/z/").unwrap();
     world.copy(&["../../a"], "/x").unwrap();
-    assert_eq!((world.read("x/y/b"), world.read("x/z/a"), world.read("x/a")), ("A".into(), "A".into(), "A".into()));
+    assert_eq!(
+        (world.read("x/y/b"), world.read("x/z/a"), world.read("x/a")),
+        ("A".into(), "A".into(), "A".into())
+    );
 }
 
 #[test]
@@ -68,7 +71,10 @@ fn a_directory_gives_its_contents_and_merges() {
     fs::create_dir_all(world.into.path().join("t/sub")).unwrap();
     fs::write(world.into.path().join("t/sub/old"), "old").unwrap();
     world.copy(&["d"], "/t").unwrap();
-    assert_eq!((world.read("t/a"), world.read("t/sub/b"), world.read("t/sub/old")), ("1".into(), "2".into(), "old".into()));
+    assert_eq!(
+        (world.read("t/a"), world.read("t/sub/b"), world.read("t/sub/old")),
+        ("1".into(), "2".into(), "old".into())
+    );
 }
 
 #[test]

@@ -105,7 +105,8 @@ fn platform_arguments(options: &PlanOptions) -> BTreeMap<String, String> {
     let mut arguments = BTreeMap::new();
     for (prefix, platform) in [("BUILD", &options.build_platform), ("TARGET", &options.platform)] {
         let Platform { os, architecture, variant, os_version, .. } = platform;
-        let mut set = |name: &str, value: String| arguments.insert(format!("{prefix}{name}"), value);
+        let mut set =
+            |name: &str, value: String| arguments.insert(format!("{prefix}{name}"), value);
         set("PLATFORM", platform.to_string());
         set("OS", os.clone());
         set("OSVERSION", os_version.clone().unwrap_or_default());

@@ -61,5 +61,7 @@ pub(super) fn missing(instruction: &Instruction) -> Vec<Diagnostic> {
 }
 
 fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git@", "ssh://", "git://"].iter().any(|start| source.starts_with(start))
+    ["http://", "https://", "git@", "ssh://", "git://"]
+        .iter()
+        .any(|start| source.starts_with(start))
 }

@@ -45,8 +45,9 @@ fn arguments_before_from_choose_the_base() {
 
 #[test]
 fn a_name_is_an_earlier_stage_before_it_is_an_image() {
-    let plan = plan_of("FROM debian AS debian\nFROM debian\nCOPY --from=other:1 /a /b\n", &options())
-        .unwrap();
+    let plan =
+        plan_of("FROM debian AS debian\nFROM debian\nCOPY --from=other:1 /a /b\n", &options())
+            .unwrap();
     assert_eq!(plan.stages[0].base, Base::Image("debian".parse().unwrap()));
     assert_eq!(plan.stages[1].base, Base::Stage(0));
     let from = plan.stages[1].instructions[0].copy_from.clone();
@@ -71,7 +72,10 @@ fn every_mistake_points_at_its_word() {
             "FROM scratch AS assets\nFROM scratch\nCOPY --from=asset /out /srv\n",
             "error: cannot copy from stage `asset`\n  --> Dockerfile:3\n      3 | COPY --from=asset /out /srv\n        |             ^^^^^\n",
         ),
-        ("FROM $NOTHING\n", "error: base name ($NOTHING) should not be blank\n  --> Dockerfile:1\n"),
+        (
+            "FROM $NOTHING\n",
+            "error: base name ($NOTHING) should not be blank\n  --> Dockerfile:1\n",
+        ),
         ("FROM scratch\nCOPY --from=3 a b\n", "error: cannot copy from stage 3\n"),
         (
             "FROM scratch\nCOPY --from=later a b\nFROM scratch AS later\nCOPY --from=0 x y\n",
@@ -82,7 +86,10 @@ fn every_mistake_points_at_its_word() {
             "FROM scratch\nRUN --mount=type=cache,target=/x true\n",
             "error: RUN --mount is not supported yet\n  --> Dockerfile:2\n",
         ),
-        ("FROM scratch\nADD https://example.com/x /\n", "error: ADD of a URL or a Git repository is not"),
+        (
+            "FROM scratch\nADD https://example.com/x /\n",
+            "error: ADD of a URL or a Git repository is not",
+        ),
         ("FROM --platform=a/b/c/d scratch\n", "error: `a/b/c/d` is not a platform"),
     ];
     for (text, expected) in table {

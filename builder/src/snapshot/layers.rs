@@ -18,7 +18,10 @@ use thiserror::Error;
 use crate::layer::dir::Dir;
 use crate::layer::entry::EntryPath;
 use crate::layer::stack::StackError;
-use crate::layer::{Applied, ApplyError, DecompressLimits, Decompressor, Limits, Stack, apply, WriteError, WriteOptions, Written};
+use crate::layer::{
+    Applied, ApplyError, DecompressLimits, Decompressor, Limits, Stack, WriteError, WriteOptions,
+    Written, apply,
+};
 
 const VIEW: &str = "root";
 const LOCK: &str = "lock";
@@ -93,10 +96,8 @@ impl LayerDir {
         sink: W,
         options: WriteOptions,
     ) -> Result<Written, WriteError> {
-        let tree = Dir::open(&self.tree()).map_err(|errno| WriteError::Entry {
-            path: EntryPath::root(),
-            source: errno.into(),
-        })?;
+        let tree = Dir::open(&self.tree())
+            .map_err(|errno| WriteError::Entry { path: EntryPath::root(), source: errno.into() })?;
         super::diff::write(&tree, sink, options)
     }
 

@@ -97,11 +97,7 @@ impl Step<'_> {
     }
 
     /// Expands a word, and warns of variables that nobody declared.
-    pub(super) fn expand(
-        &self,
-        state: &StageState,
-        word: &Spanned<String>,
-    ) -> StepResult<String> {
+    pub(super) fn expand(&self, state: &StageState, word: &Spanned<String>) -> StepResult<String> {
         let expanded = self
             .expander()
             .expand(&word.value, &state.environment)
@@ -137,8 +133,7 @@ impl Step<'_> {
         let mut text = String::from("ENV");
         let mut expanded = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            let (key, value) =
-                (self.expand(state, &pair.key)?, self.expand(state, &pair.value)?);
+            let (key, value) = (self.expand(state, &pair.key)?, self.expand(state, &pair.value)?);
             text.push_str(&format!(" {key}={value}"));
             expanded.push((key, value));
         }
@@ -180,8 +175,7 @@ impl Step<'_> {
     fn label(&self, state: &mut StageState, pairs: &[KeyValue], at: Timestamp) -> StepResult<()> {
         let mut text = String::from("LABEL");
         for pair in pairs {
-            let (key, value) =
-                (self.expand(state, &pair.key)?, self.expand(state, &pair.value)?);
+            let (key, value) = (self.expand(state, &pair.key)?, self.expand(state, &pair.value)?);
             text.push_str(&format!(" {key}={value}"));
             state.config.config.labels.insert(key, value);
         }
@@ -202,9 +196,8 @@ impl Step<'_> {
                 .expand_words(&word.value, &state.environment)
                 .map_err(|error| self.cannot_expand(word, error))?;
             for text in expanded.words {
-                let ports = expose::ports(&text).map_err(|error| {
-                    StepFailure::new(self.error(error.to_string(), word.span))
-                })?;
+                let ports = expose::ports(&text)
+                    .map_err(|error| StepFailure::new(self.error(error.to_string(), word.span)))?;
                 all.extend(ports.ports);
             }
         }

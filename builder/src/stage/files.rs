@@ -76,9 +76,8 @@ impl Step<'_> {
             .layers
             .prepare(&lowers)
             .map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
-        let mount = active
-            .mount(None)
-            .map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
+        let mount =
+            active.mount(None).map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
         let owner = files.chown.map(|word| self.owner(state, word, &mount)).transpose()?;
         let change_mode =
             mode.as_ref().map(|mode| |own: u32, is_directory| mode.apply(own, is_directory));
@@ -155,7 +154,9 @@ impl Step<'_> {
             CopyError::Missing { ignored: true, .. } => {
                 Some("it is there, but .dockerignore leaves it out".to_owned())
             }
-            CopyError::Missing { .. } if matches!(self.planned.copy_from, Some(CopyFrom::Context)) => {
+            CopyError::Missing { .. }
+                if matches!(self.planned.copy_from, Some(CopyFrom::Context)) =>
+            {
                 Some("paths are relative to the build context, not to the Dockerfile".to_owned())
             }
             _ => None,
@@ -192,13 +193,11 @@ impl Step<'_> {
                 let base = bases
                     .resolve(image, &self.stage.platform)
                     .map_err(|error| failed(error.into()))?;
-                let layers =
-                    bases.unpack(&base, &|_| {}).map_err(|error| failed(error.into()))?;
+                let layers = bases.unpack(&base, &|_| {}).map_err(|error| failed(error.into()))?;
                 (layers, format!("image {}", image.familiar()))
             }
         };
-        let active =
-            self.builder.layers.prepare(&lowers).map_err(|error| failed(error.into()))?;
+        let active = self.builder.layers.prepare(&lowers).map_err(|error| failed(error.into()))?;
         let mount = active.mount(None).map_err(|error| failed(error.into()))?;
         Ok(Origin::Mounted { active, mount, name })
     }
@@ -330,14 +329,12 @@ impl Step<'_> {
                 .layers
                 .prepare(&state.trees())
                 .map_err(|error| StepFailure::new(failed()).because(error))?;
-            let mount = active
-                .mount(None)
-                .map_err(|error| StepFailure::new(failed()).because(error))?;
+            let mount =
+                active.mount(None).map_err(|error| StepFailure::new(failed()).because(error))?;
             let user = self.user(state, &mount)?;
             let made = Made { owner: (user.uid, user.gid), mode: 0o755 };
-            inside::make_directory(mount.as_fd(), Path::new(&path), made).map_err(|errno| {
-                StepFailure::new(failed()).because(std::io::Error::from(errno))
-            })?;
+            inside::make_directory(mount.as_fd(), Path::new(&path), made)
+                .map_err(|errno| StepFailure::new(failed()).because(std::io::Error::from(errno)))?;
             drop(mount);
             self.commit(state, active, ContentTimes::None, false)?;
         }

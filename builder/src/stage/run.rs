@@ -18,14 +18,12 @@ use crate::progress::{Progress, StepId, Stream};
 impl Step<'_> {
     pub(super) fn run(&self, state: &mut StageState, run: &Run, id: StepId) -> StepResult<()> {
         let args = arguments(state, &run.command);
-        let active = self
-            .builder
-            .layers
-            .prepare(&state.trees())
-            .map_err(|error| StepFailure::new(self.whole("cannot begin this step")).because(error))?;
-        let mount = active
-            .mount(Some(&self.builder.stubs))
-            .map_err(|error| StepFailure::new(self.whole("cannot begin this step")).because(error))?;
+        let active = self.builder.layers.prepare(&state.trees()).map_err(|error| {
+            StepFailure::new(self.whole("cannot begin this step")).because(error)
+        })?;
+        let mount = active.mount(Some(&self.builder.stubs)).map_err(|error| {
+            StepFailure::new(self.whole("cannot begin this step")).because(error)
+        })?;
         let user = self.user(state, &mount)?;
         // Lives as long as the step: the script of a heredoc.
         let script = self.script(&run.command)?;
@@ -33,10 +31,8 @@ impl Step<'_> {
         let began = (self.builder.tools.now)().as_second();
         let tools = self.builder.tools;
         let mut told = Told { progress: tools.progress, id };
-        let outcome = tools
-            .executor
-            .run(mount, &spec, &mut told, &tools.cancel)
-            .map_err(|error| {
+        let outcome =
+            tools.executor.run(mount, &spec, &mut told, &tools.cancel).map_err(|error| {
                 StepFailure::new(self.whole("cannot run this command")).because(error)
             })?;
         if outcome != Outcome::Exited(0) {
@@ -65,9 +61,8 @@ impl Step<'_> {
             })
         };
         let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-        user::resolve(&state.config.config.user, passwd.as_deref(), group.as_deref()).map_err(
-            |error| StepFailure::new(self.whole("cannot run as this user")).because(error),
-        )
+        user::resolve(&state.config.config.user, passwd.as_deref(), group.as_deref())
+            .map_err(|error| StepFailure::new(self.whole("cannot run as this user")).because(error))
     }
 
     fn spec(

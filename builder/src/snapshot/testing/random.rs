@@ -37,7 +37,9 @@ fn act(root: &Path, dice: &mut Dice) {
         9 => drop(symlink("a/b", &path)),
         10 if path.is_dir() => chmod(&path, ".", 0o700),
         11 if path.is_file() => chown(root, path.strip_prefix(root).unwrap().to_str().unwrap(), 5),
-        12 if path.is_file() => touch(root, path.strip_prefix(root).unwrap().to_str().unwrap(), LONG_AGO),
+        12 if path.is_file() => {
+            touch(root, path.strip_prefix(root).unwrap().to_str().unwrap(), LONG_AGO)
+        }
         13 if fs_err::remove_dir_all(&path).is_ok() => drop(fs_err::create_dir(&path)),
         _ => {}
     }

@@ -1,0 +1,225 @@
+//! `boatyard build`
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use boatyard_builder::build::{BuildError, BuildRequest, Built, LazyExecutor, Tools, build};
+use boatyard_builder::context::directory::Directory;
+use boatyard_builder::dockerfile::{Dockerfile, parse_bytes, render};
+use boatyard_builder::execute::{CancelHandle, InitCommand};
+use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::progress::Progress;
+use boatyard_content::{Lease, Root};
+use boatyard_oci::{ImageName, MediaType, Platform, Reference};
+use boatyard_upstream::{NoProgress, Platforms};
+
+use crate::cli::runtime;
+use crate::progress::{self, Ending, Reporter, Summary};
+use crate::remote;
+use crate::report::{Context as _, Failure, Result};
+use crate::world::World;
+
+mod options;
+mod output;
+
+pub use options::Args;
+
+/// Builds.
+pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
+    let options = options::Options::new(args)?;
+    let root = world.open_root()?;
+    let lease = root.lease().context("cannot begin a lease")?;
+    let (dockerfile, file_name, path) = read_dockerfile(args)?;
+    let warnings: Vec<_> = dockerfile.warnings.clone();
+    let context = open_context(args, path.as_deref())?;
+    let request = BuildRequest {
+        dockerfile,
+        file_name: file_name.clone(),
+        context,
+        plan: PlanOptions {
+            target: args.target.clone(),
+            build_args: options.build_args.clone(),
+            platform: options.platform.clone(),
+            build_platform: Platform::host(),
+        },
+        labels: options.labels.clone(),
+        network: options.network,
+        hosts: options.hosts.clone(),
+        shm_size: options.shm_size,
+        rlimits: options.rlimits.clone(),
+        compression: options.compression,
+        always_pull: args.pull,
+    };
+    let reporter = progress::open(options.progress, progress::Environment::read());
+    for warning in &warnings {
+        reporter.warning(&render(&request.dockerfile.source, &file_name, &warning.diagnostic()));
+    }
+    let built = build_with(world, &root, &lease, &request, &reporter);
+    finish(&reporter, &built);
+    let built = built?;
+    keep(&root, &options.tags, &built)?;
+    output::deliver(world, &root, &lease, args, &options, &built)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the build on this thread, with Ctrl-C as the way to cancel it.
+pub fn build_with(
+    world: &World,
+    root: &Arc<Root>,
+    lease: &Lease,
+    request: &BuildRequest,
+    progress: &dyn Progress,
+) -> Result<Built> {
+    let runtime = runtime()?;
+    let cancel = CancelHandle::new().context("cannot prepare to be cancelled")?;
+    let cancelled = cancel.clone();
+    let stop = {
+        let _guard = runtime.enter();
+        super::serve::stop_signal()?
+    };
+    runtime.spawn(async move {
+        stop.await;
+        cancelled.cancel();
+    });
+    let client = std::sync::OnceLock::new();
+    let pull = |name: &ImageName, platform: &Platform| {
+        let failed = |failure: Failure| failure.to_string().replacen("error: ", "", 1);
+        if client.get().is_none() {
+            let _ = client.set(remote::client(world).map_err(failed)?);
+        }
+        let Some(client) = client.get() else { return Err("there is no client".into()) };
+        let platforms = Platforms::One(platform);
+        runtime
+            .block_on(remote::fetch(client, root, lease, name, platforms, &NoProgress))
+            .map(|_| ())
+            .map_err(|failure| failed(failure).into())
+    };
+    let executor = LazyExecutor::new(InitCommand {
+        program: PathBuf::from("/proc/self/exe"),
+        args: vec!["init".into()],
+    });
+    let tools = Tools {
+        root: Arc::clone(root),
+        lease: lease.clone(),
+        executor: &executor,
+        pull: &pull,
+        progress,
+        cancel,
+        now: &jiff::Timestamp::now,
+        threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    };
+    build(request, &tools).map_err(|error| failure(&error, request))
+}
+
+/// Ends the show.
+pub fn finish(reporter: &Reporter, built: &Result<Built>) {
+    let ending = match built {
+        Ok(_) => Ending::Done,
+        Err(_) => Ending::Failed,
+    };
+    reporter.finish(&Summary { ending, text: String::new() });
+}
+
+fn failure(error: &BuildError, request: &BuildRequest) -> Failure {
+    if let Some(text) = error.render(&request.dockerfile.source, &request.file_name) {
+        return Failure::verbatim(text);
+    }
+    let mut reasons = Vec::new();
+    let mut cause = std::error::Error::source(error);
+    while let Some(reason) = cause {
+        reasons.push(reason.to_string());
+        cause = reason.source();
+    }
+    reasons.dedup();
+    let failure = Failure::new(error.to_string());
+    if reasons.is_empty() { failure } else { failure.because(reasons.join(": ")) }
+}
+
+/// Reads the Dockerfile: `-f`, or `Dockerfile` or `dockerfile` in the context, or stdin.
+fn read_dockerfile(args: &Args) -> Result<(Dockerfile, String, Option<PathBuf>)> {
+    let from_stdin = args.file.as_deref() == Some(Path::new("-"))
+        || (args.file.is_none() && args.context == Path::new("-"));
+    let (bytes, name, path) = if from_stdin {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read stdin")?;
+        if args.file.is_none() && is_archive(&bytes) {
+            return Err(Failure::new("a build context from stdin is not supported yet")
+                .hint("unpack it, and name the directory"));
+        }
+        (bytes, "Dockerfile".to_owned(), None)
+    } else {
+        let path = find_dockerfile(args)?;
+        let bytes = fs_err::read(&path).map_err(|error| {
+            Failure::new("cannot read the Dockerfile")
+                .because(error)
+                .hint("-f names another file; it is relative to here, not to the context")
+        })?;
+        (bytes, path.display().to_string(), Some(path))
+    };
+    let dockerfile =
+        parse_bytes(&bytes).map_err(|errors| Failure::verbatim(errors.render(&name)))?;
+    if let Some(syntax) = &dockerfile.directives.syntax {
+        check_syntax(&syntax.value)?;
+    }
+    Ok((dockerfile, name, path))
+}
+
+/// Says whether stdin is a tar or a compressed one rather than a Dockerfile.
+fn is_archive(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
+        || bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+        || bytes.starts_with(b"BZh")
+        || bytes.starts_with(&[0xfd, b'7', b'z', b'X', b'Z'])
+        || bytes.get(257..262) == Some(b"ustar")
+}
+
+/// Other front ends are programs of their own, which we do not run.
+fn check_syntax(syntax: &str) -> Result<()> {
+    let name = syntax.split(['@', ' ']).next().unwrap_or_default();
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let known = ["docker/dockerfile", "docker/dockerfile-upstream"];
+    if known.iter().any(|known| name == *known || name.starts_with(&format!("{known}:"))) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("`# syntax={syntax}` asks for a front end that is not supported"))
+        .hint("Boatyard reads Dockerfiles itself; without this line it will read this one"))
+}
+
+fn find_dockerfile(args: &Args) -> Result<PathBuf> {
+    if let Some(file) = &args.file {
+        return Ok(file.clone());
+    }
+    let is_url = args.context.to_string_lossy().contains("://");
+    if is_url {
+        return Err(Failure::new("a build context from a URL is not supported yet")
+            .hint("fetch it, and name the directory"));
+    }
+    for name in ["Dockerfile", "dockerfile"] {
+        let path = args.context.join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+    }
+    Err(Failure::new(format!("there is no Dockerfile in {}", args.context.display()))
+        .hint("-f names a file elsewhere"))
+}
+
+fn open_context(args: &Args, dockerfile: Option<&Path>) -> Result<Option<Directory>> {
+    if args.context == Path::new("-") {
+        return Ok(None);
+    }
+    Directory::open(&args.context, dockerfile).context("cannot use the build context").map(Some)
+}
+
+/// Keeps the image under its names; without one, only its layers are cached.
+pub fn keep(root: &Arc<Root>, names: &[ImageName], built: &Built) -> Result<()> {
+    for name in names {
+        let Reference::Tag(tag) = &name.reference else { continue };
+        root.images_of(name)
+            .put_manifest(&built.manifest, &MediaType::OCI_MANIFEST, std::slice::from_ref(tag))
+            .context(format!("cannot keep the image as {}", name.familiar()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! The options of `boatyard build`: what was typed, and what it means.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use boatyard_builder::execute::{DEFAULT_SHM_SIZE, Network, Resource, Rlimit};
+use boatyard_builder::layer::compress::Compression;
+use boatyard_oci::{ImageName, Platform, Reference};
+
+use crate::progress::ProgressMode;
+use crate::report::{Failure, Result};
+
+/// Build an image from a Dockerfile.
+///
+/// The options are those of `docker build` and `docker buildx build`. Without --tag the image is
+/// built and its digest printed, but it has no name. RUN steps share the host's network unless
+/// --network=none or the step says otherwise.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The build context: a directory; `-` for none, with the Dockerfile on stdin
+    #[arg(value_name = "DIR")]
+    pub context: PathBuf,
+    /// The Dockerfile [default: DIR/Dockerfile]; `-` for stdin
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// A name for the image, such as `app`, `app:1.0` or `registry.example:5000/team/app`
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub tags: Vec<String>,
+    /// Set a build argument; without a value, the environment's is taken
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub build_args: Vec<String>,
+    /// The stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Set a label of the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+    /// The platform that the image is for: this machine's
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// What RUN steps reach: host (everything), none (nothing), default (the host, too, for now)
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<String>,
+    /// A line for /etc/hosts of RUN steps
+    #[arg(long = "add-host", value_name = "NAME:IP")]
+    pub add_hosts: Vec<String>,
+    /// The size of /dev/shm in RUN steps, such as 128m
+    #[arg(long, value_name = "BYTES")]
+    pub shm_size: Option<String>,
+    /// A limit of RUN steps, such as nofile=1024:4096
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub ulimits: Vec<String>,
+    /// Look for newer base images
+    #[arg(long)]
+    pub pull: bool,
+    /// Do not reuse earlier results (nothing is reused yet: every step runs)
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Push the image to the registry that its names say
+    #[arg(long)]
+    pub push: bool,
+    /// Load the image into a running docker, or else podman
+    #[arg(long)]
+    pub load: bool,
+    /// Where the result goes: DIR, or type=local|tar|oci|docker|image,dest=PATH; `-` is stdout
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    pub outputs: Vec<String>,
+    /// How layers are compressed: gzip, zstd or uncompressed
+    #[arg(long, value_name = "KIND", default_value = "gzip")]
+    pub compression: String,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// How progress is shown
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub progress: ProgressMode,
+    /// Print the image ID and nothing else
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// What the options mean.
+#[derive(Debug)]
+pub struct Options {
+    /// The names.
+    pub tags: Vec<ImageName>,
+    /// The build arguments.
+    pub build_args: BTreeMap<String, String>,
+    /// The labels.
+    pub labels: BTreeMap<String, String>,
+    /// The platform.
+    pub platform: Platform,
+    /// The network of steps that do not say.
+    pub network: Network,
+    /// Further hosts.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// The size of `/dev/shm`.
+    pub shm_size: u64,
+    /// Limits of steps.
+    pub rlimits: Vec<Rlimit>,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// How progress is shown.
+    pub progress: ProgressMode,
+    /// Where the result goes.
+    pub outputs: Vec<Output>,
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// To the registry.
+    Push,
+    /// Into docker or podman.
+    Load,
+    /// Nowhere but this machine's images.
+    Image,
+    /// The root file system, into a directory.
+    Local(PathBuf),
+    /// The root file system, as a tar.
+    Tar(Destination),
+    /// An OCI archive.
+    Oci(Destination),
+    /// A `docker load` archive.
+    Docker(Destination),
+}
+
+/// A file or standard output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Options {
+    /// Reads the options.
+    pub fn new(args: &Args) -> Result<Options> {
+        let mut tags = Vec::new();
+        for text in &args.tags {
+            let name: ImageName =
+                text.parse().map_err(|error: boatyard_oci::name::NameError| {
+                    Failure::usage(format!("cannot use --tag {text}")).because(error)
+                })?;
+            if matches!(name.reference, Reference::Digest(_)) {
+                return Err(Failure::usage(format!(
+                    "cannot use --tag {text}: a digest is what comes out, not what goes in"
+                )));
+            }
+            tags.push(name);
+        }
+        let outputs = outputs(args)?;
+        if outputs.contains(&Output::Push) && tags.is_empty() {
+            return Err(Failure::usage("--push needs to know where to: name the image with --tag"));
+        }
+        let platform = platform(args)?;
+        Ok(Options {
+            tags,
+            build_args: build_args(args)?,
+            labels: labels(args)?,
+            platform,
+            network: network(args)?,
+            hosts: args.add_hosts.iter().map(|text| host(text)).collect::<Result<_>>()?,
+            shm_size: args.shm_size.as_deref().map_or(Ok(DEFAULT_SHM_SIZE), bytes)?,
+            rlimits: args.ulimits.iter().map(|text| rlimit(text)).collect::<Result<_>>()?,
+            compression: compression(&args.compression)?,
+            progress: if args.quiet { ProgressMode::Quiet } else { args.progress },
+            outputs,
+        })
+    }
+}
+
+fn build_args(args: &Args) -> Result<BTreeMap<String, String>> {
+    let mut given = BTreeMap::new();
+    for text in &args.build_args {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            #[expect(clippy::disallowed_methods, reason = "this is the command")]
+            None => (text.as_str(), std::env::var(text).ok()),
+        };
+        if name.is_empty() {
+            return Err(Failure::usage(format!("--build-arg {text} names no argument")));
+        }
+        given.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    Ok(given)
+}
+
+fn labels(args: &Args) -> Result<BTreeMap<String, String>> {
+    args.labels
+        .iter()
+        .map(|text| {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            if name.is_empty() {
+                return Err(Failure::usage(format!("--label {text} names no label")));
+            }
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+fn platform(args: &Args) -> Result<Platform> {
+    let host = Platform::host();
+    let Some(text) = &args.platform else { return Ok(host) };
+    if text.contains(',') {
+        return Err(Failure::usage("several platforms at once are not supported yet"));
+    }
+    let platform: Platform =
+        text.parse().map_err(|error: boatyard_oci::platform::PlatformError| {
+            Failure::usage("cannot use --platform").because(error)
+        })?;
+    if !host.runs(&platform) {
+        return Err(Failure::usage(format!(
+            "building for {platform} on {host} is not supported yet"
+        )));
+    }
+    Ok(platform)
+}
+
+fn network(args: &Args) -> Result<Network> {
+    match args.network.as_deref() {
+        None | Some("default" | "host") => Ok(Network::Host),
+        Some("none") => Ok(Network::None),
+        Some(other) => Err(Failure::usage(format!(
+            "--network {other} is not supported: use default, host or none"
+        ))),
+    }
+}
+
+fn host(text: &str) -> Result<(String, IpAddr)> {
+    let wrong = || {
+        Failure::usage(format!("cannot use --add-host {text}: write NAME:IP, such as db:10.0.0.5"))
+    };
+    let (name, address) = text.split_once([':', '=']).ok_or_else(wrong)?;
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    Ok((name.to_owned(), address.parse().map_err(|_| wrong())?))
+}
+
+/// Reads a number of bytes: `64m`, `1g`, `1048576`.
+fn bytes(text: &str) -> Result<u64> {
+    let wrong = || Failure::usage(format!("`{text}` is not a size: write 67108864, 64m or 1g"));
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let (digits, factor) = match lower.chars().last() {
+        Some('k') => (&lower[..lower.len() - 1], 1_u64 << 10),
+        Some('m') => (&lower[..lower.len() - 1], 1 << 20),
+        Some('g') => (&lower[..lower.len() - 1], 1 << 30),
+        _ => (lower, 1),
+    };
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
+}
+
+fn rlimit(text: &str) -> Result<Rlimit> {
+    let wrong = || {
+        Failure::usage(format!(
+            "cannot use --ulimit {text}: write NAME=SOFT[:HARD], such as nofile=1024:4096"
+        ))
+    };
+    let number = |text: &str| match text {
+        "-1" | "unlimited" => Ok(u64::MAX),
+        text => text.parse().map_err(|_| wrong()),
+    };
+    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+    let (soft, hard) = value.split_once(':').unwrap_or((value, value));
+    let resource: Resource =
+        serde_json::from_value(serde_json::Value::from(name)).map_err(|_| wrong())?;
+    Ok(Rlimit { resource, soft: number(soft)?, hard: number(hard)? })
+}
+
+fn compression(text: &str) -> Result<Compression> {
+    match text {
+        "gzip" => Ok(Compression::GZIP),
+        "zstd" => Ok(Compression::ZSTD),
+        "uncompressed" | "none" => Ok(Compression::None),
+        other => Err(Failure::usage(format!(
+            "--compression {other} is not supported: use gzip, zstd or uncompressed"
+        ))),
+    }
+}
+
+fn outputs(args: &Args) -> Result<Vec<Output>> {
+    let mut outputs = Vec::new();
+    if args.push {
+        outputs.push(Output::Push);
+    }
+    if args.load {
+        outputs.push(Output::Load);
+    }
+    for text in &args.outputs {
+        outputs.push(output(text)?);
+    }
+    Ok(outputs)
+}
+
+/// Reads `DIR`, `-`, or `type=...,dest=...`.
+fn output(text: &str) -> Result<Output> {
+    if !text.contains('=') {
+        return Ok(match text {
+            "-" => Output::Tar(Destination::Stdout),
+            directory => Output::Local(PathBuf::from(directory)),
+        });
+    }
+    let (mut kind, mut destination, mut push) = (None, None, false);
+    for pair in text.split(',') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, "true"));
+        match key {
+            "type" => kind = Some(value),
+            "dest" => destination = Some(value),
+            "push" => push = value == "true",
+            "name" => {
+                return Err(Failure::usage("--output name=... is not supported yet: use --tag"));
+            }
+            other => {
+                return Err(Failure::usage(format!(
+                    "--output {text}: `{other}` is not supported yet"
+                )));
+            }
+        }
+    }
+    let file = || match destination {
+        None | Some("-") => Destination::Stdout,
+        Some(path) => Destination::File(PathBuf::from(path)),
+    };
+    match kind {
+        Some("local") => match destination {
+            Some(path) => Ok(Output::Local(PathBuf::from(path))),
+            None => Err(Failure::usage("--output type=local needs dest=DIR")),
+        },
+        Some("tar") => Ok(Output::Tar(file())),
+        Some("oci") => Ok(Output::Oci(file())),
+        Some("docker") if destination.is_none() => Ok(Output::Load),
+        Some("docker") => Ok(Output::Docker(file())),
+        Some("registry") => Ok(Output::Push),
+        Some("image") if push => Ok(Output::Push),
+        Some("image") => Ok(Output::Image),
+        Some(other) => Err(Failure::usage(format!(
+            "--output type={other} is not supported: use local, tar, oci, docker, image or registry"
+        ))),
+        None => Err(Failure::usage(format!("--output {text} says no type"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_in_every_form() {
+        let table = [
+            ("out", Output::Local("out".into())),
+            ("-", Output::Tar(Destination::Stdout)),
+            ("type=local,dest=d", Output::Local("d".into())),
+            ("type=tar,dest=t.tar", Output::Tar(Destination::File("t.tar".into()))),
+            ("type=oci,dest=-", Output::Oci(Destination::Stdout)),
+            ("type=docker", Output::Load),
+            ("type=docker,dest=x.tar", Output::Docker(Destination::File("x.tar".into()))),
+            ("type=image,push=true", Output::Push),
+            ("type=registry", Output::Push),
+        ];
+        for (text, expected) in table {
+            assert_eq!(output(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["type=local", "type=x", "dest=x", "type=oci,weird=1"] {
+            assert!(output(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_hosts_and_limits() {
+        assert_eq!(bytes("64m").unwrap(), 64 << 20);
+        assert_eq!(bytes("1gb").unwrap(), 1 << 30);
+        assert!(bytes("x").is_err());
+        assert_eq!(host("db:10.0.0.5").unwrap().0, "db");
+        assert!(host("db").is_err());
+        assert_eq!(rlimit("nofile=1:2").unwrap().hard, 2);
+        assert!(rlimit("none=1").is_err());
+    }
+}

@@ -1,0 +1,281 @@
+//! `boatyard quickstart`
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use boatyard_builder::build::{BuildRequest, LazyExecutor};
+use boatyard_builder::context::directory::Directory;
+use boatyard_builder::dockerfile::parse;
+use boatyard_builder::execute::{
+    CancelHandle, DEFAULT_SHM_SIZE, Execute as _, InitCommand, Network, Outcome, Output, Spec,
+    stubs,
+};
+use boatyard_builder::export::{self, Image};
+use boatyard_builder::import::{self, RootfsOptions};
+use boatyard_builder::layer::compress::Compression;
+use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::snapshot::Layers;
+use boatyard_content::Root;
+use boatyard_front::health::Health;
+use boatyard_front::server::ServerOptions;
+use boatyard_oci::{Digest, ImageName, Platform, Reference};
+use boatyard_upstream::{NoProgress, Platforms};
+
+use crate::cli::{build, runtime, serve};
+use crate::progress::{self, ProgressMode};
+use crate::report::{Context as _, Failure, Result};
+use crate::world::World;
+use crate::{output, remote};
+
+mod base;
+
+/// Show all of it in a minute: a base image made from this machine's own tools, a registry, an
+/// image built in two stages, pushed, pulled back by digest, and run.
+///
+/// Needs root, and nothing else: no network, no image, no other program. It keeps what it makes
+/// in a directory of its own, and goes on serving until Ctrl-C.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Leave at once, and serve no longer
+    #[arg(long)]
+    exit: bool,
+    /// How the build's progress is shown
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    progress: ProgressMode,
+}
+
+const DOCKERFILE: &str = "\
+FROM quickstart/base AS build
+WORKDIR /src
+COPY . .
+RUN sh make.sh /out
+
+FROM quickstart/base
+COPY --from=build /out /app
+RUN /app/hello > /app/said && echo \"the second stage has $(ls /app | wc -l) files in /app\"
+CMD [\"/app/hello\"]
+";
+
+const MAKE: &str = "\
+# What a compiler would do: sources in, a program out.
+mkdir -p \"$1\"
+{ echo '#!/bin/sh'; echo \"echo '$(cat greeting)'\"; } > \"$1/hello\"
+chmod 755 \"$1/hello\"
+echo \"made $1/hello from $(ls | wc -l) files\"
+";
+
+const GREETING: &str = "Hello from an image that Boatyard built, kept and ran.\n";
+
+/// Shows the main job.
+pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
+    let began = Instant::now();
+    if !world.environment.superuser {
+        return Err(Failure::new("quickstart runs build steps, and for now that needs root")
+            .hint("run it with sudo"));
+    }
+    let scratch = tempfile::Builder::new()
+        .prefix("boatyard-quickstart-")
+        .tempdir()
+        .context("cannot make a directory to work in")?;
+    let world =
+        if given_root { world.clone() } else { world.with_root(scratch.path().join("root")) };
+    let root = world.open_root()?;
+
+    title("1. A base image, from this machine's own tools")?;
+    let base = make_base(&root)?;
+    output::line(&format!("   quickstart/base  {base}"))?;
+
+    title("2. A registry")?;
+    let runtime = runtime()?;
+    let health = Health::new();
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let options =
+        ServerOptions { addresses: vec![address], health: health.clone(), ..Default::default() };
+    let server = {
+        let _guard = runtime.enter();
+        serve::bind(options)?
+    };
+    let address = *server
+        .local_addrs()
+        .first()
+        .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let router = serve::router(Arc::clone(&root), &health);
+    let serving = runtime.spawn(server.serve(router, async move {
+        let _ = stopped.await;
+    }));
+    output::line(&format!("   listens on http://{address}"))?;
+
+    title("3. An image, built in two stages")?;
+    let context = scratch.path().join("example");
+    write_example(&context)?;
+    output::line(&format!(
+        "   boatyard build -t {address}/quickstart/hello {}",
+        context.display()
+    ))?;
+    let name: ImageName =
+        format!("{address}/quickstart/hello:latest").parse().context("cannot name the image")?;
+    let digest = build_example(&world, &root, &context, &name, args.progress)?;
+
+    title("4. Pushed, and pulled back by digest")?;
+    let client = remote::client(&world)?;
+    let lease = root.lease().context("cannot begin a lease")?;
+    runtime.block_on(remote::send(&client, &root, &lease, &name, &digest, &name, &NoProgress))?;
+    output::line(&format!("   pushed {name}"))?;
+    let elsewhere = world.with_root(scratch.path().join("another-machine")).open_root()?;
+    let by_digest = name.with_reference(Reference::Digest(digest.clone()));
+    let lease = elsewhere.lease().context("cannot begin a lease")?;
+    let platform = Platform::host();
+    let pulled = runtime.block_on(remote::fetch(
+        &client,
+        &elsewhere,
+        &lease,
+        &by_digest,
+        Platforms::One(&platform),
+        &NoProgress,
+    ))?;
+    output::line(&format!("   pulled {by_digest}"))?;
+    output::line("   into a root that had never seen it")?;
+
+    title("5. Run")?;
+    let said = run_image(&elsewhere, &pulled.top)?;
+    output::line(&format!("   {}", said.trim_end()))?;
+    drop(lease);
+    drop(elsewhere);
+
+    title(&format!("That was all, in {:.1} s.", began.elapsed().as_secs_f64()))?;
+    output::line(&format!("   sources and Dockerfile  {}", context.display()))?;
+    output::line(&format!("   images and layers       {root}"))?;
+    output::line(&format!("   what the registry has   curl http://{address}/v2/_catalog"))?;
+    output::line(&format!(
+        "   with another client     skopeo inspect --tls-verify=false docker://{name}"
+    ))?;
+    if !args.exit {
+        output::line("\n   The registry goes on serving. Ctrl-C ends it.")?;
+        let waiting = {
+            let _guard = runtime.enter();
+            serve::stop_signal()?
+        };
+        runtime.block_on(waiting);
+    }
+    let _ = stop.send(());
+    let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), serving).await });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn title(text: &str) -> Result<()> {
+    output::line(&format!("\n{text}"))
+}
+
+/// Makes the base image and returns its digest.
+fn make_base(root: &Arc<Root>) -> Result<Digest> {
+    let lease = root.lease().context("cannot begin a lease")?;
+    let archive = base::archive()?;
+    let options = RootfsOptions {
+        platform: Platform::host(),
+        changes: vec!["CMD [\"/bin/sh\"]".to_owned()],
+        message: "made by boatyard quickstart".to_owned(),
+        created: jiff::Timestamp::now(),
+        threads: 2,
+    };
+    let target = import::rootfs(archive.as_slice(), root, &lease, &options)
+        .context("cannot make the base image")?;
+    let name: ImageName = "quickstart/base".parse().context("cannot name the base image")?;
+    import::name(root, &lease, &target, &[name]).context("cannot keep the base image")?;
+    Ok(target.digest)
+}
+
+fn write_example(context: &Path) -> Result<()> {
+    let write = || {
+        fs_err::create_dir_all(context)?;
+        fs_err::write(context.join("Dockerfile"), DOCKERFILE)?;
+        fs_err::write(context.join("make.sh"), MAKE)?;
+        fs_err::write(context.join("greeting"), GREETING)?;
+        fs_err::write(context.join(".dockerignore"), "*.log\n.git\n")
+    };
+    write().context("cannot write the example")
+}
+
+fn build_example(
+    world: &World,
+    root: &Arc<Root>,
+    context: &Path,
+    name: &ImageName,
+    mode: ProgressMode,
+) -> Result<Digest> {
+    let lease = root.lease().context("cannot begin a lease")?;
+    let dockerfile =
+        parse(DOCKERFILE).map_err(|errors| Failure::verbatim(errors.render("Dockerfile")))?;
+    let platform = Platform::host();
+    let request = BuildRequest {
+        dockerfile,
+        file_name: "Dockerfile".to_owned(),
+        context: Some(Directory::open(context, None).context("cannot use the example")?),
+        plan: PlanOptions {
+            target: None,
+            build_args: std::collections::BTreeMap::new(),
+            platform: platform.clone(),
+            build_platform: platform,
+        },
+        labels: std::collections::BTreeMap::new(),
+        network: Network::None,
+        hosts: Vec::new(),
+        shm_size: DEFAULT_SHM_SIZE,
+        rlimits: Vec::new(),
+        compression: Compression::GZIP,
+        always_pull: false,
+    };
+    let reporter = progress::open(mode, progress::Environment::read());
+    let built = build::build_with(world, root, &lease, &request, &reporter);
+    build::finish(&reporter, &built);
+    let built = built?;
+    build::keep(root, std::slice::from_ref(name), &built)?;
+    Ok(built.manifest.digest().clone())
+}
+
+/// Runs an image's command and returns what it said.
+fn run_image(root: &Arc<Root>, target: &boatyard_oci::Descriptor) -> Result<String> {
+    struct Said(Vec<u8>);
+    impl Output for Said {
+        fn stdout(&mut self, bytes: &[u8]) {
+            self.0.extend_from_slice(bytes);
+        }
+        fn stderr(&mut self, bytes: &[u8]) {
+            self.0.extend_from_slice(bytes);
+        }
+    }
+    let failed = "cannot run the image";
+    let lease = root.lease().context("cannot begin a lease")?;
+    let image = Image::open(&root.store(), target, None).context(failed)?;
+    let dirs = export::unpack(root, &image, &lease, 2).context(failed)?;
+    let mount_points = root.layout().active("root").join("stubs");
+    fs_err::create_dir_all(&mount_points).context(failed)?;
+    stubs::create(&mount_points, &stubs::STANDARD).context(failed)?;
+    let active = Layers::open(root.path()).context(failed)?.prepare(&dirs).context(failed)?;
+    let mount = active.mount(Some(&mount_points)).context(failed)?;
+    let config = &image.config.value().config;
+    let command = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten());
+    let mut spec = Spec::new(command.cloned());
+    spec.env = config
+        .env
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    spec.cwd = if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() };
+    let executor = LazyExecutor::new(InitCommand {
+        program: "/proc/self/exe".into(),
+        args: vec!["init".into()],
+    });
+    let cancel = CancelHandle::new().context(failed)?;
+    let mut said = Said(Vec::new());
+    let outcome = executor.run(mount, &spec, &mut said, &cancel).context(failed)?;
+    let text = String::from_utf8_lossy(&said.0).into_owned();
+    if outcome != Outcome::Exited(0) {
+        return Err(Failure::new(format!("the image's command failed: {outcome}")).because(text));
+    }
+    Ok(text)
+}

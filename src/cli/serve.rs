@@ -1,0 +1,114 @@
+//! `boatyard serve`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use boatyard_content::Root;
+use boatyard_front::health::Health;
+use boatyard_front::limits::Limits;
+use boatyard_front::server::{Server, ServerOptions};
+use boatyard_front::tls::{Tls, TlsFiles};
+use boatyard_registry::{OpenAccess, Registry};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::runtime;
+use crate::report::{Context as _, Failure, Result};
+use crate::world::World;
+
+/// Run the registry: push images to it, and pull them from it, with any client.
+///
+/// It serves until SIGTERM or Ctrl-C; then it accepts no more, finishes what is under way, and
+/// exits 0. `/readyz` and `/livez` answer whoever watches over it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An address to listen on; several are fine [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Vec<SocketAddr>,
+    /// The certificate (chain) to serve HTTPS with, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+/// Serves until it is told to stop.
+pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
+    let root = world.open_root()?;
+    let options = options(world, args)?;
+    runtime()?.block_on(async {
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let health = options.health.clone();
+        let server = bind(options)?;
+        for address in server.local_addrs() {
+            tracing::info!("the registry listens on {scheme}://{address}, its root is {root}");
+        }
+        let report = server.serve(router(Arc::clone(&root), &health), stop_signal()?).await;
+        tracing::info!("stopped: {} connections ended, {} were cut", report.finished, report.cut);
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Listens, and says what may help if that is not possible.
+pub fn bind(options: ServerOptions) -> Result<Server> {
+    Server::bind(options).map_err(|error| {
+        Failure::new("cannot start the server")
+            .because(error)
+            .hint("choose another address with --listen, such as 127.0.0.1:5001")
+    })
+}
+
+/// Returns all that the server answers.
+pub fn router(root: Arc<Root>, health: &Health) -> Router {
+    let registry = Registry::new(root, Arc::new(OpenAccess), boatyard_registry::Limits::default());
+    health.router().merge(boatyard_registry::router(registry))
+}
+
+fn options(world: &World, args: &Args) -> Result<ServerOptions> {
+    let config = &world.config.serve;
+    let mut limits = Limits::default();
+    if let Some(most) = config.connections_max {
+        limits.connections_max = most;
+    }
+    if let Some(seconds) = config.stop_seconds {
+        limits.stop_timeout = Duration::from_secs(seconds);
+    }
+    let addresses = if !args.listen.is_empty() {
+        args.listen.clone()
+    } else if !config.listen.is_empty() {
+        config.listen.clone()
+    } else {
+        vec![SocketAddr::from(([127, 0, 0, 1], 5000))]
+    };
+    let certificate = args.tls_cert.clone().or_else(|| config.tls_cert.clone());
+    let key = args.tls_key.clone().or_else(|| config.tls_key.clone());
+    let tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => {
+            let tls = Tls::load(TlsFiles { certificate, key }).context("cannot serve HTTPS")?;
+            Some(Arc::new(tls))
+        }
+        (None, None) => None,
+        _ => {
+            return Err(Failure::usage(
+                "[serve] needs both tls_cert and tls_key to serve HTTPS, or neither",
+            ));
+        }
+    };
+    Ok(ServerOptions { addresses, tls, limits, health: Health::new() })
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+pub fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
