@@ -1,10 +1,11 @@
 //! What a build shows while it runs, as people know it from BuildKit.
 //!
-//! The builder tells a [`Progress`]; [`open`] returns the one that prints to standard error in the
-//! mode that was asked for: a live view ([`tty`]), lines ([`plain`]), objects ([`json`]) or next to
-//! nothing ([`quiet`]). Each mode is a [`Renderer`]: a state machine without clock, thread or file,
-//! which turns events and moments into bytes; so its tests are exact. The [`Reporter`] owns the
-//! rest: the clock, the lock, the stream, and a thread that ticks ten times a second.
+//! The builder tells a [`Progress`](boatyard_builder::progress::Progress); [`open`] returns the one
+//! that prints to standard error in the mode that was asked for: a live view ([`tty`]), lines
+//! ([`plain`]), objects ([`json`]) or next to nothing ([`quiet`]). Each mode is a
+//! [`Renderer`](renderer::Renderer): a state machine without clock, thread or file, which turns
+//! events and moments into bytes; so its tests are exact. The [`Reporter`] owns the rest: the
+//! clock, the locks, the stream, and a thread that ticks ten times a second.
 //!
 //! What a build returns on standard output, such as an image's digest, is not printed here, and
 //! neither is the error that ends it: `report` does that, after [`Reporter::finish`].
@@ -22,7 +23,6 @@ mod tty;
 
 use std::io::IsTerminal as _;
 
-use boatyard_builder::progress::Progress;
 use rustix::termios::tcgetwinsize;
 
 use picture::Size;
@@ -126,9 +126,6 @@ fn size() -> Size {
         _ => Size { rows: 24, columns: 80 },
     }
 }
-
-/// A reporter is all that the builder needs to know of this module.
-const _: fn(&Reporter) -> &dyn Progress = |reporter| reporter;
 
 #[cfg(test)]
 mod tests {

@@ -89,49 +89,50 @@ fn plain_http(world: &World) -> Result<PlainHttp> {
     Ok(if hosts.is_empty() { PlainHttp::Loopback } else { PlainHttp::Hosts(hosts) })
 }
 
-/// Fetches an image into the images of this machine, under its name.
-pub async fn fetch(
-    client: &Client,
-    root: &Root,
-    lease: &Lease,
-    name: &ImageName,
-    platforms: Platforms<'_>,
-    progress: &dyn TransferProgress,
-) -> Result<Pulled> {
-    let store = root.store();
-    let pulled = pull(client, name, platforms, &store, lease, progress)
-        .await
-        .context(format!("cannot pull {}", name.familiar()))?;
-    let repository = root.images_of(name);
-    for (at, (manifest, media_type)) in pulled.manifests.iter().enumerate() {
-        let is_top = at + 1 == pulled.manifests.len();
-        let tags: Vec<Tag> = match &name.reference {
-            Reference::Tag(tag) if is_top => vec![tag.clone()],
-            _ => Vec::new(),
-        };
-        repository
-            .put_manifest(manifest, media_type, &tags)
-            .context(format!("cannot keep {}", name.familiar()))?;
-    }
-    Ok(pulled)
+/// Moves images between this machine and other registries.
+#[derive(Clone, Copy)]
+pub struct Mover<'a> {
+    /// The client.
+    pub client: &'a Client,
+    /// Where this machine's images are.
+    pub root: &'a Root,
+    /// Holds what is being moved.
+    pub lease: &'a Lease,
+    /// Is told how it goes.
+    pub progress: &'a dyn TransferProgress,
 }
 
-/// Sends an image of this machine, by its manifest, to where a name says.
-pub async fn send(
-    client: &Client,
-    root: &Root,
-    lease: &Lease,
-    from: &ImageName,
-    digest: &Digest,
-    to: &ImageName,
-    progress: &dyn TransferProgress,
-) -> Result<Digest> {
-    let manifests = gather(root, lease, from, digest)?;
-    let store = root.store();
-    let pushed = push(client, to, &manifests, &store, &[], progress)
-        .await
-        .context(format!("cannot push {}", to.familiar()))?;
-    Ok(pushed.digest)
+impl Mover<'_> {
+    /// Fetches an image into the images of this machine, under its name.
+    pub async fn fetch(self, name: &ImageName, platforms: Platforms<'_>) -> Result<Pulled> {
+        let store = self.root.store();
+        let pulled = pull(self.client, name, platforms, &store, self.lease, self.progress)
+            .await
+            .context(format!("cannot pull {}", name.familiar()))?;
+        let repository = self.root.images_of(name);
+        for (at, (manifest, media_type)) in pulled.manifests.iter().enumerate() {
+            let is_top = at + 1 == pulled.manifests.len();
+            let tags: Vec<Tag> = match &name.reference {
+                Reference::Tag(tag) if is_top => vec![tag.clone()],
+                _ => Vec::new(),
+            };
+            repository
+                .put_manifest(manifest, media_type, &tags)
+                .context(format!("cannot keep {}", name.familiar()))?;
+        }
+        Ok(pulled)
+    }
+
+    /// Sends an image of this machine, which a repository has under a digest, to where a name
+    /// says.
+    pub async fn send(self, from: &ImageName, digest: &Digest, to: &ImageName) -> Result<Digest> {
+        let manifests = gather(self.root, self.lease, from, digest)?;
+        let store = self.root.store();
+        let pushed = push(self.client, to, &manifests, &store, &[], self.progress)
+            .await
+            .context(format!("cannot push {}", to.familiar()))?;
+        Ok(pushed.digest)
+    }
 }
 
 /// Returns a manifest and those that it lists and that are here, each after those that it lists.

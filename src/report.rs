@@ -70,6 +70,11 @@ impl Failure {
         self
     }
 
+    /// Returns the exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.code
+    }
+
     /// Sets the exit code.
     #[must_use]
     pub fn code(mut self, code: u8) -> Failure {

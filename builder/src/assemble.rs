@@ -1,11 +1,11 @@
 //! The image: configuration and manifest from the state of the target.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use boatyard_content::{Expected, IngestKey, StoreError};
 use boatyard_oci::manifest::ManifestError;
 use boatyard_oci::{Descriptor, ImageConfig, ImageManifest, Manifest, MediaType};
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::build::{Built, Tools};
@@ -17,7 +17,10 @@ use crate::stage::{LayerBlob, StageState};
 pub enum AssembleError {
     /// A layer could not be packed.
     #[error(transparent)]
-    Pack(#[from] PackError),
+    Pack(#[from] Arc<PackError>),
+    /// A layer of the image was taken for one of another stage: a bug.
+    #[error("a layer of the image was not packed; this is a bug in Boatyard")]
+    NotPacked,
     /// A blob could not be stored.
     #[error("cannot store the image's {what}")]
     Store {
@@ -48,12 +51,13 @@ pub(crate) fn assemble(
         epoch.or_else(|| config.history.iter().filter_map(|entry| entry.created).max());
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.dir.diff_id().clone()).collect();
     let config = ImageConfig::parse(config.to_bytes()).map_err(AssembleError::Config)?;
-    store(tools, "configuration", config.bytes().clone())?;
+    store(tools, "configuration", config.bytes())?;
     let mut blobs = Vec::with_capacity(layers.len());
     for layer in layers {
         blobs.push(match layer.blob {
-            LayerBlob::There(descriptor) => inherited(descriptor),
+            LayerBlob::There(descriptor) => inherited(*descriptor),
             LayerBlob::Packing(packing) => packing.wait()?,
+            LayerBlob::Inside => return Err(AssembleError::NotPacked),
         });
     }
     let manifest = ImageManifest {
@@ -67,7 +71,7 @@ pub(crate) fn assemble(
     };
     let manifest = Manifest::parse(manifest.to_bytes(), &MediaType::OCI_MANIFEST)
         .map_err(AssembleError::Manifest)?;
-    store(tools, "manifest", manifest.bytes().clone())?;
+    store(tools, "manifest", manifest.bytes())?;
     Ok(Built { manifest, config, base })
 }
 
@@ -82,13 +86,13 @@ fn inherited(mut descriptor: Descriptor) -> Descriptor {
     descriptor
 }
 
-fn store(tools: &Tools<'_>, what: &'static str, bytes: Bytes) -> Result<(), AssembleError> {
+fn store(tools: &Tools<'_>, what: &'static str, bytes: &[u8]) -> Result<(), AssembleError> {
     use std::io::Write as _;
     let failed = |source| AssembleError::Store { what, source };
     let mut ingest =
         tools.root.store().ingest_blocking(&IngestKey::random(), &tools.lease).map_err(failed)?;
     ingest
-        .write_all(&bytes)
+        .write_all(bytes)
         .map_err(|source| failed(StoreError::Io { doing: "write a blob", source }))?;
     ingest.commit_blocking(&Expected::any()).map_err(failed)?;
     Ok(())

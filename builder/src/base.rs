@@ -49,7 +49,7 @@ pub enum BaseError {
         /// Which.
         name: String,
         /// For what.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What it is for.
         available: String,
     },
@@ -185,7 +185,7 @@ impl<'a> Bases<'a> {
                 .collect();
             return Err(BaseError::Platform {
                 name: name.familiar(),
-                wanted: platform.clone(),
+                wanted: Box::new(platform.clone()),
                 available: available.join(", "),
             });
         };
@@ -250,7 +250,7 @@ impl<'a> Bases<'a> {
         if !platform.runs(&config.platform()) && !config.os.is_empty() {
             return Err(BaseError::Platform {
                 name: name.familiar(),
-                wanted: platform.clone(),
+                wanted: Box::new(platform.clone()),
                 available: config.platform().to_string(),
             });
         }

@@ -9,7 +9,7 @@
 //!
 //! All of it is blocking code.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
@@ -27,11 +27,11 @@ use crate::context::directory::Directory;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, parse_trigger, render};
 use crate::execute::{CancelHandle, Execute, ExecuteError, Network, Outcome, Rlimit, stubs};
 use crate::layer::compress::Compression;
-use crate::pack::{PackError, PackOptions, Packer};
-use crate::plan::{Base, Plan, PlanOptions, plan};
+use crate::pack::{PackOptions, Packer};
+use crate::plan::{Base, Plan, PlanOptions, PlannedStage, plan};
 use crate::progress::{Progress, StepEnd, StepId};
-use crate::snapshot::{Layers, LayersError};
-use crate::stage::StageState;
+use crate::snapshot::{LayerDir, Layers, LayersError};
+use crate::stage::{LayerBlob, StageState};
 
 /// What is to be built, and how.
 #[derive(Debug)]
@@ -100,9 +100,6 @@ pub enum BuildError {
     /// A step failed.
     #[error("{}", .0.diagnostic.message)]
     Step(Box<StepFailure>),
-    /// The target's layers could not be packed.
-    #[error(transparent)]
-    Pack(#[from] PackError),
     /// The image could not be put together.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
@@ -127,7 +124,7 @@ pub enum BuildError {
 #[derive(Debug)]
 pub struct StepFailure {
     /// What is wrong, and where.
-    pub diagnostic: Diagnostic,
+    pub diagnostic: Box<Diagnostic>,
     /// Why.
     pub source: Option<Box<dyn Error + Send + Sync>>,
     /// How the command ended, if it was a command that failed.
@@ -143,7 +140,7 @@ impl std::fmt::Display for StepFailure {
 impl StepFailure {
     /// Returns the failure without a deeper reason.
     pub(crate) fn new(diagnostic: Diagnostic) -> StepFailure {
-        StepFailure { diagnostic, source: None, outcome: None }
+        StepFailure { diagnostic: Box::new(diagnostic), source: None, outcome: None }
     }
 
     /// Adds the reason.
@@ -197,7 +194,9 @@ pub(crate) struct Builder<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) layers: Layers,
     pub(crate) bases: &'a Bases<'a>,
-    pub(crate) packer: &'a Packer,
+    packer: &'a Packer,
+    /// The stages whose layers are in the image: the target, and the stages that it began with.
+    in_image: HashSet<usize>,
     pub(crate) stubs: PathBuf,
     pub(crate) epoch: Option<Timestamp>,
     steps: AtomicU32,
@@ -219,7 +218,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         request.always_pull,
         tools.threads,
     );
-    let plan = plan_with_triggers(request, &bases, tools.progress)?;
+    let plan = plan_with_triggers(request, &bases)?;
     for warning in &plan.warnings {
         let checks = &request.dockerfile.checks;
         if checks.allows(warning.rule) {
@@ -247,12 +246,27 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         layers,
         bases: &bases,
         packer: &packer,
+        in_image: in_image(&plan),
         stubs,
         epoch,
         steps: AtomicU32::new(0),
     };
     let state = builder.stages()?;
     builder.assemble(state)
+}
+
+/// Returns the stages whose layers are in the image.
+fn in_image(plan: &Plan) -> HashSet<usize> {
+    let mut found = HashSet::new();
+    let mut next = plan.stages.last();
+    while let Some(stage) = next {
+        found.insert(stage.index);
+        next = match stage.base {
+            Base::Stage(index) => plan.stages.iter().find(|stage| stage.index == index),
+            Base::Scratch | Base::Image(_) => None,
+        };
+    }
+    found
 }
 
 /// Makes the directory of mount points that lies beneath every step.
@@ -263,11 +277,7 @@ fn prepare_stubs(directory: &std::path::Path) -> io::Result<()> {
 
 /// Plans, reads the ONBUILD triggers of the base images that the plan needs, and plans again,
 /// until nothing new is needed.
-fn plan_with_triggers(
-    request: &BuildRequest,
-    bases: &Bases<'_>,
-    progress: &dyn Progress,
-) -> Result<Plan, BuildError> {
+fn plan_with_triggers(request: &BuildRequest, bases: &Bases<'_>) -> Result<Plan, BuildError> {
     let mut known: HashMap<ImageName, Vec<Instruction>> = HashMap::new();
     loop {
         let triggers = |name: &ImageName| known.get(name).cloned();
@@ -277,7 +287,7 @@ fn plan_with_triggers(
             if let Base::Image(name) = &stage.base
                 && !known.contains_key(name)
             {
-                let found = begin_with(bases, name, stage, progress)?;
+                let found = triggers_of(bases, name, stage)?;
                 learned.insert(name.clone(), found);
             }
         }
@@ -289,14 +299,12 @@ fn plan_with_triggers(
 }
 
 /// Finds a base image and returns its triggers.
-fn begin_with(
+fn triggers_of(
     bases: &Bases<'_>,
     name: &ImageName,
-    stage: &crate::plan::PlannedStage,
-    progress: &dyn Progress,
+    stage: &PlannedStage,
 ) -> Result<Vec<Instruction>, BuildError> {
     let at = |message: String| crate::plan::error(message, stage.from);
-    let _ = progress;
     let base = bases
         .resolve(name, &stage.platform)
         .map_err(|error| BuildError::Step(Box::new(base_failure(error, stage))))?;
@@ -313,7 +321,7 @@ fn begin_with(
 }
 
 /// Returns the failure of a stage whose base cannot be had.
-pub(crate) fn base_failure(error: BaseError, stage: &crate::plan::PlannedStage) -> StepFailure {
+pub(crate) fn base_failure(error: BaseError, stage: &PlannedStage) -> StepFailure {
     let mut diagnostic = crate::plan::error("cannot begin this stage", stage.from);
     diagnostic.hint = match &error {
         BaseError::Damaged { .. } => {
@@ -377,6 +385,14 @@ impl Builder<'_> {
         };
         self.tools.progress.end(step, &end, began.elapsed());
         result
+    }
+
+    /// Begins to pack a layer, if its stage's layers are in the image.
+    pub(crate) fn pack(&self, stage: usize, layer: &LayerDir) -> LayerBlob {
+        if self.in_image.contains(&stage) {
+            return LayerBlob::Packing(self.packer.pack(layer.clone()));
+        }
+        LayerBlob::Inside
     }
 
     /// Returns the time that a step's result is given.

@@ -4,8 +4,8 @@
 //! again, so what it writes is checked against the diff ID that the snapshot got.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use boatyard_content::{Expected, IngestKey, Landed, Lease, Root, StoreError};
@@ -58,23 +58,50 @@ pub enum PackError {
     Worker,
 }
 
-/// A layer's blob, once it is there.
-#[derive(Debug)]
-pub struct Packing(Receiver<Result<Descriptor, PackError>>);
+/// A layer's blob, once it is there. Clones wait for the same blob: stages share layers.
+#[derive(Clone, Debug, Default)]
+pub struct Packing(Arc<Ticket>);
+
+#[derive(Debug, Default)]
+struct Ticket {
+    packed: Mutex<Option<Result<Descriptor, Arc<PackError>>>>,
+    done: Condvar,
+}
 
 impl Packing {
     /// Waits for the blob.
     ///
     /// # Errors
     /// Where the layer could not be packed.
-    pub fn wait(self) -> Result<Descriptor, PackError> {
-        self.0.recv().map_err(|_| PackError::Worker)?
+    pub fn wait(&self) -> Result<Descriptor, Arc<PackError>> {
+        let mut packed = self.0.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(result) = &*packed {
+                return result.clone();
+            }
+            packed = self.0.done.wait(packed).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
+/// A layer in the queue. However it ends, those who wait are told.
 struct Work {
     layer: LayerDir,
-    answer: Sender<Result<Descriptor, PackError>>,
+    packing: Packing,
+}
+
+impl Work {
+    fn end(&self, result: Result<Descriptor, PackError>) {
+        let mut packed = self.packing.0.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        packed.get_or_insert(result.map_err(Arc::new));
+        self.packing.0.done.notify_all();
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.end(Err(PackError::Worker));
+    }
 }
 
 /// The thread that packs. Dropping it waits for what it is at.
@@ -101,8 +128,7 @@ impl Packer {
         let (queue, work) = channel::<Work>();
         let thread = std::thread::spawn(move || {
             for work in work {
-                // Nobody waits any more if the build failed.
-                let _ = work.answer.send(pack(&root, &lease, &work.layer, options));
+                work.end(pack(&root, &lease, &work.layer, options));
             }
         });
         Packer { queue: Some(queue), thread: Some(thread) }
@@ -110,12 +136,13 @@ impl Packer {
 
     /// Packs a layer when its turn comes.
     pub fn pack(&self, layer: LayerDir) -> Packing {
-        let (answer, packing) = channel();
+        let packing = Packing::default();
+        let work = Work { layer, packing: packing.clone() };
         if let Some(queue) = &self.queue {
-            // If the thread is gone, whoever waits is told.
-            let _ = queue.send(Work { layer, answer });
+            // If the thread is gone, the work comes back, and its drop tells who waits.
+            let _ = queue.send(work);
         }
-        Packing(packing)
+        packing
     }
 }
 

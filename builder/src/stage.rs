@@ -29,7 +29,7 @@ pub(crate) use environment::Environment;
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// A stage's state after some of its instructions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StageState {
     /// What becomes the image's configuration.
     pub(crate) config: ImageConfig,
@@ -44,7 +44,7 @@ pub(crate) struct StageState {
 }
 
 /// A layer of a stack.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StackedLayer {
     /// Its tree.
     pub(crate) dir: LayerDir,
@@ -53,12 +53,14 @@ pub(crate) struct StackedLayer {
 }
 
 /// A layer's blob.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum LayerBlob {
     /// It came with the base image.
-    There(Descriptor),
+    There(Box<Descriptor>),
     /// It is being packed.
     Packing(Packing),
+    /// Nobody needs it: the layer is not in the image.
+    Inside,
 }
 
 impl StageState {
@@ -155,8 +157,8 @@ impl Step<'_> {
         };
         let written = active.diff(std::io::sink(), &options).map_err(failed)?;
         let dir = active.commit(&written).map_err(failed)?;
-        let packing = self.builder.packer.pack(dir.clone());
-        state.layers.push(StackedLayer { dir, blob: LayerBlob::Packing(packing) });
+        let blob = self.builder.pack(self.stage.index, &dir);
+        state.layers.push(StackedLayer { dir, blob });
         Ok(())
     }
 }
@@ -213,7 +215,7 @@ impl Builder<'_> {
                 base: None,
                 cmd_is_set: false,
             },
-            Base::Stage(index) => self.continue_stage(stage, &states[index])?,
+            Base::Stage(index) => states[index].clone(),
             Base::Image(name) => {
                 let failed = |error| BuildError::Step(Box::new(base_failure(error, stage)));
                 let base = self.bases.resolve(name, &stage.platform).map_err(failed)?;
@@ -237,31 +239,6 @@ impl Builder<'_> {
         Ok(state)
     }
 
-    /// Returns the state of a stage that begins with an earlier one.
-    fn continue_stage(
-        &self,
-        stage: &PlannedStage,
-        parent: &StageState,
-    ) -> Result<StageState, BuildError> {
-        let mut layers = Vec::with_capacity(parent.layers.len());
-        for layer in &parent.layers {
-            // Each stack waits for blobs of its own; the packer finds the second one there.
-            let blob = match &layer.blob {
-                LayerBlob::There(descriptor) => LayerBlob::There(descriptor.clone()),
-                LayerBlob::Packing(_) => LayerBlob::Packing(self.packer.pack(layer.dir.clone())),
-            };
-            layers.push(StackedLayer { dir: layer.dir.clone(), blob });
-        }
-        let _ = stage;
-        Ok(StageState {
-            config: parent.config.clone(),
-            layers,
-            environment: parent.environment.clone(),
-            base: parent.base.clone(),
-            cmd_is_set: false,
-        })
-    }
-
     /// Returns the state of a stage that begins with an image.
     fn stack(
         &self,
@@ -269,7 +246,7 @@ impl Builder<'_> {
         say: &dyn Fn(&str),
     ) -> Result<StageState, crate::base::BaseError> {
         let dirs = self.bases.unpack(base, say)?;
-        let blobs = base.layers.iter().cloned().map(LayerBlob::There);
+        let blobs = base.layers.iter().map(|blob| LayerBlob::There(Box::new(blob.clone())));
         let layers = dirs.into_iter().zip(blobs).map(|(dir, blob)| StackedLayer { dir, blob });
         Ok(StageState {
             config: ImageConfig { created: None, ..base.config.clone() },

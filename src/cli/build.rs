@@ -4,11 +4,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boatyard_builder::build::{BuildError, BuildRequest, Built, LazyExecutor, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes, render};
-use boatyard_builder::execute::{CancelHandle, InitCommand};
+use boatyard_builder::execute::{CancelHandle, InitCommand, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
@@ -17,7 +18,7 @@ use boatyard_upstream::{NoProgress, Platforms};
 
 use crate::cli::runtime;
 use crate::progress::{self, Ending, Reporter, Summary};
-use crate::remote;
+use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result};
 use crate::world::World;
 
@@ -25,6 +26,9 @@ mod options;
 mod output;
 
 pub use options::Args;
+
+/// The exit code after Ctrl-C, as shells have it: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
@@ -82,6 +86,10 @@ pub fn build_with(
     runtime.spawn(async move {
         stop.await;
         cancelled.cancel();
+        // Whatever is not a command (copying, unpacking) is not waited for: what was written so
+        // far is found by the next build, or by the collector.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        std::process::exit(INTERRUPTED.into());
     });
     let client = std::sync::OnceLock::new();
     let pull = |name: &ImageName, platform: &Platform| {
@@ -91,8 +99,9 @@ pub fn build_with(
         }
         let Some(client) = client.get() else { return Err("there is no client".into()) };
         let platforms = Platforms::One(platform);
+        let mover = Mover { client, root, lease, progress: &NoProgress };
         runtime
-            .block_on(remote::fetch(client, root, lease, name, platforms, &NoProgress))
+            .block_on(mover.fetch(name, platforms))
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
@@ -110,13 +119,19 @@ pub fn build_with(
         now: &jiff::Timestamp::now,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     };
-    build(request, &tools).map_err(|error| failure(&error, request))
+    build(request, &tools).map_err(|error| {
+        let was_cancelled = matches!(&error, BuildError::Step(step)
+            if step.outcome == Some(Outcome::Cancelled));
+        let failure = failure(&error, request);
+        if was_cancelled { failure.code(INTERRUPTED) } else { failure }
+    })
 }
 
 /// Ends the show.
 pub fn finish(reporter: &Reporter, built: &Result<Built>) {
     let ending = match built {
         Ok(_) => Ending::Done,
+        Err(failure) if failure.exit_code() == INTERRUPTED => Ending::Cancelled,
         Err(_) => Ending::Failed,
     };
     reporter.finish(&Summary { ending, text: String::new() });

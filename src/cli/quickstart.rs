@@ -25,10 +25,11 @@ use boatyard_oci::{Digest, ImageName, Platform, Reference};
 use boatyard_upstream::{NoProgress, Platforms};
 
 use crate::cli::{build, runtime, serve};
+use crate::output;
 use crate::progress::{self, ProgressMode};
+use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result};
 use crate::world::World;
-use crate::{output, remote};
 
 mod base;
 
@@ -123,27 +124,22 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
     title("4. Pushed, and pulled back by digest")?;
     let client = remote::client(&world)?;
     let lease = root.lease().context("cannot begin a lease")?;
-    runtime.block_on(remote::send(&client, &root, &lease, &name, &digest, &name, &NoProgress))?;
+    let mover = Mover { client: &client, root: &root, lease: &lease, progress: &NoProgress };
+    runtime.block_on(mover.send(&name, &digest, &name))?;
     output::line(&format!("   pushed {name}"))?;
     let elsewhere = world.with_root(scratch.path().join("another-machine")).open_root()?;
     let by_digest = name.with_reference(Reference::Digest(digest.clone()));
-    let lease = elsewhere.lease().context("cannot begin a lease")?;
+    let other_lease = elsewhere.lease().context("cannot begin a lease")?;
     let platform = Platform::host();
-    let pulled = runtime.block_on(remote::fetch(
-        &client,
-        &elsewhere,
-        &lease,
-        &by_digest,
-        Platforms::One(&platform),
-        &NoProgress,
-    ))?;
+    let mover = Mover { root: &elsewhere, lease: &other_lease, ..mover };
+    let pulled = runtime.block_on(mover.fetch(&by_digest, Platforms::One(&platform)))?;
     output::line(&format!("   pulled {by_digest}"))?;
     output::line("   into a root that had never seen it")?;
 
     title("5. Run")?;
     let said = run_image(&elsewhere, &pulled.top)?;
     output::line(&format!("   {}", said.trim_end()))?;
-    drop(lease);
+    drop(other_lease);
     drop(elsewhere);
 
     title(&format!("That was all, in {:.1} s.", began.elapsed().as_secs_f64()))?;
@@ -153,8 +149,10 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
     output::line(&format!(
         "   with another client     skopeo inspect --tls-verify=false docker://{name}"
     ))?;
-    if !args.exit {
-        output::line("\n   The registry goes on serving. Ctrl-C ends it.")?;
+    if args.exit {
+        output::line("\n   It is gone now: without --exit the registry goes on serving.")?;
+    } else {
+        output::line("\n   The registry goes on serving. Ctrl-C ends it, and removes all of it.")?;
         let waiting = {
             let _guard = runtime.enter();
             serve::stop_signal()?

@@ -281,7 +281,7 @@ built app
         stage.begin(0, 1, "[a 1/1] RUN a");
         stage.begin(0, 2, "[b 1/1] RUN b");
         stage.begin(0, 3, "[c 1/1] COPY c /");
-        for ms in (100..=2400).step_by(100) {
+        for ms in (100..=3200).step_by(100) {
             stage.stdout(ms, 1, if ms % 800 == 0 { format!("a at {ms}\n") } else { ".".into() });
             if ms % 400 == 0 {
                 stage.stdout(ms, 2, format!("b at {ms}\n"));
@@ -290,8 +290,8 @@ built app
                 stage.end(ms, 3, &StepEnd::Cached, 300);
             }
         }
-        stage.end(2500, 1, &StepEnd::Done, 2500);
-        stage.end(2600, 2, &StepEnd::Done, 2600);
+        stage.end(3300, 1, &StepEnd::Done, 3300);
+        stage.end(3400, 2, &StepEnd::Done, 3400);
         assert_eq!(
             stage.printed(),
             "#1 [a 1/1] RUN a
@@ -303,15 +303,6 @@ built app
 #2 [b 1/1] RUN b
 #2 0.400 b at 400
 #2 0.800 b at 800
-#2 ...
-
-#1 [a 1/1] RUN a
-#1 0.800 .......a at 800
-#1 1.600 .......a at 1600
-#1 2.400 .......a at 2400
-#1 ...
-
-#2 [b 1/1] RUN b
 #2 1.200 b at 1200
 #2 1.600 b at 1600
 #2 2.000 b at 2000
@@ -319,10 +310,16 @@ built app
 #2 ...
 
 #1 [a 1/1] RUN a
-#1 DONE 2.5s
+#1 0.800 .......a at 800
+#1 1.600 .......a at 1600
+#1 2.400 .......a at 2400
+#1 3.200 .......a at 3200
+#1 DONE 3.3s
 
 #2 [b 1/1] RUN b
-#2 DONE 2.6s
+#2 2.800 b at 2800
+#2 3.200 b at 3200
+#2 DONE 3.4s
 "
         );
     }
@@ -355,12 +352,6 @@ built app
             stage.printed(),
             "#1 [a 1/2] RUN make
 #1 1.000 make: *** no
-#1 ...
-
-#2 [b 1/1] RUN sleep 9
-#2 ...
-
-#1 [a 1/2] RUN make
 #1 1.200 no newline
 #1 ERROR: process \"/bin/sh -c make\" did not complete: exit code: 2
 
@@ -428,13 +419,13 @@ built app
         stage.begin(0, 1, "[1/2] RUN yes");
         stage.begin(0, 2, "[2/2] RUN yes");
         let (mut held_max, mut printed, mut turns) = (0, 0, 0);
-        let lines = "y\n".repeat(2048);
+        let lines = "0123456789012345678901234567890\n".repeat(128);
         for _ in 0..1280 {
             for step in [1, 2] {
                 stage.stdout(1, step, &lines);
                 let held: usize = stage.renderer.running.values().map(|step| step.held.len()).sum();
                 held_max = held_max.max(held);
-                turns += usize::from(stage.out.windows(6).any(|bytes| bytes == b"#1 ..."));
+                turns += usize::from(stage.out.starts_with(b"#1 ..."));
                 printed += stage.out.len();
                 stage.out.clear();
             }
@@ -442,6 +433,6 @@ built app
         assert!(held_max < HELD_MAX + 16 * lines.len(), "{held_max}");
         assert!(printed > 10 << 20);
         // The turn changes with every 64 KiB at most, not with every line.
-        assert!(turns <= printed / HELD_MAX, "{turns}");
+        assert!((1..=printed / HELD_MAX).contains(&turns), "{turns}");
     }
 }

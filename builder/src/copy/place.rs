@@ -54,6 +54,24 @@ fn conflict(what: &'static str, path: &Path, there: &'static str) -> CopyError {
     CopyError::Conflict { what, path: path.to_string_lossy().into_owned(), there }
 }
 
+/// A name in an open directory, and the path that it is known by.
+#[derive(Clone, Copy)]
+struct Spot<'a> {
+    directory: &'a OwnedFd,
+    name: &'a OsStr,
+    path: &'a Path,
+}
+
+impl Spot<'_> {
+    fn look(&self) -> Result<Option<Stat>, CopyError> {
+        look(self.directory, self.name).at("look at", self.path.as_os_str())
+    }
+
+    fn open_directory(&self) -> Result<OwnedFd, CopyError> {
+        open_directory(self.directory, self.name).at("open", self.path.as_os_str())
+    }
+}
+
 /// A COPY under way.
 pub(super) struct Placing<'a> {
     tree: Tree<'a>,
@@ -84,9 +102,13 @@ impl<'a> Placing<'a> {
         let parent = place.parent().unwrap_or(Path::new("/"));
         let name = place.file_name().unwrap_or_default().to_owned();
         let directory = self.make_directory(parent)?;
-        let from = self.source_parent(source)?;
-        let from_name = source.path.file_name().unwrap_or_default();
-        self.entry(&from, from_name, &source.path, &directory, &name, &place)
+        let from_directory = self.source_parent(source)?;
+        let from = Spot {
+            directory: &from_directory,
+            name: source.path.file_name().unwrap_or_default(),
+            path: &source.path,
+        };
+        self.entry(from, Spot { directory: &directory, name: &name, path: &place })
     }
 
     fn source_parent(&self, source: &Found) -> Result<OwnedFd, CopyError> {
@@ -123,19 +145,18 @@ impl<'a> Placing<'a> {
     ) -> Result<(), CopyError> {
         for name in names(from).at("list", from_path.as_os_str())? {
             let (source, place) = (from_path.join(&name), into_path.join(&name));
-            if self.is_seen(from, &name, &source)? {
-                self.entry(from, &name, &source, into, &name, &place)?;
+            let source = Spot { directory: from, name: &name, path: &source };
+            if self.is_seen(source)? {
+                self.entry(source, Spot { directory: into, name: &name, path: &place })?;
             }
         }
         Ok(())
     }
 
     /// Says whether the filter lets an entry be seen, or something below it.
-    fn is_seen(&self, from: &OwnedFd, name: &OsStr, path: &Path) -> Result<bool, CopyError> {
-        let Some(stat) = look(from, name).at("look at", path.as_os_str())? else {
-            return Ok(false);
-        };
-        let text = path.to_string_lossy();
+    fn is_seen(&self, source: Spot<'_>) -> Result<bool, CopyError> {
+        let Some(stat) = source.look()? else { return Ok(false) };
+        let text = source.path.to_string_lossy();
         let is_directory = kind_of(&stat) == FileType::Directory;
         if !self.tree.filter.hides(&text, is_directory) {
             return Ok(true);
@@ -143,138 +164,98 @@ impl<'a> Placing<'a> {
         if !is_directory || !self.tree.filter.may_descend(&text) {
             return Ok(false);
         }
-        let directory = open_directory(from, name).at("open", path.as_os_str())?;
-        has_visible(self.tree, &directory, path)
+        has_visible(self.tree, &source.open_directory()?, source.path)
     }
 
     /// Copies one entry under a name into a directory.
-    fn entry(
-        &mut self,
-        from: &OwnedFd,
-        from_name: &OsStr,
-        from_path: &Path,
-        into: &OwnedFd,
-        name: &OsStr,
-        place: &Path,
-    ) -> Result<(), CopyError> {
-        let Some(stat) = look(from, from_name).at("look at", from_path.as_os_str())? else {
-            return Ok(());
-        };
-        let there = look(into, name).at("look at", place.as_os_str())?;
+    fn entry(&mut self, from: Spot<'_>, into: Spot<'_>) -> Result<(), CopyError> {
+        let Some(stat) = from.look()? else { return Ok(()) };
+        let there = into.look()?;
         let there_is_directory =
             there.as_ref().is_some_and(|there| kind_of(there) == FileType::Directory);
         let kind = kind_of(&stat);
         if kind == FileType::Directory {
             if there.is_some() && !there_is_directory {
-                return Err(conflict("a directory", place, "not a directory"));
+                return Err(conflict("a directory", into.path, "not a directory"));
             }
-            return self.directory(from, from_name, from_path, into, name, place, &stat);
+            return self.directory(from, into, &stat);
         }
         if there_is_directory {
-            return Err(conflict("a file", place, "a directory"));
+            return Err(conflict("a file", into.path, "a directory"));
         }
         if there.is_some() {
-            unlinkat(into, name, AtFlags::empty()).at("replace", place.as_os_str())?;
+            unlinkat(into.directory, into.name, AtFlags::empty())
+                .at("replace", into.path.as_os_str())?;
         }
-        if stat.st_nlink > 1 && self.link(&stat, into, name, place)? {
+        if stat.st_nlink > 1 && self.link(&stat, into)? {
             return Ok(());
         }
         match kind {
-            FileType::RegularFile => self.file(from, from_name, from_path, into, name, place),
-            FileType::Symlink => self.symlink(from, from_name, into, name, place, &stat),
+            FileType::RegularFile => self.file(from, into),
+            FileType::Symlink => self.symlink(from, into, &stat),
             FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
-                mknodat(into, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)
-                    .at("make", place.as_os_str())?;
-                self.attributes_by_name(into, name, place, &stat)
+                let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+                mknodat(into.directory, into.name, kind, mode, stat.st_rdev)
+                    .at("make", into.path.as_os_str())?;
+                self.attributes_by_name(into, &stat)
             }
             _ => Ok(()),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "two places, each a directory, a name, a path")]
-    fn directory(
-        &mut self,
-        from: &OwnedFd,
-        from_name: &OsStr,
-        from_path: &Path,
-        into: &OwnedFd,
-        name: &OsStr,
-        place: &Path,
-        stat: &Stat,
-    ) -> Result<(), CopyError> {
-        match mkdirat(into, name, Mode::from_raw_mode(0o755)) {
+    fn directory(&mut self, from: Spot<'_>, into: Spot<'_>, stat: &Stat) -> Result<(), CopyError> {
+        match mkdirat(into.directory, into.name, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno).at("make the directory", place.as_os_str()),
+            Err(errno) => return Err(errno).at("make the directory", into.path.as_os_str()),
         }
-        let from = open_directory(from, from_name).at("open", from_path.as_os_str())?;
-        let into = open_directory(into, name).at("open", place.as_os_str())?;
-        self.children(&from, from_path, &into, place)?;
-        self.xattrs(&from, &into, place)?;
-        self.attributes(&into, stat, place)
+        let (source, target) = (from.open_directory()?, into.open_directory()?);
+        self.children(&source, from.path, &target, into.path)?;
+        self.xattrs(&source, &target, into.path)?;
+        self.attributes(&target, stat, into.path)
     }
 
-    fn file(
-        &mut self,
-        from: &OwnedFd,
-        from_name: &OsStr,
-        from_path: &Path,
-        into: &OwnedFd,
-        name: &OsStr,
-        place: &Path,
-    ) -> Result<(), CopyError> {
+    fn file(&mut self, from: Spot<'_>, into: Spot<'_>) -> Result<(), CopyError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let source =
-            openat(from, from_name, flags, Mode::empty()).at("read", from_path.as_os_str())?;
-        let stat = stat_of(&source).at("look at", from_path.as_os_str())?;
+        let source = openat(from.directory, from.name, flags, Mode::empty())
+            .at("read", from.path.as_os_str())?;
+        let stat = stat_of(&source).at("look at", from.path.as_os_str())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let target = openat(into, name, flags, Mode::from_raw_mode(0o600))
-            .at("create", place.as_os_str())?;
+        let target = openat(into.directory, into.name, flags, Mode::from_raw_mode(0o600))
+            .at("create", into.path.as_os_str())?;
         let (mut source, mut target) = (File::from(source), File::from(target));
-        io::copy(&mut source, &mut target).at("copy to", place.as_os_str())?;
+        io::copy(&mut source, &mut target).at("copy to", into.path.as_os_str())?;
         let (source, target) = (OwnedFd::from(source), OwnedFd::from(target));
-        self.owner(&target, &stat, place)?;
-        self.xattrs(&source, &target, place)?;
-        self.mode_and_time(&target, &stat, place)?;
+        self.owner(&target, &stat, into.path)?;
+        self.xattrs(&source, &target, into.path)?;
+        self.mode_and_time(&target, &stat, into.path)?;
         if stat.st_nlink > 1 {
-            self.links.insert((stat.st_dev, stat.st_ino), place.to_path_buf());
+            self.links.insert((stat.st_dev, stat.st_ino), into.path.to_path_buf());
         }
         Ok(())
     }
 
-    fn symlink(
-        &self,
-        from: &OwnedFd,
-        from_name: &OsStr,
-        into: &OwnedFd,
-        name: &OsStr,
-        place: &Path,
-        stat: &Stat,
-    ) -> Result<(), CopyError> {
-        let target = readlinkat(from, from_name, Vec::new()).at("read the link", from_name)?;
-        symlinkat(&*OsString::from_vec(target.into_bytes()), into, name)
-            .at("make the link", place.as_os_str())?;
+    fn symlink(&self, from: Spot<'_>, into: Spot<'_>, stat: &Stat) -> Result<(), CopyError> {
+        let target = readlinkat(from.directory, from.name, Vec::new())
+            .at("read the link", from.path.as_os_str())?;
+        symlinkat(&*OsString::from_vec(target.into_bytes()), into.directory, into.name)
+            .at("make the link", into.path.as_os_str())?;
         let (uid, gid) = self.owner_of(stat);
-        chownat(into, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .at("set the owner of", place.as_os_str())?;
-        utimensat(into, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
-            .at("set the time of", place.as_os_str())
+        let no_follow = AtFlags::SYMLINK_NOFOLLOW;
+        chownat(into.directory, into.name, Some(uid), Some(gid), no_follow)
+            .at("set the owner of", into.path.as_os_str())?;
+        utimensat(into.directory, into.name, &times(stat), no_follow)
+            .at("set the time of", into.path.as_os_str())
     }
 
     /// Makes a further name of a file that was copied before; `false` for the first.
-    fn link(
-        &self,
-        stat: &Stat,
-        into: &OwnedFd,
-        name: &OsStr,
-        place: &Path,
-    ) -> Result<bool, CopyError> {
+    fn link(&self, stat: &Stat, into: Spot<'_>) -> Result<bool, CopyError> {
         let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) else { return Ok(false) };
         let parent = first.parent().unwrap_or(Path::new("/"));
         let directory =
             inside::open_directory(self.root, parent.as_os_str()).at("open", parent.as_os_str())?;
         let first_name = first.file_name().unwrap_or_default();
-        linkat(&directory, first_name, into, name, AtFlags::empty())
-            .at("make the link", place.as_os_str())?;
+        linkat(&directory, first_name, into.directory, into.name, AtFlags::empty())
+            .at("make the link", into.path.as_os_str())?;
         Ok(true)
     }
 
@@ -309,20 +290,15 @@ impl<'a> Placing<'a> {
     }
 
     /// For what cannot be opened without effect: devices and FIFOs.
-    fn attributes_by_name(
-        &self,
-        into: &OwnedFd,
-        name: &OsStr,
-        place: &Path,
-        stat: &Stat,
-    ) -> Result<(), CopyError> {
+    fn attributes_by_name(&self, into: Spot<'_>, stat: &Stat) -> Result<(), CopyError> {
         let (uid, gid) = self.owner_of(stat);
-        chownat(into, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .at("set the owner of", place.as_os_str())?;
-        rustix::fs::chmodat(into, name, self.mode_of(stat), AtFlags::empty())
-            .at("set the mode of", place.as_os_str())?;
-        utimensat(into, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
-            .at("set the time of", place.as_os_str())
+        let (directory, name, path) = (into.directory, into.name, into.path.as_os_str());
+        chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .at("set the owner of", path)?;
+        rustix::fs::chmodat(directory, name, self.mode_of(stat), AtFlags::empty())
+            .at("set the mode of", path)?;
+        utimensat(directory, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+            .at("set the time of", path)
     }
 
     /// Copies the extended attributes that a layer holds. Setting them comes after the owner: the

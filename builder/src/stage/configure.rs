@@ -101,14 +101,14 @@ impl Step<'_> {
         let expanded = self
             .expander()
             .expand(&word.value, &state.environment)
-            .map_err(|error| self.cannot_expand(word, error))?;
+            .map_err(|error| self.cannot_expand(word, &error))?;
         for name in &expanded.unset {
             self.warn_undefined(state, name, word);
         }
         Ok(expanded.text)
     }
 
-    fn cannot_expand(&self, word: &Spanned<String>, error: ExpansionError) -> StepFailure {
+    fn cannot_expand(&self, word: &Spanned<String>, error: &ExpansionError) -> StepFailure {
         StepFailure::new(self.error(error.to_string(), word.span))
     }
 
@@ -194,7 +194,7 @@ impl Step<'_> {
             let expanded = self
                 .expander()
                 .expand_words(&word.value, &state.environment)
-                .map_err(|error| self.cannot_expand(word, error))?;
+                .map_err(|error| self.cannot_expand(word, &error))?;
             for text in expanded.words {
                 let ports = expose::ports(&text)
                     .map_err(|error| StepFailure::new(self.error(error.to_string(), word.span)))?;

@@ -76,7 +76,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
     /// How progress is shown
-    #[arg(long, value_name = "KIND", default_value = "auto")]
+    #[arg(long, value_name = "KIND", default_value = "auto", env = "BOATYARD_PROGRESS")]
     pub progress: ProgressMode,
     /// Print the image ID and nothing else
     #[arg(short, long)]

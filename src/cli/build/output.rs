@@ -11,9 +11,10 @@ use boatyard_oci::{Descriptor, MediaType, Platform};
 
 use super::options::{Args, Destination, Options, Output};
 use crate::cli::runtime;
+use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, note};
 use crate::world::World;
-use crate::{output, remote, transfers};
+use crate::{output, transfers};
 
 /// Sends the image everywhere it should go, and says what it is.
 pub fn deliver(
@@ -105,16 +106,8 @@ fn push(
     let runtime = runtime()?;
     let progress = transfers::open(args.quiet);
     for name in &options.tags {
-        let sent = remote::send(
-            &client,
-            root,
-            lease,
-            name,
-            built.manifest.digest(),
-            name,
-            progress.as_progress(),
-        );
-        let digest = runtime.block_on(sent)?;
+        let mover = Mover { client: &client, root, lease, progress: progress.as_progress() };
+        let digest = runtime.block_on(mover.send(name, built.manifest.digest(), name))?;
         progress.finish();
         if !args.quiet {
             note(&format!("pushed {} ({digest})", name.familiar()));

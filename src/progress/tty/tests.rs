@@ -38,15 +38,20 @@ impl Screen {
         let (argument, function) = sequence.split_at(sequence.len() - 1);
         match function {
             "A" => self.row = self.row.checked_sub(argument.parse().unwrap()).unwrap(),
-            "K" => self.row().truncate(self.column),
+            "K" => self.erase_line(),
             "J" => {
-                self.row().truncate(self.column);
+                self.erase_line();
                 self.rows.truncate(self.row + 1);
             }
             "m" => {}
             "h" | "l" => self.modes.push(sequence.to_owned()),
             _ => panic!("unknown sequence {sequence:?}"),
         }
+    }
+
+    fn erase_line(&mut self) {
+        let column = self.column;
+        self.row().truncate(column);
     }
 
     fn row(&mut self) -> &mut Vec<char> {
@@ -170,10 +175,10 @@ fn gives_few_rows_to_what_matters_most() {
  => => waiting for a connectio
  => => # 20%"
     );
-    assert_eq!(middle(3, 20).seen(2900), "[+] Building 2.9s (2\n => [docs 2/2] R 2.4s");
+    assert_eq!(middle(3, 20).seen(2900), "[+] Building 2.9s (2\n => [docs 2/2]  2.4s");
     assert_eq!(middle(2, 10).seen(2900), "[+] Buildi");
     assert_eq!(middle(1, 80).seen(2900), "");
-    assert_eq!(middle(3, 1).seen(2900), "[\n");
+    assert_eq!(middle(3, 1).seen(2900), "[");
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn act(root: &Path, dice: &mut Dice) {
         10 if path.is_dir() => chmod(&path, ".", 0o700),
         11 if path.is_file() => chown(root, path.strip_prefix(root).unwrap().to_str().unwrap(), 5),
         12 if path.is_file() => {
-            touch(root, path.strip_prefix(root).unwrap().to_str().unwrap(), LONG_AGO)
+            touch(root, path.strip_prefix(root).unwrap().to_str().unwrap(), LONG_AGO);
         }
         13 if fs_err::remove_dir_all(&path).is_ok() => drop(fs_err::create_dir(&path)),
         _ => {}
