@@ -7,10 +7,12 @@
 //! 1. Whoever is going to rely on a blob first appends it to a lease, or touches its ctime, under
 //!    the *shared* lock of the blob's shard, and only then looks whether it is there, or refers to
 //!    it.
-//! 2. The collector decides under the *exclusive* lock of that shard, from the leases and the ctime
-//!    as they are then. Holders that came since it listed them came after a touch, so the ctime
-//!    is younger than the listing, and the blob stays.
-//! 3. A blob's ctime within the grace period counts as a holder: a client was told of it.
+//! 2. Whoever writes a file that holds a blob keeps that shared lock meanwhile, and touches the
+//!    ctime once the file is there ([`crate::repository`] does both).
+//! 3. The collector decides under the *exclusive* lock of that shard, from the leases and the ctime
+//!    as they are then. A holder that it did not list was written after it began, so the ctime is
+//!    younger than that, and the blob stays.
+//! 4. A blob's ctime within the grace period counts as a holder: a client was told of it.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -22,6 +22,7 @@ mod tags;
 mod uploads;
 mod used;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,8 +32,8 @@ pub use manifests::StoredManifest;
 
 use crate::local::Lock;
 use crate::local::journal::{Event, EventKind, Journal};
-use crate::local::layout::{escape, unescape};
-use crate::local::{Root, Shared, make_directories};
+use crate::local::layout::{escape, shard_name, unescape};
+use crate::local::{Root, Shared, make_directories, touch};
 use crate::store::StoreError;
 
 /// Whose repositories: what was pushed, mirrored, or made here.
@@ -193,6 +194,27 @@ impl Repository {
     /// Keeps out whoever takes something away.
     fn lock_shared(&self) -> Result<Lock, StoreError> {
         Lock::shared(&self.lock_path())
+    }
+
+    /// Writes what refers to blobs, as the collector needs it: under the shared locks of their
+    /// shards, and with their ctimes touched once it is written. A collection that listed the
+    /// holders before cannot delete them then, even if the caller's lease ends at once.
+    fn refer(
+        &self,
+        digests: &[Digest],
+        write: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let layout = &self.root.layout;
+        let shards: BTreeSet<&str> = digests.iter().map(shard_name).collect();
+        let mut locks = Vec::with_capacity(shards.len());
+        for shard in shards {
+            locks.push(Lock::shared(&layout.shard_lock(shard))?);
+        }
+        write()?;
+        for digest in digests {
+            touch(&layout.blob(digest))?;
+        }
+        Ok(())
     }
 
     /// Tells the journal what may change next.

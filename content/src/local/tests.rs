@@ -21,6 +21,16 @@ async fn passes_the_suite() {
     crate::testing::suite::all(&root.store(), &lease).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn passes_the_suite_on_a_disk_that_could_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = fs_err::canonicalize(directory.path()).unwrap();
+    let disk = Arc::new(CrashingDisk::new(&path));
+    let root = Root::open(&path, RootOptions { disk, ..RootOptions::default() }).unwrap();
+    let lease = root.lease().unwrap();
+    crate::testing::suite::all(&root.store(), &lease).await;
+}
+
 /// What a client does and what was acknowledged to it, in order.
 #[derive(Debug, Default)]
 struct Acknowledged {

@@ -43,9 +43,12 @@ impl Repository {
             return Ok(());
         }
         self.make("_blobs")?;
-        let mut staged = Staged::new(&*self.root.disk);
-        staged.put(self.blob_path(digest), b"")?;
-        Ok(staged.publish()?)
+        let write = || {
+            let mut staged = Staged::new(&*self.root.disk);
+            staged.put(self.blob_path(digest), b"")?;
+            staged.publish()
+        };
+        Ok(self.refer(std::slice::from_ref(digest), write)?)
     }
 
     /// Takes a blob out of this repository; `false` where it was not there. The blob itself is

@@ -38,7 +38,10 @@ impl Repository {
         let mut changes = vec![(EventKind::Manifest, digest.to_string())];
         changes.extend(tags.iter().map(|tag| (EventKind::Tag, tag.to_string())));
         self.tell(&changes)?;
-        self.write_manifest(manifest, media_type)?;
+        let needed = manifest.value().blobs().into_iter().chain(manifest.value().manifests());
+        let mut needed: Vec<Digest> = needed.map(|needed| needed.digest.clone()).collect();
+        needed.push(digest.clone());
+        self.refer(&needed, || self.write_manifest(manifest, media_type))?;
         let mut staged = Staged::new(&*self.root.disk);
         if let Some(subject) = manifest.value().subject() {
             let descriptor = referrer_descriptor(manifest, media_type);
