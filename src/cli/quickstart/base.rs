@@ -23,8 +23,8 @@ pub fn archive() -> Result<Vec<u8>> {
     for directory in ["bin", "etc", "tmp"] {
         files.directory(directory);
     }
-    match BUSYBOX.iter().map(Path::new).find(|path| is_static(path)) {
-        Some(busybox) => files.busybox(busybox)?,
+    match BUSYBOX.iter().map(Path::new).find_map(applets) {
+        Some((busybox, applets)) => files.busybox(busybox, &applets),
         None => files.programs()?,
     }
     files.text("etc/passwd", "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n");
@@ -32,9 +32,12 @@ pub fn archive() -> Result<Vec<u8>> {
     files.write()
 }
 
-/// Says whether a program needs no libraries: it names no interpreter.
-fn is_static(path: &Path) -> bool {
-    path.exists() && libraries(path).is_ok_and(|libraries| libraries.is_empty())
+/// Returns a busybox that runs here and needs no libraries, with the names of its tools.
+fn applets(busybox: &Path) -> Option<(&Path, String)> {
+    let listed = Command::new(busybox).arg("--list").output().ok()?;
+    let is_static = libraries(busybox).ok()?.is_empty();
+    let works = listed.status.success() && is_static;
+    works.then(|| (busybox, String::from_utf8_lossy(&listed.stdout).into_owned()))
 }
 
 /// Returns the libraries that a program needs, as the system's `ldd` finds them.
@@ -71,19 +74,14 @@ impl Files {
         self.entries.insert(path.to_owned(), Content::Text(text.to_owned()));
     }
 
-    fn busybox(&mut self, busybox: &Path) -> Result<()> {
+    fn busybox(&mut self, busybox: &Path, applets: &str) {
         self.entries.insert("bin/busybox".to_owned(), Content::Copy(busybox.to_path_buf()));
-        let output = Command::new(busybox)
-            .arg("--list")
-            .output()
-            .context("cannot ask busybox for its tools")?;
-        for applet in String::from_utf8_lossy(&output.stdout).lines() {
+        for applet in applets.lines() {
             if !applet.is_empty() && !applet.contains('/') && applet != "busybox" {
                 let link = Content::Link("busybox".to_owned());
                 self.entries.insert(format!("bin/{applet}"), link);
             }
         }
-        Ok(())
     }
 
     fn programs(&mut self) -> Result<()> {
