@@ -27,9 +27,14 @@ pub struct BaseImage {
     pub config: ImageConfig,
 }
 
-/// Fetches an image into the images of this machine.
-pub type Pull<'a> =
-    dyn Fn(&ImageName, &Platform) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync + 'a;
+/// Takes what is being done, for people.
+pub type Say<'a> = dyn Fn(&str) + Sync + 'a;
+
+/// Fetches an image into the images of this machine, and says how that goes.
+pub type Pull<'a> = dyn Fn(&ImageName, &Platform, &Say<'_>) -> Result<(), Box<dyn Error + Send + Sync>>
+    + Send
+    + Sync
+    + 'a;
 
 /// Why a base image cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +120,7 @@ impl<'a> Bases<'a> {
         &self,
         name: &ImageName,
         platform: &Platform,
+        say: &Say<'_>,
     ) -> Result<Arc<BaseImage>, BaseError> {
         let key = (name.clone(), platform.clone());
         // The lock is held while fetching: two stages on one image fetch it once.
@@ -125,9 +131,13 @@ impl<'a> Bases<'a> {
         let by_digest = matches!(name.reference, Reference::Digest(_));
         let here = if self.always_pull && !by_digest { None } else { self.find(name, platform)? };
         let base = match here {
-            Some(base) => base,
+            Some(base) => {
+                say(&format!("{} is among the images of this machine", name.familiar()));
+                base
+            }
             None => {
-                (self.pull)(name, platform)
+                say(&format!("fetching from {}", name.registry));
+                (self.pull)(name, platform, say)
                     .map_err(|source| BaseError::Pull { name: name.familiar(), source })?;
                 self.find(name, platform)?.ok_or_else(|| BaseError::Damaged {
                     name: name.familiar(),

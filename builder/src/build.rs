@@ -14,8 +14,6 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 use boatyard_content::{Lease, Root, StoreError};
 use boatyard_oci::{Digest, ImageConfig, ImageName, Manifest, Raw};
@@ -29,7 +27,7 @@ use crate::execute::{CancelHandle, Execute, ExecuteError, Network, Outcome, Rlim
 use crate::layer::compress::Compression;
 use crate::pack::{PackOptions, Packer};
 use crate::plan::{Base, Plan, PlanOptions, PlannedStage, plan};
-use crate::progress::{Progress, StepEnd, StepId};
+use crate::progress::{Progress, Steps};
 use crate::snapshot::{LayerDir, Layers, LayersError};
 use crate::stage::{LayerBlob, StageState};
 
@@ -199,7 +197,7 @@ pub(crate) struct Builder<'a> {
     in_image: HashSet<usize>,
     pub(crate) stubs: PathBuf,
     pub(crate) epoch: Option<Timestamp>,
-    steps: AtomicU32,
+    pub(crate) steps: &'a Steps<'a>,
 }
 
 /// Builds the target.
@@ -218,7 +216,8 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         request.always_pull,
         tools.threads,
     );
-    let plan = plan_with_triggers(request, &bases)?;
+    let steps = Steps::new(tools.progress);
+    let plan = plan_with_triggers(request, &bases, &steps)?;
     for warning in &plan.warnings {
         let checks = &request.dockerfile.checks;
         if checks.allows(warning.rule) {
@@ -249,7 +248,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         in_image: in_image(&plan),
         stubs,
         epoch,
-        steps: AtomicU32::new(0),
+        steps: &steps,
     };
     let state = builder.stages()?;
     builder.assemble(state)
@@ -277,7 +276,11 @@ fn prepare_stubs(directory: &std::path::Path) -> io::Result<()> {
 
 /// Plans, reads the ONBUILD triggers of the base images that the plan needs, and plans again,
 /// until nothing new is needed.
-fn plan_with_triggers(request: &BuildRequest, bases: &Bases<'_>) -> Result<Plan, BuildError> {
+fn plan_with_triggers(
+    request: &BuildRequest,
+    bases: &Bases<'_>,
+    steps: &Steps<'_>,
+) -> Result<Plan, BuildError> {
     let mut known: HashMap<ImageName, Vec<Instruction>> = HashMap::new();
     loop {
         let triggers = |name: &ImageName| known.get(name).cloned();
@@ -287,7 +290,7 @@ fn plan_with_triggers(request: &BuildRequest, bases: &Bases<'_>) -> Result<Plan,
             if let Base::Image(name) = &stage.base
                 && !known.contains_key(name)
             {
-                let found = triggers_of(bases, name, stage)?;
+                let found = triggers_of(bases, name, stage, steps)?;
                 learned.insert(name.clone(), found);
             }
         }
@@ -303,10 +306,14 @@ fn triggers_of(
     bases: &Bases<'_>,
     name: &ImageName,
     stage: &PlannedStage,
+    steps: &Steps<'_>,
 ) -> Result<Vec<Instruction>, BuildError> {
     let at = |message: String| crate::plan::error(message, stage.from);
-    let base = bases
-        .resolve(name, &stage.platform)
+    let base = steps
+        .run(&format!("[internal] load {name}"), |step| {
+            let say = |text: &str| steps.progress().status(step, text);
+            bases.resolve(name, &stage.platform, &say)
+        })
         .map_err(|error| BuildError::Step(Box::new(base_failure(error, stage))))?;
     let mut triggers = Vec::new();
     for text in &base.config.config.on_build {
@@ -362,29 +369,11 @@ impl Builder<'_> {
 
     fn assemble(&self, state: StageState) -> Result<Built, BuildError> {
         let labels = &self.request.labels;
-        let built = self.step("exporting to image", |_| {
+        let built = self.steps.run("exporting to image", |_| {
             assemble::assemble(self.tools, labels, state, self.epoch)
         })?;
         self.layers.make_durable()?;
         Ok(built)
-    }
-
-    /// Runs something as a step that people see.
-    pub(crate) fn step<T, E: std::fmt::Display>(
-        &self,
-        name: &str,
-        work: impl FnOnce(StepId) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let step = StepId(self.steps.fetch_add(1, Ordering::Relaxed) + 1);
-        let began = Instant::now();
-        self.tools.progress.begin(step, name);
-        let result = work(step);
-        let end = match &result {
-            Ok(_) => StepEnd::Done,
-            Err(error) => StepEnd::Failed(error.to_string()),
-        };
-        self.tools.progress.end(step, &end, began.elapsed());
-        result
     }
 
     /// Begins to pack a layer, if its stage's layers are in the image.

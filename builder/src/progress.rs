@@ -1,7 +1,8 @@
 //! What a build tells while it runs.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// Names a step within one build: counted from 1, in the order in which steps begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +48,45 @@ pub trait Progress: Send + Sync {
     fn end(&self, step: StepId, end: &StepEnd, took: Duration);
     /// Something should be known, but stops nothing; rendered, perhaps with marked lines.
     fn warning(&self, text: &str);
+}
+
+/// Counts the steps of a build, and tells how each goes.
+pub struct Steps<'a> {
+    progress: &'a dyn Progress,
+    begun: AtomicU32,
+}
+
+impl<'a> Steps<'a> {
+    /// Returns a counter that stands at zero.
+    pub fn new(progress: &'a dyn Progress) -> Steps<'a> {
+        Steps { progress, begun: AtomicU32::new(0) }
+    }
+
+    /// Does something as a step that people see.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn run<T, E: fmt::Display>(
+        &self,
+        name: &str,
+        work: impl FnOnce(StepId) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let step = StepId(self.begun.fetch_add(1, Ordering::Relaxed) + 1);
+        let began = Instant::now();
+        self.progress.begin(step, name);
+        let result = work(step);
+        let end = match &result {
+            Ok(_) => StepEnd::Done,
+            Err(error) => StepEnd::Failed(error.to_string()),
+        };
+        self.progress.end(step, &end, began.elapsed());
+        result
+    }
+
+    /// Returns who is told.
+    pub fn progress(&self) -> &'a dyn Progress {
+        self.progress
+    }
 }
 
 /// Tells nobody.

@@ -218,15 +218,16 @@ impl Builder<'_> {
             Base::Stage(index) => states[index].clone(),
             Base::Image(name) => {
                 let failed = |error| BuildError::Step(Box::new(base_failure(error, stage)));
-                let base = self.bases.resolve(name, &stage.platform).map_err(failed)?;
+                let base = self.bases.resolve(name, &stage.platform, &|_| {}).map_err(failed)?;
                 let total = stage.instructions.iter().filter(|p| makes_step(p)).count() + 1;
                 let title =
                     format!("[{}1/{total}] FROM {name}@{}", self.prefix(stage), base.digest);
-                self.step(&title, |step| {
-                    let say = |text: &str| self.tools.progress.status(step, text);
-                    self.stack(&base, &say).map_err(|error| base_failure(error, stage))
-                })
-                .map_err(|failure| BuildError::Step(Box::new(failure)))?
+                self.steps
+                    .run(&title, |step| {
+                        let say = |text: &str| self.tools.progress.status(step, text);
+                        self.stack(&base, &say).map_err(|error| base_failure(error, stage))
+                    })
+                    .map_err(|failure| BuildError::Step(Box::new(failure)))?
             }
         };
         state.cmd_is_set = false;
@@ -243,7 +244,7 @@ impl Builder<'_> {
     fn stack(
         &self,
         base: &BaseImage,
-        say: &dyn Fn(&str),
+        say: &crate::base::Say<'_>,
     ) -> Result<StageState, crate::base::BaseError> {
         let dirs = self.bases.unpack(base, say)?;
         let blobs = base.layers.iter().map(|blob| LayerBlob::There(Box::new(blob.clone())));

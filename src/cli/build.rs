@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, LazyExecutor, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes, render};
@@ -13,19 +14,33 @@ use boatyard_builder::execute::{CancelHandle, InitCommand, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
-use boatyard_oci::{ImageName, MediaType, Platform, Reference};
-use boatyard_upstream::{NoProgress, Platforms};
+use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference};
+use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 
 use crate::cli::runtime;
+use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result};
 use crate::world::World;
 
+mod deliver;
 mod options;
-mod output;
 
 pub use options::Args;
+
+/// Tells a step what of its base image has come.
+struct Telling<'a> {
+    say: &'a Say<'a>,
+}
+
+impl TransferProgress for Telling<'_> {
+    fn started(&self, blob: &Descriptor) {
+        (self.say)(&format!("fetching {} ({})", blob.digest, output::size(blob.size)));
+    }
+    fn advanced(&self, _digest: &Digest, _bytes: u64) {}
+    fn finished(&self, _digest: &Digest, _outcome: Transferred) {}
+}
 
 /// The exit code after Ctrl-C, as shells have it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -64,7 +79,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     finish(&reporter, &built);
     let built = built?;
     keep(&root, &options.tags, &built)?;
-    output::deliver(world, &root, &lease, args, &options, &built)?;
+    deliver::deliver(world, &root, &lease, args, &options, &built)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -92,14 +107,14 @@ pub fn build_with(
         std::process::exit(INTERRUPTED.into());
     });
     let client = std::sync::OnceLock::new();
-    let pull = |name: &ImageName, platform: &Platform| {
+    let pull = |name: &ImageName, platform: &Platform, say: &Say<'_>| {
         let failed = |failure: Failure| failure.to_string().replacen("error: ", "", 1);
         if client.get().is_none() {
             let _ = client.set(remote::client(world).map_err(failed)?);
         }
         let Some(client) = client.get() else { return Err("there is no client".into()) };
         let platforms = Platforms::One(platform);
-        let mover = Mover { client, root, lease, progress: &NoProgress };
+        let mover = Mover { client, root, lease, progress: &Telling { say } };
         runtime
             .block_on(mover.fetch(name, platforms))
             .map(|_| ())

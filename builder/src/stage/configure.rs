@@ -16,7 +16,7 @@ impl Step<'_> {
         if !is_step {
             return self.configure(state);
         }
-        self.builder.step(&self.name, |id| match &self.planned.instruction.kind {
+        self.builder.steps.run(&self.name, |id| match &self.planned.instruction.kind {
             InstructionKind::Run(run) => self.run(state, run, id),
             InstructionKind::Copy(copy) => self.copy(state, copy),
             InstructionKind::Add(add) => self.add(state, add),

@@ -191,7 +191,7 @@ impl Step<'_> {
             Some(CopyFrom::Image(image)) => {
                 let bases = self.builder.bases;
                 let base = bases
-                    .resolve(image, &self.stage.platform)
+                    .resolve(image, &self.stage.platform, &|_| {})
                     .map_err(|error| failed(error.into()))?;
                 let layers = bases.unpack(&base, &|_| {}).map_err(|error| failed(error.into()))?;
                 (layers, format!("image {}", image.familiar()))
