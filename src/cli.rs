@@ -2,8 +2,22 @@
 
 mod build;
 mod completions;
+mod fsck;
+mod gc;
+mod history;
+mod images;
+mod import;
+mod inspect;
+mod load;
+mod login;
+mod logout;
+mod pull;
+mod push;
 mod quickstart;
+mod rmi;
+mod save;
 mod serve;
+mod tag;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,6 +61,20 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
+    Pull(pull::Args),
+    Push(push::Args),
+    Login(login::Args),
+    Logout(logout::Args),
+    Tag(tag::Args),
+    Images(images::Args),
+    Inspect(inspect::Args),
+    History(history::Args),
+    Rmi(rmi::Args),
+    Save(save::Args),
+    Load(load::Args),
+    Import(import::Args),
+    Gc(gc::Args),
+    Fsck(fsck::Args),
     /// Run the registry
     Serve(serve::Args),
     /// Print a script that completes commands and options in a shell
@@ -58,6 +86,10 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         let world = |command| {
             World::new(self.global.root.as_deref(), self.global.config.as_deref(), command)
+        };
+        let logged = |command| {
+            telemetry::start("warn");
+            world(command)
         };
         match self.command {
             Command::Quickstart(args) => {
@@ -73,6 +105,20 @@ impl Cli {
                 telemetry::start("info");
                 serve::run(&world("boatyard serve")?, &args)
             }
+            Command::Pull(args) => pull::run(&args, &logged("boatyard pull")?),
+            Command::Push(args) => push::run(&args, &logged("boatyard push")?),
+            Command::Login(args) => login::run(&args, &logged("boatyard login")?),
+            Command::Logout(args) => logout::run(&args, &logged("boatyard logout")?),
+            Command::Tag(args) => tag::run(&args, &logged("boatyard tag")?),
+            Command::Images(args) => images::run(&args, &logged("boatyard images")?),
+            Command::Inspect(args) => inspect::run(&args, &logged("boatyard inspect")?),
+            Command::History(args) => history::run(&args, &logged("boatyard history")?),
+            Command::Rmi(args) => rmi::run(&args, &logged("boatyard rmi")?),
+            Command::Save(args) => save::run(&args, &logged("boatyard save")?),
+            Command::Load(args) => load::run(&args, &logged("boatyard load")?),
+            Command::Import(args) => import::run(&args, &logged("boatyard import")?),
+            Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
+            Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Completions(args) => completions::run(&args),
         }
     }
@@ -84,4 +130,14 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the threads that the network needs")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_option_means_two_things() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -3,8 +3,11 @@
 //! This package wires the crates together and is the only one that reads the environment, prints,
 //! and turns an error into text for a person ([`report`]).
 
+#![expect(unreachable_pub, reason = "here `pub` says what a module offers to the others")]
+
 mod cli;
 mod config;
+mod images;
 mod output;
 mod progress;
 mod remote;

@@ -1,25 +1,34 @@
 //! Other registries, as the commands use them: the client that the configuration asks for, images
 //! fetched into this machine's, and images sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use boatyard_content::{Blob, Lease, Root};
-use boatyard_oci::name::NameError;
-use boatyard_oci::{Digest, ImageName, Manifest, MediaType, Raw, Reference, RegistryHost, Tag};
+use boatyard_builder::export::{ImageError, read_manifest};
+use boatyard_builder::import;
+use boatyard_content::{Lease, Root};
+use boatyard_oci::{
+    Descriptor, Digest, ImageName, Manifest, MediaType, Raw, RegistryHost, RepositoryName,
+};
+use boatyard_upstream::distribution::PullError;
 use boatyard_upstream::{
     Client, ClientOptions, CredentialSources, PlainHttp, Platforms, Pulled, TransferProgress,
     Trust, pull, push,
 };
 
+use crate::config::Registry;
+use crate::images;
 use crate::report::{Context as _, Failure, Result};
 use crate::world::World;
+
+/// Indexes within indexes: more than anybody makes.
+const NESTED_MAX: usize = 4;
 
 /// Returns the client of other registries.
 pub fn client(world: &World) -> Result<Client> {
     let options = ClientOptions {
         credentials: credentials(world),
-        trust: trust(world),
+        trust: trust(world)?,
         plain_http: plain_http(world)?,
         ..ClientOptions::default()
     };
@@ -51,12 +60,19 @@ fn credentials(world: &World) -> CredentialSources {
     }
 }
 
-fn trust(world: &World) -> Trust {
+fn trust(world: &World) -> Result<Trust> {
     let home = world.environment.home.as_ref();
     let in_home = |path: &str| home.map(|home| home.join(path));
-    let own = world.config.registry.iter().filter_map(|registry| registry.ca.clone());
-    Trust {
-        authorities: own.collect(),
+    // Whom one registry trusts says nothing of others.
+    let mut host_authorities: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for registry in &world.config.registry {
+        if let Some(authority) = &registry.ca {
+            let host = configured_host(registry)?.as_str().to_owned();
+            host_authorities.entry(host).or_default().push(authority.clone());
+        }
+    }
+    Ok(Trust {
+        host_authorities,
         certs_d: [
             in_home(".config/containers/certs.d"),
             Some(PathBuf::from("/etc/containers/certs.d")),
@@ -65,29 +81,65 @@ fn trust(world: &World) -> Trust {
         .into_iter()
         .flatten()
         .collect(),
+        // What comes later counts more.
         registries_conf: [
-            in_home(".config/containers/registries.conf"),
             Some(PathBuf::from("/etc/containers/registries.conf")),
             Some(PathBuf::from("/etc/containers/registries.conf.d")),
+            in_home(".config/containers/registries.conf"),
         ]
         .into_iter()
         .flatten()
         .filter(|path| path.exists())
         .collect(),
-        realms: BTreeSet::new(),
-    }
+        ..Trust::default()
+    })
 }
 
 fn plain_http(world: &World) -> Result<PlainHttp> {
-    let mut hosts = BTreeSet::new();
-    for registry in world.config.registry.iter().filter(|registry| registry.plain_http) {
-        let host: RegistryHost = registry.host.parse().map_err(|error: NameError| {
-            Failure::usage(format!("[[registry]] names `{}`", registry.host)).because(error)
-        })?;
-        hosts.insert(host);
-    }
+    let plain = world.config.registry.iter().filter(|registry| registry.plain_http);
+    let hosts = plain.map(configured_host).collect::<Result<BTreeSet<_>>>()?;
     Ok(if hosts.is_empty() { PlainHttp::Loopback } else { PlainHttp::Hosts(hosts) })
 }
+
+fn configured_host(registry: &Registry) -> Result<RegistryHost> {
+    registry.host.parse().map_err(|error| {
+        Failure::usage(format!("[[registry]] names `{}`", registry.host)).because(error)
+    })
+}
+
+/// Reads a registry as people write it.
+pub fn parse_host(text: &str) -> Result<RegistryHost> {
+    let bare = text.strip_prefix("https://").unwrap_or(text);
+    // What docker calls its own registry.
+    let bare = bare.strip_suffix("/v1/").unwrap_or(bare).trim_end_matches('/');
+    bare.parse().map_err(|error| Failure::usage(format!("`{text}` is no registry")).because(error))
+}
+
+/// Returns the failure of what was asked of a registry, with what may help.
+pub fn failure(
+    what: impl std::fmt::Display,
+    registry: &RegistryHost,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Failure {
+    let refused = is_refused(&error);
+    let failure = Failure::new(what).because(error);
+    match refused {
+        true if registry.is_loopback() => {
+            failure.hint("is the registry running? `boatyard serve` starts one")
+        }
+        true => failure.hint(format!("nothing listens there: is {registry} the right address?")),
+        false => failure,
+    }
+}
+
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+        || error.source().is_some_and(is_refused)
+}
+
+/// Manifests in the order in which a registry takes them: each after those that it lists.
+pub type Manifests = Vec<(Raw<Manifest>, MediaType)>;
 
 /// Moves images between this machine and other registries.
 #[derive(Clone, Copy)]
@@ -106,81 +158,110 @@ impl Mover<'_> {
     /// Fetches an image into the images of this machine, under its name.
     pub async fn fetch(self, name: &ImageName, platforms: Platforms<'_>) -> Result<Pulled> {
         let store = self.root.store();
-        let pulled = pull(self.client, name, platforms, &store, self.lease, self.progress)
-            .await
-            .context(format!("cannot pull {}", name.familiar()))?;
-        let repository = self.root.images_of(name);
-        for (at, (manifest, media_type)) in pulled.manifests.iter().enumerate() {
-            let is_top = at + 1 == pulled.manifests.len();
-            let tags: Vec<Tag> = match &name.reference {
-                Reference::Tag(tag) if is_top => vec![tag.clone()],
-                _ => Vec::new(),
-            };
-            repository
-                .put_manifest(manifest, media_type, &tags)
-                .context(format!("cannot keep {}", name.familiar()))?;
-        }
+        let pulled = pull(self.client, name, platforms, &store, self.lease, self.progress).await;
+        let pulled = pulled.map_err(|error| {
+            let is_platform = matches!(error, PullError::NoPlatform { .. });
+            let what = format!("cannot pull {}", name.familiar());
+            let failure = failure(what, &name.registry, error);
+            if is_platform { failure.hint("name one of these with --platform") } else { failure }
+        })?;
+        import::name(self.root, self.lease, &pulled.top, std::slice::from_ref(name))
+            .context(format!("cannot keep {}", name.familiar()))?;
         Ok(pulled)
     }
 
     /// Sends an image of this machine, which a repository has under a digest, to where a name
     /// says.
     pub async fn send(self, from: &ImageName, digest: &Digest, to: &ImageName) -> Result<Digest> {
-        let manifests = gather(self.root, self.lease, from, digest)?;
+        let stored = self
+            .root
+            .images_of(from)
+            .manifest(digest)
+            .context(format!("cannot read {}", from.familiar()))?
+            .ok_or_else(|| Failure::new(format!("there is no image {digest} here")))?;
+        let target = Descriptor::new(stored.media_type, stored.digest, 0);
+        let manifests = gather(self.root, &target)?.ok_or_else(|| {
+            let name = from.familiar();
+            Failure::new(format!("{name} is an index, and not all of its images are here"))
+                .hint("fetch all of it with `boatyard pull --all-platforms`")
+        })?;
+        self.send_manifests(&manifests, to).await
+    }
+
+    /// Sends manifests and all that they need.
+    pub async fn send_manifests(self, manifests: &Manifests, to: &ImageName) -> Result<Digest> {
         let store = self.root.store();
-        let pushed = push(self.client, to, &manifests, &store, &[], self.progress)
-            .await
-            .context(format!("cannot push {}", to.familiar()))?;
+        let blobs = blobs(manifests);
+        for blob in &blobs {
+            let held = store.hold_blocking(blob, Some(self.lease));
+            held.context(format!("cannot hold {blob}"))?;
+        }
+        let mount_from = mount_from(self.root, to, &blobs)?;
+        let pushed = push(self.client, to, manifests, &store, &mount_from, self.progress).await;
+        let pushed = pushed.map_err(|error| {
+            failure(format!("cannot push {}", to.familiar()), &to.registry, error)
+        })?;
         Ok(pushed.digest)
     }
 }
 
-/// Returns a manifest and those that it lists and that are here, each after those that it lists.
-fn gather(
-    root: &Root,
-    lease: &Lease,
-    name: &ImageName,
-    digest: &Digest,
-) -> Result<Vec<(Raw<Manifest>, MediaType)>> {
-    let repository = root.images_of(name);
-    let stored = repository
-        .manifest(digest)
-        .context(format!("cannot read {}", name.familiar()))?
-        .ok_or_else(|| Failure::new(format!("there is no image {digest} here")))?;
-    let (manifest, media_type) = read(root, lease, digest, &stored.media_type)?;
+/// Returns a manifest and those that it lists; `None` where one of these is not here.
+pub fn gather(root: &Root, target: &Descriptor) -> Result<Option<Manifests>> {
     let mut manifests = Vec::new();
-    for child in manifest.value().manifests() {
-        let here = repository
-            .manifest(&child.digest)
-            .context(format!("cannot read {}", name.familiar()))?;
-        if here.is_none() {
-            let platform = child.platform.as_ref().map(ToString::to_string).unwrap_or_default();
-            return Err(Failure::new(format!(
-                "{} is an index, and its image for {platform} is not here",
-                name.familiar()
-            ))
-            .hint("fetch all of it with `boatyard pull --all-platforms`"));
-        }
-        manifests.extend(gather(root, lease, name, &child.digest)?);
-    }
-    manifests.push((manifest, media_type));
-    Ok(manifests)
+    let whole = add(root, target, &mut manifests, 0).map_err(|error| {
+        let failure = Failure::new(format!("cannot read the image {}", target.digest));
+        failure.because(error).hint("look for more damage with `boatyard fsck`")
+    })?;
+    Ok(whole.then_some(manifests))
 }
 
-fn read(
+/// Adds a manifest after those that it lists; `false` where one of them is not here.
+fn add(
     root: &Root,
-    lease: &Lease,
-    digest: &Digest,
-    media_type: &MediaType,
-) -> Result<(Raw<Manifest>, MediaType)> {
-    let failed = || format!("cannot read manifest {digest}");
-    let store = root.store();
-    store.hold_blocking(digest, Some(lease)).context(failed())?;
-    let blob = store
-        .open_blocking(digest)
-        .context(failed())?
-        .ok_or_else(|| Failure::new(failed()).hint("look for more damage with `boatyard fsck`"))?;
-    let bytes = Blob::File(blob).into_bytes(Manifest::SIZE_MAX).context(failed())?;
-    let manifest = Manifest::parse_expecting(bytes, media_type, digest).context(failed())?;
-    Ok((manifest, media_type.clone()))
+    target: &Descriptor,
+    manifests: &mut Manifests,
+    depth: usize,
+) -> std::result::Result<bool, ImageError> {
+    if depth >= NESTED_MAX {
+        return Err(ImageError::Nested { digest: target.digest.clone() });
+    }
+    let manifest = match read_manifest(&root.store(), target) {
+        Err(ImageError::Missing { .. }) if depth > 0 => return Ok(false),
+        manifest => manifest?,
+    };
+    for child in manifest.value().manifests() {
+        if !add(root, child, manifests, depth + 1)? {
+            return Ok(false);
+        }
+    }
+    manifests.push((manifest, target.media_type.clone()));
+    Ok(true)
+}
+
+fn blobs(manifests: &Manifests) -> BTreeSet<Digest> {
+    let blobs = manifests.iter().flat_map(|(manifest, _)| manifest.value().blobs());
+    let blobs = blobs.map(|blob| blob.digest.clone());
+    blobs.chain(manifests.iter().map(|(manifest, _)| manifest.digest().clone())).collect()
+}
+
+/// Returns repositories of the same registry that may have some of the blobs there, because images
+/// here are known under their names.
+fn mount_from(
+    root: &Root,
+    name: &ImageName,
+    blobs: &BTreeSet<Digest>,
+) -> Result<Vec<RepositoryName>> {
+    let mut from = BTreeSet::new();
+    for listed in images::list(root)? {
+        let other = listed.repository.name();
+        if listed.registry != name.registry || *other == name.repository {
+            continue;
+        }
+        let refs = listed.repository.refs(&listed.target.digest);
+        let refs = refs.context(format!("cannot read the images of {other}"))?;
+        if refs.iter().any(|blob| blobs.contains(blob)) {
+            from.insert(other.clone());
+        }
+    }
+    Ok(from.into_iter().collect())
 }

@@ -171,6 +171,11 @@ pub fn note(text: &str) {
     eprintln!("{text}");
 }
 
+/// Prints a question; the answer comes on the same line.
+pub fn prompt(question: &str) {
+    eprint!("{question}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -151,8 +151,16 @@ fn broken_manifests(
     state: &HashMap<Digest, bool>,
 ) -> Result<Vec<BrokenManifest>, RepositoryError> {
     let mut broken = Vec::new();
+    // Whoever pulls an index for one machine, or mirrors what was asked for, has the other images
+    // of it on purpose not. What is there must be whole; what was pushed must be there.
+    let is_partial = !repository.key().starts_with("hosted/");
     for manifest in repository.manifests()? {
-        let needed = std::iter::once(manifest.clone()).chain(repository.refs(&manifest)?);
+        let blobs = repository.blob_refs(&manifest)?;
+        let is_absent_on_purpose =
+            |digest: &Digest| is_partial && !state.contains_key(digest) && !blobs.contains(digest);
+        let refs = repository.refs(&manifest)?;
+        let listed = refs.iter().filter(|digest| !is_absent_on_purpose(digest)).cloned();
+        let needed = std::iter::once(manifest.clone()).chain(listed);
         let missing: Vec<Digest> =
             needed.filter(|digest| state.get(digest) != Some(&true)).collect();
         if !missing.is_empty() {
@@ -173,7 +181,7 @@ mod tests {
     use crate::ingest::{Expected, IngestKey};
     use crate::local::RootOptions;
     use crate::repository::Space;
-    use boatyard_oci::{Manifest, MediaType};
+    use boatyard_oci::{Descriptor, Manifest, MediaType};
     use std::io::Write as _;
 
     #[test]
@@ -209,5 +217,27 @@ mod tests {
         assert!(!path.exists());
         put(b"{}");
         assert!(check(&root, true, &mut |_| {}).unwrap().is_clean());
+    }
+
+    #[test]
+    fn an_index_lacks_nothing_where_only_one_of_its_images_was_pulled() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::open(&directory.path().join("root"), RootOptions::default()).unwrap();
+        let lease = root.lease().unwrap();
+        let elsewhere = Descriptor::of(MediaType::OCI_MANIFEST, b"elsewhere");
+        let bytes = boatyard_oci::Index::new(vec![elsewhere.clone()]).to_bytes();
+        let mut ingest = root.store().ingest_blocking(&IngestKey::random(), &lease).unwrap();
+        ingest.write_all(&bytes).unwrap();
+        ingest.commit_blocking(&Expected::any()).unwrap();
+        let index = Manifest::parse(bytes, &MediaType::OCI_INDEX).unwrap();
+        let put = |space| {
+            let repository = root.repositories().repository(&space, &"app".parse().unwrap());
+            repository.put_manifest(&index, &MediaType::OCI_INDEX, &[]).unwrap();
+        };
+        put(Space::Images("docker.io".parse().unwrap()));
+        assert!(check(&root, false, &mut |_| {}).unwrap().is_clean());
+        put(Space::Hosted);
+        let broken = check(&root, false, &mut |_| {}).unwrap().broken;
+        assert_eq!((broken.len(), &broken[0].missing[..]), (1, &[elsewhere.digest][..]));
     }
 }

@@ -3,7 +3,7 @@
 //! The system's authorities are always trusted; files add to them. A host that is marked insecure
 //! is not checked at all, as podman and docker do with that mark.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::certs_d::{CertsDirError, ClientIdentity, HostCertificates};
@@ -13,6 +13,9 @@ use crate::certs_d::{CertsDirError, ClientIdentity, HostCertificates};
 pub struct Trust {
     /// PEM files of authorities to trust for every host, besides the system's.
     pub authorities: Vec<PathBuf>,
+    /// PEM files of authorities to trust for one registry (`host:port`, or `host` where the port is
+    /// the usual one), besides those.
+    pub host_authorities: BTreeMap<String, Vec<PathBuf>>,
     /// Directories in docker's `certs.d` form, looked at in this order.
     pub certs_d: Vec<PathBuf>,
     /// Files in podman's `registries.conf` form, and directories of them.
@@ -65,8 +68,9 @@ impl Trust {
     /// Returns what holds for a host, which `certs.d` may have under each of `names`.
     pub(crate) fn for_host(&self, names: &[String]) -> Result<HostTls, TlsError> {
         let own = HostCertificates::load(&self.certs_d, names)?;
+        let given = names.iter().filter_map(|name| self.host_authorities.get(name)).flatten();
         let mut authorities = self.authorities.clone();
-        authorities.extend(own.authorities);
+        authorities.extend(given.cloned().chain(own.authorities));
         Ok(HostTls { authorities, identity: own.identity, unchecked: false })
     }
 }

@@ -149,6 +149,11 @@ impl Repository {
         self.refs_of_kinds(manifest, &["blob", "manifest"])
     }
 
+    /// Returns the blobs that a manifest needs, without the manifests that it lists.
+    pub(crate) fn blob_refs(&self, manifest: &Digest) -> Result<Vec<Digest>, RepositoryError> {
+        self.refs_of_kinds(manifest, &["blob"])
+    }
+
     fn subjects(&self, manifest: &Digest) -> Result<Vec<Digest>, RepositoryError> {
         self.refs_of_kinds(manifest, &["subject"])
     }

@@ -11,10 +11,11 @@ use boatyard_oci::{Descriptor, MediaType, Platform};
 
 use super::options::{Args, Destination, Options, Output};
 use crate::cli::runtime;
+use crate::output;
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, note};
+use crate::transfers::{self, Direction};
 use crate::world::World;
-use crate::{output, transfers};
 
 /// Sends the image everywhere it should go, and says what it is.
 pub fn deliver(
@@ -104,7 +105,7 @@ fn push(
 ) -> Result<()> {
     let client = remote::client(world)?;
     let runtime = runtime()?;
-    let progress = transfers::open(args.quiet);
+    let progress = transfers::open(Direction::Push, args.quiet);
     for name in &options.tags {
         let mover = Mover { client: &client, root, lease, progress: progress.as_progress() };
         let digest = runtime.block_on(mover.send(name, built.manifest.digest(), name))?;

@@ -1,0 +1,122 @@
+//! `boatyard gc`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use boatyard_builder::snapshot::Layers;
+use boatyard_content::gc::{self, GcError, GcOptions, GcReport};
+
+use crate::output;
+use crate::report::{self, Context as _, Failure, Result};
+use crate::world::World;
+
+/// Delete blobs that nothing refers to any more.
+///
+/// It can run at any time, beside servers, builds and pushes: what they rely on stays, and so does
+/// for an hour what a client was told of.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Delete nothing, and say what would be deleted
+    #[arg(long)]
+    dry_run: bool,
+    /// How long a blob stays that a client was told of, such as 30m, 2h or 1d [default: what the
+    /// configuration says, else 1h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    grace: Option<Duration>,
+    /// List what is deleted
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Collects.
+pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
+    let grace = args.grace.unwrap_or_else(|| world.config.gc.grace());
+    if grace.is_zero() && !args.dry_run {
+        report::warn(
+            "with --grace 0 a push that is under way on a server of this root can fail: a client \
+             may have been told of a blob that is deleted now",
+        );
+    }
+    let root = world.open_root()?;
+    if !args.dry_run {
+        let swept = Layers::open(root.path()).and_then(|layers| layers.sweep_active());
+        swept.context("cannot remove what ended builds left behind")?;
+    }
+    let options = GcOptions { grace, dry_run: args.dry_run, ..GcOptions::default() };
+    let report = gc::collect(&root, &options).map_err(|error| {
+        let running = matches!(error, GcError::Running);
+        let failure = Failure::new("cannot collect").because(error);
+        if running { failure.hint("it does the same work: wait for it") } else { failure }
+    })?;
+    if args.verbose {
+        for blob in &report.freed {
+            output::line(&format!("{} {}", blob.digest, output::size(blob.size)))?;
+        }
+    }
+    tell(&report, args.dry_run)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(report: &GcReport, dry_run: bool) -> Result<()> {
+    let (would, freed) = if dry_run { ("Would free", "would be") } else { ("Freed", "were") };
+    output::line(&format!(
+        "{would} {} in {}",
+        output::size(report.freed_bytes()),
+        count(report.freed.len() as u64, "blob")
+    ))?;
+    let kept =
+        format!("{} in {} stay", output::size(report.kept_bytes), count(report.kept, "blob"));
+    match report.kept_for_now {
+        0 => output::line(&kept)?,
+        now => output::line(&format!("{kept}, {now} of them only for now: young, or in use"))?,
+    }
+    if report.unlinked > 0 {
+        let links = count(report.unlinked, "link");
+        output::line(&format!("{links} of unfinished pushes {freed} removed"))?;
+    }
+    if report.abandoned > 0 {
+        let transfers = count(report.abandoned, "unfinished transfer");
+        output::line(&format!("{transfers} {freed} given up"))?;
+    }
+    Ok(())
+}
+
+fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// Reads a number with a unit: s, m, h or d. A bare number is of seconds.
+fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: write it as 30s, 10m, 2h or 7d");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(unit)
+        .filter(|seconds| *seconds < 1 << 40)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [("0", 0), ("90", 90), ("30s", 30), ("2h", 7200), ("1d", 86400)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "h", "1w", "-1", "1.5h", "99999999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}
