@@ -1,6 +1,8 @@
 //! Random operations by several processes on one root, some of them killed, while the collector
 //! sweeps without grace: every image that has a name stays whole.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
