@@ -68,7 +68,7 @@ fn archives_carry_an_image_from_one_machine_to_another() {
         from.run(&["save", "--format", format, "-o", &file, "app:1"]).silent();
         let to = Machine::new();
         assert_eq!(to.run(&["load", "-i", &file]).lines(), ["Loaded image: app:1"]);
-        assert_eq!(to.run(&["images", "-q", "--no-trunc"]).lines(), [id.clone()]);
+        assert_eq!(to.run(&["images", "-q", "--no-trunc"]).lines(), std::slice::from_ref(&id));
         assert_eq!(to.run(&["fsck"]).lines().len(), 1);
         // By its ID it has no name, and `load` says how to give it one.
         from.run(&["save", "--format", format, "-o", &file, &id]).silent();
@@ -98,13 +98,13 @@ fn skopeo_and_podman_read_what_is_saved_and_are_read() {
         assert_eq!(loaded.last().unwrap(), "Loaded image: docker.io/library/app:1");
     }
     let theirs = machine.podman(&["images", "-q", "--no-trunc"]).lines();
-    assert_eq!(theirs, [id.clone()], "podman has the same image ID");
+    assert_eq!(theirs, std::slice::from_ref(&id), "podman has the same image ID");
     for format in ["docker-archive", "oci-archive"] {
         let file = machine.path(&format!("podman-{format}"));
         machine.podman(&["save", "--format", format, "-o", &file, "app:1"]).ok();
         let other = Machine::new();
         assert_eq!(other.run(&["load", "-i", &file]).lines(), ["Loaded image: app:1"]);
-        assert_eq!(other.run(&["images", "-q", "--no-trunc"]).lines(), [id.clone()]);
+        assert_eq!(other.run(&["images", "-q", "--no-trunc"]).lines(), std::slice::from_ref(&id));
     }
 }
 

@@ -59,7 +59,7 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     progress.finish();
     match args.quiet {
         true => output::line(&digest.to_string())?,
-        false => output::line(&format!("{name}: digest: {}", digest))?,
+        false => output::line(&format!("{name}: digest: {digest}"))?,
     }
     Ok(ExitCode::SUCCESS)
 }
