@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use boatyard_builder::dockerfile::suggest;
 use boatyard_builder::export::{Image, ImageError, read_manifest};
-use boatyard_content::Root;
 use boatyard_content::repository::{Repository, Space};
+use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Digest, ImageName, Platform, Reference, RegistryHost};
 
 use crate::report::{Context as _, Failure, Result};
@@ -228,6 +228,21 @@ pub fn open(root: &Root, target: &Descriptor, platform: Option<&Platform>) -> Re
         };
         Failure::new(format!("cannot use the image {}", target.digest)).because(error).hint(hint)
     })
+}
+
+/// Holds all of an image that is here, for as long as the lease lives.
+pub fn hold(root: &Root, lease: &Lease, place: &Listed) -> Result<()> {
+    let failed = || format!("cannot hold the image {}", place.target.digest);
+    let mut waiting = vec![place.target.digest.clone()];
+    let mut held = BTreeSet::new();
+    while let Some(digest) = waiting.pop() {
+        if held.insert(digest.clone()) {
+            root.store().hold_blocking(&digest, Some(lease)).context(failed())?;
+            // What is no manifest of the repository refers to nothing.
+            waiting.extend(place.repository.refs(&digest).context(failed())?);
+        }
+    }
+    Ok(())
 }
 
 /// Returns the bytes of a manifest.

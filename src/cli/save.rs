@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use boatyard_builder::export::{ExportError, ImageError, Source, docker_archive, oci_archive};
-use boatyard_content::Root;
+use boatyard_content::{Lease, Root};
 use boatyard_oci::Platform;
 
 use crate::images;
@@ -49,8 +49,8 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
             .hint("name a file with -o, or send it into another command"));
     }
     let root = world.open_root()?;
-    let _lease = root.lease().context("cannot begin a lease")?;
-    let sources = sources(args, &root)?;
+    let lease = root.lease().context("cannot begin a lease")?;
+    let sources = sources(args, &root, &lease)?;
     match &args.output {
         None => write(args, &root, &sources, io::stdout().lock())?,
         Some(path) => to_file(path, |file| write(args, &root, &sources, file))?,
@@ -59,10 +59,11 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
 }
 
 /// Returns what to write: one source for each image, with the names that it was asked for by.
-fn sources(args: &Args, root: &Root) -> Result<Vec<Source>> {
+fn sources(args: &Args, root: &Root, lease: &Lease) -> Result<Vec<Source>> {
     let mut sources: Vec<Source> = Vec::new();
     for text in &args.images {
         let found = images::find(root, text)?;
+        images::hold(root, lease, &found.places[0])?;
         let target = found.target().clone();
         let same = sources.iter_mut().find(|source| source.target.digest == target.digest);
         match same {

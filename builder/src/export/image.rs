@@ -215,17 +215,20 @@ fn choose(
     }
     let host = Platform::host();
     let wanted = platform.unwrap_or(&host);
-    let exact = |descriptor: &&&Descriptor| descriptor.platform.as_ref() == Some(wanted);
-    let fits = |descriptor: &&&Descriptor| {
+    let fits = |descriptor: &&Descriptor| {
         descriptor.platform.as_ref().is_some_and(|platform| wanted.runs(platform))
     };
+    // Of the variants that run here, the highest; of equal ones, the first.
+    let variant = |descriptor: &&Descriptor| {
+        descriptor.platform.as_ref().and_then(|platform| platform.variant.clone())
+    };
+    let best = here.iter().copied().filter(fits).rev().max_by_key(variant);
     let only = || match here[..] {
         // An index that says nothing of platforms, or nothing was asked for.
         [one] if platform.is_none() || one.platform.is_none() => Some(one),
         _ => None,
     };
-    let chosen = here.iter().find(exact).or_else(|| here.iter().find(fits)).copied().or_else(only);
-    chosen.cloned().ok_or_else(|| ImageError::Platform {
+    best.or_else(only).cloned().ok_or_else(|| ImageError::Platform {
         wanted: Box::new(wanted.clone()),
         found: here.iter().filter_map(|descriptor| descriptor.platform.clone()).collect(),
     })

@@ -191,17 +191,31 @@ fn promised(path: &EntryPath) -> Option<Digest> {
     Digest::from_parts(algorithm.parse().ok()?, hex).ok()
 }
 
-/// Puts a file into the store.
+/// Puts a file into the store. What could not be read whole leaves nothing behind.
 fn store(
     path: &EntryPath,
     content: &mut dyn Read,
     root: &Root,
     lease: &Lease,
 ) -> Result<Stored, LoadError> {
+    let key = IngestKey::random();
+    let stored = root
+        .store()
+        .ingest_blocking(&key, lease)
+        .map_err(|source| LoadError::Store { path: show(path), source })
+        .and_then(|ingest| fill(path, content, ingest));
+    if stored.is_err() {
+        // The reason why it was not stored matters more; the collector finds what stays.
+        let _ = root.store().discard_blocking(&key);
+    }
+    stored
+}
+
+/// Copies a file into an ingest and commits it.
+fn fill(path: &EntryPath, content: &mut dyn Read, mut ingest: Ingest) -> Result<Stored, LoadError> {
     let failed = |source| LoadError::Store { path: show(path), source };
     let promised = promised(path);
     let algorithm = promised.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-    let mut ingest = root.store().ingest_blocking(&IngestKey::random(), lease).map_err(failed)?;
     if algorithm != Algorithm::Sha256 {
         ingest.also(algorithm);
     }

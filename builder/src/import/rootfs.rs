@@ -85,11 +85,7 @@ pub fn rootfs(
 ) -> Result<Descriptor, RootfsError> {
     let mut config = ImageConfig::scratch(&options.platform);
     apply_changes(&mut config.config, &options.changes)?;
-    let ingest = root.store().ingest_blocking(&IngestKey::random(), lease)?;
-    let (ingest, diff_id) = write_layer(reader, ingest, options.threads)?;
-    let landed = ingest.commit_blocking(&Expected::any())?;
-    let blob = landed.info().clone();
-    let layer = Descriptor::new(MediaType::OCI_LAYER_GZIP, blob.digest, blob.size);
+    let (layer, diff_id) = put_layer(reader, root, lease, options.threads)?;
     config.created = Some(options.created);
     config.rootfs.diff_ids = vec![diff_id];
     config.history = vec![History {
@@ -100,6 +96,24 @@ pub fn rootfs(
     let bytes = config.to_bytes();
     put(root, lease, &bytes)?;
     Ok(put_image(root, lease, Descriptor::of(MediaType::OCI_CONFIG, &bytes), vec![layer])?)
+}
+
+/// Puts the layer into the store. What could not be read whole leaves nothing behind.
+fn put_layer(
+    reader: impl Read,
+    root: &Root,
+    lease: &Lease,
+    threads: usize,
+) -> Result<(Descriptor, DiffId), RootfsError> {
+    let key = IngestKey::random();
+    let ingest = root.store().ingest_blocking(&key, lease)?;
+    let (ingest, diff_id) = write_layer(reader, ingest, threads).inspect_err(|_| {
+        // The reason matters more; the collector finds what stays.
+        let _ = root.store().discard_blocking(&key);
+    })?;
+    let landed = ingest.commit_blocking(&Expected::any())?;
+    let blob = landed.info().clone();
+    Ok((Descriptor::new(MediaType::OCI_LAYER_GZIP, blob.digest, blob.size), diff_id))
 }
 
 /// Copies the entries into a compressed layer.

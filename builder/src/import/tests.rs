@@ -27,6 +27,11 @@ fn load_bytes(world: &World, bytes: &[u8]) -> Result<Vec<Loaded>, LoadError> {
     load(bytes, &world.root, &world.lease)
 }
 
+/// Returns how many writes into the store were begun and not ended.
+fn left_behind(world: &World) -> usize {
+    fs_err::read_dir(world.root.layout().ingests()).map_or(0, Iterator::count)
+}
+
 fn refused(files: &[(&str, &[u8])]) -> String {
     let world = world();
     let error = load_bytes(&world, &tar(files)).unwrap_err();
@@ -209,8 +214,11 @@ fn what_is_no_archive_of_images_is_refused() {
     let huge = vec![b' '; 17 << 20];
     let text = refused(&[("manifest.json", &huge)]);
     assert_eq!(text, "`manifest.json` of the archive is larger than 16777216 bytes");
-    for bytes in [&b"not a tar at all"[..], b"", &[b'x'; 2048], &base()[..700]] {
-        assert!(load_bytes(&world(), bytes).is_err());
+    let cut = tar(&[("layer.tar", &base())]);
+    for bytes in [&b"not a tar at all"[..], b"", &[b'x'; 2048], &cut[..1500]] {
+        let world = world();
+        assert!(load_bytes(&world, bytes).is_err());
+        assert_eq!(left_behind(&world), 0);
     }
 }
 
@@ -278,4 +286,6 @@ fn what_no_layer_can_hold_is_no_file_system() {
     assert!(import(&tar(&[(".wh.x", b"")])).contains("cannot be part of an image"));
     assert_eq!(import(&tar(&[])), "the archive is empty");
     assert_eq!(import(&[b'x'; 1024]), "cannot read the archive");
+    assert_eq!(import(&base()[..1500]), "cannot write /etc/motd to the layer");
+    assert_eq!(left_behind(&world), 0);
 }

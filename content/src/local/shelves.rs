@@ -87,6 +87,14 @@ impl LocalStore {
         Ok(Ingest::new(Box::new(sink)))
     }
 
+    /// As [`Store::discard`], in blocking code.
+    ///
+    /// # Errors
+    /// Where somebody writes it, or its files could not be deleted.
+    pub fn discard_blocking(&self, key: &IngestKey) -> Result<(), StoreError> {
+        discard(&self.root, key)
+    }
+
     /// As [`Store::remove`], in blocking code.
     ///
     /// # Errors
