@@ -110,9 +110,9 @@ impl TransferProgress for Transfers {
 }
 
 fn bar(blob: &Descriptor) -> ProgressBar {
-    ProgressBar::new(blob.size)
-        .with_prefix(blob.digest.short().to_owned())
-        .with_style(style("{prefix}  [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}"))
+    ProgressBar::new(blob.size).with_prefix(blob.digest.short().to_owned()).with_style(style(
+        "{prefix}  [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}",
+    ))
 }
 
 /// The templates are constants that are known to be some.

@@ -41,8 +41,9 @@ struct Progress {
 impl Progress {
     fn new() -> Progress {
         let bar = ProgressBar::new_spinner();
-        let style =
-            ProgressStyle::with_template("{spinner} checking: {bytes} {bytes_per_sec} {msg}");
+        let style = ProgressStyle::with_template(
+            "{spinner} checking: {decimal_bytes} {decimal_bytes_per_sec} {msg}",
+        );
         // The template is a constant that is known to be one.
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         bar.enable_steady_tick(Duration::from_millis(200));
