@@ -3,6 +3,7 @@
 //! This package wires the crates together and is the only one that reads the environment, prints,
 //! and turns an error into text for a person ([`report`]).
 
+#![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "here `pub` says what a module offers to the others")]
 
 mod cli;

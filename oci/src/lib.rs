@@ -4,6 +4,8 @@
 //! constructor that checks, and its doc lists what then holds. What was hashed is kept as the
 //! bytes that were hashed ([`Raw`]): a manifest is never serialised again.
 
+#![forbid(unsafe_code)]
+
 pub mod descriptor;
 pub mod digest;
 pub mod image_config;
