@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use boatyard_builder::dockerfile::suggest;
-use boatyard_builder::export::{Image, ImageError, read_manifest};
+use boatyard_builder::image::{Image, ImageError, read_manifest};
 use boatyard_content::repository::{Repository, Space};
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Digest, ImageName, Platform, Reference, RegistryHost};

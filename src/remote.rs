@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use boatyard_builder::export::{ImageError, read_manifest};
+use boatyard_builder::image::{ImageError, read_manifest};
 use boatyard_builder::import;
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{

@@ -4,27 +4,30 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use boatyard_content::{Lease, Root, StoreError};
-use boatyard_oci::{
-    Descriptor, Digest, History, ImageConfig, ImageManifest, ImageName, Manifest, MediaType,
-    Platform, Raw, Reference,
-};
+use boatyard_content::repository::RepositoryError;
+use boatyard_content::{Lease, Root};
+use boatyard_oci::{Descriptor, Digest, History, ImageConfig, ImageName, Platform, Reference};
 
-use crate::layer::decompress::DecompressLimits;
-use crate::layer::tar::Limits;
-use crate::snapshot::{LayerDir, Layers, LayersError, Unpack, layers};
+use crate::export::{self, ExportError};
+use crate::image::{Image, ImageError};
+use crate::snapshot::LayerDir;
 
 /// An image to build on.
 #[derive(Clone, Debug)]
 pub struct BaseImage {
     /// Its name, as it was asked for.
     pub name: ImageName,
-    /// The digest of its manifest.
-    pub digest: Digest,
-    /// Its layers' blobs, bottom first.
-    pub layers: Vec<Descriptor>,
-    /// Its configuration; its history has as many layers as there are.
+    /// Its manifest and configuration.
+    pub image: Image,
+    /// Its configuration, with a history that has as many layers as there are.
     pub config: ImageConfig,
+}
+
+impl BaseImage {
+    /// Returns the digest of its manifest.
+    pub fn digest(&self) -> &Digest {
+        &self.image.descriptor.digest
+    }
 }
 
 /// Takes what is being done, for people.
@@ -48,27 +51,34 @@ pub enum BaseError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It is for other platforms.
-    #[error("{name} has no image for {wanted}; it has {available}")]
+    /// It was fetched, and is not here.
+    #[error("{name} was fetched, but is not here: something deletes images meanwhile")]
+    Vanished {
+        /// Which.
+        name: String,
+    },
+    /// It is for another platform.
+    #[error("{name} is for {own}, not for {wanted}")]
     Platform {
         /// Which.
         name: String,
         /// For what.
         wanted: Box<Platform>,
         /// What it is for.
-        available: String,
+        own: Box<Platform>,
     },
-    /// Part of it is missing or damaged here.
-    #[error("{name} is damaged here: {problem}")]
-    Damaged {
+    /// What is here of it cannot be used.
+    #[error("cannot use what is here of {name}")]
+    Image {
         /// Which.
         name: String,
-        /// What is wrong.
-        problem: String,
+        /// Why.
+        #[source]
+        source: ImageError,
     },
-    /// The store cannot be read.
-    #[error("cannot read {name} here")]
-    Store {
+    /// The images of this machine cannot be read.
+    #[error("cannot look for {name} here")]
+    Look {
         /// Which.
         name: String,
         /// Why.
@@ -76,13 +86,13 @@ pub enum BaseError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// A layer cannot be unpacked.
-    #[error("cannot unpack a layer of {name}")]
+    #[error("cannot unpack {name}")]
     Unpack {
         /// Which image.
         name: String,
         /// Why.
         #[source]
-        source: LayersError,
+        source: ExportError,
     },
 }
 
@@ -90,7 +100,6 @@ pub enum BaseError {
 pub struct Bases<'a> {
     root: Arc<Root>,
     lease: Lease,
-    layers: Layers,
     pull: &'a Pull<'a>,
     /// Looks upstream first, for a newer image of the same tag.
     always_pull: bool,
@@ -103,13 +112,12 @@ impl<'a> Bases<'a> {
     pub fn new(
         root: Arc<Root>,
         lease: Lease,
-        layers: Layers,
         pull: &'a Pull<'a>,
         always_pull: bool,
         threads: usize,
     ) -> Bases<'a> {
         let known = Mutex::default();
-        Bases { root, lease, layers, pull, always_pull, threads, known }
+        Bases { root, lease, pull, always_pull, threads, known }
     }
 
     /// Finds an image. A tag that is here is taken as it is; what is not here is fetched.
@@ -129,7 +137,7 @@ impl<'a> Bases<'a> {
             return Ok(Arc::clone(base));
         }
         let by_digest = matches!(name.reference, Reference::Digest(_));
-        let here = if self.always_pull && !by_digest { None } else { self.find(name, platform)? };
+        let here = if self.always_pull && !by_digest { None } else { self.look(name, platform)? };
         let base = match here {
             Some(base) => {
                 say(&format!("{} is among the images of this machine", name.familiar()));
@@ -139,10 +147,8 @@ impl<'a> Bases<'a> {
                 say(&format!("fetching from {}", name.registry));
                 (self.pull)(name, platform, say)
                     .map_err(|source| BaseError::Pull { name: name.familiar(), source })?;
-                self.find(name, platform)?.ok_or_else(|| BaseError::Damaged {
-                    name: name.familiar(),
-                    problem: "it is gone again after it was fetched".to_owned(),
-                })?
+                self.look(name, platform)?
+                    .ok_or_else(|| BaseError::Vanished { name: name.familiar() })?
             }
         };
         let base = Arc::new(base);
@@ -150,170 +156,63 @@ impl<'a> Bases<'a> {
         Ok(base)
     }
 
-    /// Looks for an image among those of this machine.
-    fn find(&self, name: &ImageName, platform: &Platform) -> Result<Option<BaseImage>, BaseError> {
-        let store_error = |source| BaseError::Store { name: name.familiar(), source };
+    /// Reads an image of this machine, and holds all of it; `None` where it, or a part of it, is
+    /// not here.
+    fn look(&self, name: &ImageName, platform: &Platform) -> Result<Option<BaseImage>, BaseError> {
+        let Some(target) = self.target(name)? else { return Ok(None) };
+        let unusable = |source| BaseError::Image { name: name.familiar(), source };
+        let store = self.root.store();
+        let image = match Image::open(&store, &target, Some(platform)) {
+            Err(ImageError::Missing { .. } | ImageError::Platform { .. }) => return Ok(None),
+            image => image.map_err(unusable)?,
+        };
+        let own = image.config.value().platform();
+        if !image.config.value().os.is_empty() && !platform.runs(&own) {
+            let (wanted, own) = (Box::new(platform.clone()), Box::new(own));
+            return Err(BaseError::Platform { name: name.familiar(), wanted, own });
+        }
+        let parts = [("manifest", &image.descriptor), ("configuration", &image.manifest.config)];
+        let layers = image.manifest.layers.iter().map(|layer| ("layer", layer));
+        for (what, part) in parts.into_iter().chain(layers) {
+            match store.hold_blocking(&part.digest, Some(&self.lease)) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(None),
+                Err(source) => {
+                    let digest = part.digest.clone();
+                    return Err(unusable(ImageError::Store { what, digest, source }));
+                }
+            }
+        }
+        let config = with_whole_history(image.config.value().clone());
+        Ok(Some(BaseImage { name: name.clone(), image, config }))
+    }
+
+    /// Finds the manifest or index that a name means on this machine.
+    fn target(&self, name: &ImageName) -> Result<Option<Descriptor>, BaseError> {
+        let failed = |error: RepositoryError| BaseError::Look {
+            name: name.familiar(),
+            source: error.into(),
+        };
         let repository = self.root.images_of(name);
         let digest = match &name.reference {
             Reference::Digest(digest) => Some(digest.clone()),
-            Reference::Tag(tag) => {
-                repository.tag(tag).map_err(|error| store_error(Box::new(error)))?
-            }
+            Reference::Tag(tag) => repository.tag(tag).map_err(failed)?,
         };
         let Some(digest) = digest else { return Ok(None) };
-        let stored = repository.manifest(&digest).map_err(|error| store_error(Box::new(error)))?;
-        let Some(stored) = stored else { return Ok(None) };
-        let manifest = self.manifest(name, &digest, &stored.media_type)?;
-        let (digest, manifest) = match manifest.into_value() {
-            Manifest::Image(manifest) => (digest, manifest),
-            Manifest::Index(index) => {
-                match self.choose(name, platform, &index.manifests)? {
-                    Some(chosen) => chosen,
-                    // The index is here, the image for this platform is not: it can be fetched.
-                    None => return Ok(None),
-                }
-            }
-        };
-        self.image(name, platform, digest, manifest).map(Some)
-    }
-
-    /// Chooses the image for a platform from an index.
-    fn choose(
-        &self,
-        name: &ImageName,
-        platform: &Platform,
-        manifests: &[Descriptor],
-    ) -> Result<Option<(Digest, ImageManifest)>, BaseError> {
-        let fits = |descriptor: &&Descriptor| {
-            descriptor.platform.as_ref().is_some_and(|own| platform.runs(own))
-        };
-        let Some(chosen) = manifests.iter().find(fits) else {
-            let available: Vec<String> = manifests
-                .iter()
-                .filter_map(|descriptor| descriptor.platform.as_ref())
-                .map(ToString::to_string)
-                .collect();
-            return Err(BaseError::Platform {
-                name: name.familiar(),
-                wanted: Box::new(platform.clone()),
-                available: available.join(", "),
-            });
-        };
-        let held = self.root.store().hold_blocking(&chosen.digest, Some(&self.lease));
-        if held.map_err(|error| self.store_error(name, error))?.is_none() {
-            return Ok(None);
-        }
-        match self.manifest(name, &chosen.digest, &chosen.media_type)?.into_value() {
-            Manifest::Image(manifest) => Ok(Some((chosen.digest.clone(), manifest))),
-            Manifest::Index(_) => Err(BaseError::Damaged {
-                name: name.familiar(),
-                problem: "an index lists another index for a platform".to_owned(),
-            }),
-        }
-    }
-
-    fn manifest(
-        &self,
-        name: &ImageName,
-        digest: &Digest,
-        media_type: &MediaType,
-    ) -> Result<Raw<Manifest>, BaseError> {
-        let bytes = self.read(name, digest, Manifest::SIZE_MAX)?;
-        Manifest::parse_expecting(bytes, media_type, digest).map_err(|error| BaseError::Damaged {
-            name: name.familiar(),
-            problem: error.to_string(),
-        })
-    }
-
-    fn read(
-        &self,
-        name: &ImageName,
-        digest: &Digest,
-        most: usize,
-    ) -> Result<bytes::Bytes, BaseError> {
-        let store = self.root.store();
-        store
-            .hold_blocking(digest, Some(&self.lease))
-            .map_err(|error| self.store_error(name, error))?;
-        let blob = store.open_blocking(digest).map_err(|error| self.store_error(name, error))?;
-        let blob = blob.ok_or_else(|| missing(name, digest))?;
-        boatyard_content::Blob::File(blob)
-            .into_bytes(most)
-            .map_err(|error| self.store_error(name, error))
-    }
-
-    fn store_error(&self, name: &ImageName, source: StoreError) -> BaseError {
-        BaseError::Store { name: name.familiar(), source: Box::new(source) }
-    }
-
-    fn image(
-        &self,
-        name: &ImageName,
-        platform: &Platform,
-        digest: Digest,
-        manifest: ImageManifest,
-    ) -> Result<BaseImage, BaseError> {
-        let damaged = |problem: String| BaseError::Damaged { name: name.familiar(), problem };
-        let bytes = self.read(name, &manifest.config.digest, ImageConfig::SIZE_MAX)?;
-        let config =
-            ImageConfig::parse(bytes).map_err(|error| damaged(error.to_string()))?.into_value();
-        if !platform.runs(&config.platform()) && !config.os.is_empty() {
-            return Err(BaseError::Platform {
-                name: name.familiar(),
-                wanted: Box::new(platform.clone()),
-                available: config.platform().to_string(),
-            });
-        }
-        if config.rootfs.diff_ids.len() != manifest.layers.len() {
-            return Err(damaged(format!(
-                "its configuration names {} layers, its manifest {}",
-                config.rootfs.diff_ids.len(),
-                manifest.layers.len()
-            )));
-        }
-        let config = with_whole_history(config);
-        Ok(BaseImage { name: name.clone(), digest, layers: manifest.layers, config })
+        let Some(stored) = repository.manifest(&digest).map_err(failed)? else { return Ok(None) };
+        let info = self.root.store().stat_blocking(&digest);
+        let info = info.map_err(|error| failed(error.into()))?;
+        Ok(info.map(|info| Descriptor::new(stored.media_type, stored.digest, info.size)))
     }
 
     /// Unpacks an image's layers, those that are not unpacked yet; says which it is at.
     ///
     /// # Errors
     /// Where a blob is missing, or is not what the configuration promises.
-    pub fn unpack(&self, base: &BaseImage, say: &dyn Fn(&str)) -> Result<Vec<LayerDir>, BaseError> {
-        let mut stack: Vec<LayerDir> = Vec::new();
-        for (blob, diff_id) in base.layers.iter().zip(&base.config.rootfs.diff_ids) {
-            let failed = |source| BaseError::Unpack { name: base.name.familiar(), source };
-            let chain = layers::chain_above(&stack, diff_id);
-            if let Some(layer) = self.layers.find(diff_id, &chain).map_err(failed)? {
-                stack.push(layer);
-                continue;
-            }
-            say(&format!("unpacking {}", blob.digest));
-            let store = self.root.store();
-            store
-                .hold_blocking(&blob.digest, Some(&self.lease))
-                .map_err(|error| self.store_error(&base.name, error))?;
-            let file = store
-                .open_blocking(&blob.digest)
-                .map_err(|error| self.store_error(&base.name, error))?
-                .ok_or_else(|| missing(&base.name, &blob.digest))?;
-            let unpack = Unpack {
-                blob: file.into_file(),
-                diff_id,
-                lowers: &stack,
-                threads: self.threads,
-                limits: Limits::default(),
-                decompress: DecompressLimits::default(),
-            };
-            let layer = self.layers.unpack(unpack).map_err(failed)?;
-            stack.push(layer);
-        }
-        Ok(stack)
+    pub fn unpack(&self, base: &BaseImage, say: &Say<'_>) -> Result<Vec<LayerDir>, BaseError> {
+        export::unpack(&self.root, &base.image, &self.lease, self.threads, say)
+            .map_err(|source| BaseError::Unpack { name: base.name.familiar(), source })
     }
-}
-
-fn missing(name: &ImageName, digest: &Digest) -> BaseError {
-    BaseError::Damaged { name: name.familiar(), problem: format!("blob {digest} is missing") }
 }
 
 /// Returns the configuration with a history entry for each layer: some tools write fewer, and a

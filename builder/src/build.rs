@@ -211,7 +211,6 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let bases = Bases::new(
         Arc::clone(&tools.root),
         tools.lease.clone(),
-        layers.clone(),
         tools.pull,
         request.always_pull,
         tools.threads,
@@ -331,7 +330,7 @@ fn triggers_of(
 pub(crate) fn base_failure(error: BaseError, stage: &PlannedStage) -> StepFailure {
     let mut diagnostic = crate::plan::error("cannot begin this stage", stage.from);
     diagnostic.hint = match &error {
-        BaseError::Damaged { .. } => {
+        BaseError::Image { .. } | BaseError::Unpack { .. } => {
             Some("fetch it again with --pull, or look for more with `boatyard fsck`".to_owned())
         }
         BaseError::Platform { .. } => {

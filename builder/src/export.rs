@@ -12,7 +12,6 @@
 //! Pushing to a registry is not done here.
 
 mod docker;
-mod image;
 mod oci;
 mod place;
 mod rootfs;
@@ -25,10 +24,10 @@ use boatyard_oci::{Descriptor, Digest, ImageName, Platform};
 use thiserror::Error;
 
 pub use docker::docker_archive;
-pub use image::{Image, ImageError, read_manifest};
 pub use oci::{oci_archive, oci_layout};
 pub use rootfs::{local, tar, unpack};
 
+use crate::image::{Image, ImageError, read_manifest};
 use crate::layer::ApplyError;
 use crate::snapshot::LayersError;
 

@@ -26,7 +26,7 @@ pub use changes::{ChangeError, apply_changes};
 pub use names::{NameImageError, name};
 pub use rootfs::{RootfsError, RootfsOptions, rootfs};
 
-use crate::export::ImageError;
+use crate::image::ImageError;
 use crate::layer::tar::TarError;
 
 /// An image that was loaded.

@@ -221,7 +221,7 @@ impl Builder<'_> {
                 let base = self.bases.resolve(name, &stage.platform, &|_| {}).map_err(failed)?;
                 let total = stage.instructions.iter().filter(|p| makes_step(p)).count() + 1;
                 let title =
-                    format!("[{}1/{total}] FROM {name}@{}", self.prefix(stage), base.digest);
+                    format!("[{}1/{total}] FROM {name}@{}", self.prefix(stage), base.digest());
                 self.steps
                     .run(&title, |step| {
                         let say = |text: &str| self.tools.progress.status(step, text);
@@ -247,13 +247,14 @@ impl Builder<'_> {
         say: &crate::base::Say<'_>,
     ) -> Result<StageState, crate::base::BaseError> {
         let dirs = self.bases.unpack(base, say)?;
-        let blobs = base.layers.iter().map(|blob| LayerBlob::There(Box::new(blob.clone())));
+        let blobs =
+            base.image.manifest.layers.iter().map(|blob| LayerBlob::There(Box::new(blob.clone())));
         let layers = dirs.into_iter().zip(blobs).map(|(dir, blob)| StackedLayer { dir, blob });
         Ok(StageState {
             config: ImageConfig { created: None, ..base.config.clone() },
             layers: layers.collect(),
             environment: Environment::default(),
-            base: Some((base.name.clone(), base.digest.clone())),
+            base: Some((base.name.clone(), base.digest().clone())),
             cmd_is_set: false,
         })
     }

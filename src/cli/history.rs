@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use boatyard_builder::export::Image;
+use boatyard_builder::image::Image;
 use boatyard_oci::{Descriptor, Platform};
 use jiff::Timestamp;
 use serde::Serialize;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use boatyard_builder::export::Image;
+use boatyard_builder::image::Image;
 use boatyard_content::Root;
 use boatyard_oci::{Digest, ImageName};
 use jiff::Timestamp;

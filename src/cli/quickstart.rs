@@ -13,7 +13,8 @@ use boatyard_builder::execute::{
     CancelHandle, DEFAULT_SHM_SIZE, Execute as _, InitCommand, Network, Outcome, Output, Spec,
     stubs,
 };
-use boatyard_builder::export::{self, Image};
+use boatyard_builder::export;
+use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
 use boatyard_builder::layer::compress::Compression;
 use boatyard_builder::plan::PlanOptions;
@@ -248,7 +249,7 @@ fn run_image(root: &Arc<Root>, target: &boatyard_oci::Descriptor) -> Result<Stri
     let failed = "cannot run the image";
     let lease = root.lease().context("cannot begin a lease")?;
     let image = Image::open(&root.store(), target, None).context(failed)?;
-    let dirs = export::unpack(root, &image, &lease, 2).context(failed)?;
+    let dirs = export::unpack(root, &image, &lease, 2, &|_| {}).context(failed)?;
     let mount_points = root.layout().active("root").join("stubs");
     fs_err::create_dir_all(&mount_points).context(failed)?;
     stubs::create(&mount_points, &stubs::STANDARD).context(failed)?;

@@ -5,7 +5,8 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use boatyard_builder::export::{ExportError, ImageError, Source, docker_archive, oci_archive};
+use boatyard_builder::export::{ExportError, Source, docker_archive, oci_archive};
+use boatyard_builder::image::ImageError;
 use boatyard_content::{Lease, Root};
 use boatyard_oci::Platform;
 

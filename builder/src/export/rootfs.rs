@@ -15,6 +15,7 @@ use fs_err as fs;
 
 use super::docker::open;
 use super::{ExportError, Image};
+use crate::base::Say;
 use crate::layer::dir::{Dir, Object, ObjectKind};
 use crate::layer::stack::{Beneath, MergedDir};
 use crate::layer::tar::Writer;
@@ -22,7 +23,7 @@ use crate::layer::{DecompressLimits, Entry, EntryPath, Kind, Limits, Stack, appl
 use crate::snapshot::{LayerDir, Layers, LayersError, Unpack};
 
 /// Returns the unpacked layers of an image, the base first; those that are not there yet are
-/// unpacked. The lease holds them.
+/// unpacked, and `say` is told. The lease holds them.
 ///
 /// # Errors
 /// Where a layer is missing, hostile or damaged.
@@ -31,6 +32,7 @@ pub fn unpack(
     image: &Image,
     lease: &Lease,
     threads: usize,
+    say: &Say<'_>,
 ) -> Result<Vec<LayerDir>, ExportError> {
     let layers = Layers::open(root.path())?;
     let mut stack: Vec<LayerDir> = Vec::new();
@@ -42,14 +44,17 @@ pub fn unpack(
         };
         let layer = match layers.find(diff_id, &above)? {
             Some(layer) => layer,
-            None => layers.unpack(Unpack {
-                blob: open(&root.store(), descriptor)?,
-                diff_id,
-                lowers: &stack,
-                threads,
-                limits: Limits::default(),
-                decompress: DecompressLimits::default(),
-            })?,
+            None => {
+                say(&format!("unpacking {}", descriptor.digest));
+                layers.unpack(Unpack {
+                    blob: open(&root.store(), descriptor)?,
+                    diff_id,
+                    lowers: &stack,
+                    threads,
+                    limits: Limits::default(),
+                    decompress: DecompressLimits::default(),
+                })?
+            }
         };
         hold(root, &layer, lease)?;
         stack.push(layer);

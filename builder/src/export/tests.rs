@@ -89,7 +89,7 @@ fn a_file_system_is_what_a_container_would_see() {
         ),
     ]);
     let image = Image::open(&world.root.store(), &target, None).unwrap();
-    let layers = unpack(&world.root, &image, &world.lease, 1).unwrap();
+    let layers = unpack(&world.root, &image, &world.lease, 1, &|_| {}).unwrap();
     let flat = tar(&layers, Vec::new()).unwrap();
     let names: Vec<_> = list(&flat).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["/etc", "/etc/kept", "/etc/link", "/lib", "/lib/new", "/sym"]);

@@ -5,7 +5,7 @@ use boatyard_content::{Lease, Root, StoreError};
 use boatyard_oci::{Descriptor, Digest, ImageName, Reference, Tag};
 use thiserror::Error;
 
-use crate::export::{ImageError, read_manifest};
+use crate::image::{ImageError, read_manifest};
 
 const NESTED_MAX: usize = 4;
 

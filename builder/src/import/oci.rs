@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::archive::Archive;
 use super::docker::parse_names;
 use super::{LoadError, Loaded};
-use crate::export::{Image, ImageError, read_manifest};
+use crate::image::{Image, ImageError, read_manifest};
 
 const INDEX: &str = "index.json";
 const LAYOUT: &str = "oci-layout";

@@ -4,7 +4,8 @@ use boatyard_oci::{Digest, ImageConfig, MediaType, Platform, Reference};
 
 use super::testing::{World, pack, rootfs_options, tar, world};
 use super::*;
-use crate::export::{Image, Source, docker_archive, oci_archive};
+use crate::export::{Source, docker_archive, oci_archive};
+use crate::image::Image;
 use crate::layer::Compression;
 
 fn names(names: &[&str]) -> Vec<ImageName> {

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use boatyard_builder::build::Built;
-use boatyard_builder::export::{self, ExportError, Image, Source};
+use boatyard_builder::export::{self, ExportError, Source};
+use boatyard_builder::image::Image;
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, MediaType, Platform};
 
@@ -71,7 +72,8 @@ fn unpack(
 ) -> Result<Vec<boatyard_builder::snapshot::LayerDir>> {
     let image = Image::open(&root.store(), &target(built), None)
         .context("cannot read the image that was built")?;
-    export::unpack(root, &image, lease, 2).context("cannot unpack the image that was built")
+    export::unpack(root, &image, lease, 2, &|_| {})
+        .context("cannot unpack the image that was built")
 }
 
 /// Writes to a file or to standard output, unless that is a terminal.

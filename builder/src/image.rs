@@ -235,7 +235,7 @@ fn choose(
 }
 
 /// BuildKit lists what it says about an image as a further manifest, for `unknown/unknown`.
-pub(super) fn is_attestation(descriptor: &Descriptor) -> bool {
+pub(crate) fn is_attestation(descriptor: &Descriptor) -> bool {
     descriptor.annotations.contains_key("vnd.docker.reference.type")
         || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
 }
