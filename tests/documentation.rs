@@ -1,6 +1,8 @@
 //! The documents say what the command does: every command and option is described, every example of
 //! a configuration is one, every message that is quoted is printed, every link leads somewhere.
 
+#![expect(clippy::unwrap_used, reason = "a check that cannot be made has failed")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
