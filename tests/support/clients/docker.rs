@@ -1,0 +1,104 @@
+//! dockerd, started for the test: no bridge, no firewall rules, everything below the place.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use boatyard_oci::Digest;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Client, digest};
+use crate::support::place::text;
+use crate::support::server::wait_for;
+use crate::support::{Place, Run};
+
+/// A running dockerd and its command line. It speaks plain HTTP to loopback by default.
+pub struct Docker<'a> {
+    place: &'a Place,
+    daemon: Child,
+}
+
+impl<'a> Docker<'a> {
+    /// Starts the daemon and waits until it answers.
+    pub fn start(place: &'a Place) -> Docker<'a> {
+        let base = place.path("docker");
+        fs_err::create_dir_all(&base).unwrap();
+        let log = fs_err::File::create(base.join("log")).unwrap();
+        let at = |name: &str| text(&base.join(name)).to_owned();
+        let daemon = place
+            .run("dockerd", ["--iptables=false", "--ip6tables=false", "--bridge=none"])
+            .args(["--ip-masq=false", "--storage-driver", "overlay2"])
+            .args(["--data-root", &at("data"), "--exec-root", &at("exec")])
+            .args(["--pidfile", &at("pid"), "-H", &format!("unix://{}", at("sock"))])
+            .spawn(Stdio::null(), Stdio::from(log.into_file()));
+        let docker = Docker { place, daemon };
+        wait_for("dockerd to answer", || docker.docker(["version"]).run().code == Some(0));
+        docker
+    }
+
+    fn docker<const N: usize>(&self, args: [&str; N]) -> Run {
+        let socket = format!("unix://{}", text(&self.place.path("docker/sock")));
+        self.place.run("docker", ["-H", &socket]).args(args)
+    }
+
+    fn repo_digest(&self, image: &str) -> Digest {
+        let format = "{{index .RepoDigests 0}}";
+        let name = self.docker(["image", "inspect", "--format", format, image]).ok().text();
+        digest(name.split_once('@').unwrap().1)
+    }
+
+    fn unpacked(&self) -> PathBuf {
+        self.place.path("docker/unpacked")
+    }
+}
+
+impl Client for Docker<'_> {
+    fn name(&self) -> &'static str {
+        "dockerd"
+    }
+
+    fn push_new(&self, rootfs: &Path, image: &str) -> Digest {
+        self.docker(["import", text(rootfs), image]).ok();
+        self.docker(["push", "-q", image]).ok();
+        let pushed = self.repo_digest(image);
+        self.docker(["rmi", "-f", image]).ok();
+        pushed
+    }
+
+    fn pull(&self, image: &str) -> Digest {
+        self.docker(["pull", "-q", image]).ok();
+        self.repo_digest(image)
+    }
+
+    /// Lays the daemon's directories over one another as it would for a container.
+    fn unpack(&self, image: &str) -> PathBuf {
+        let data =
+            self.docker(["image", "inspect", "--format", "{{json .GraphDriver.Data}}", image]);
+        let data = data.ok().json();
+        let upper = data["UpperDir"].as_str().unwrap();
+        let lower = data["LowerDir"].as_str().map(|lower| format!(":{lower}")).unwrap_or_default();
+        // An overlay has at least two layers, even if one has nothing in it.
+        let empty = self.place.path("docker/empty");
+        let directory = self.unpacked();
+        fs_err::create_dir_all(&empty).unwrap();
+        fs_err::create_dir_all(&directory).unwrap();
+        let options = format!("ro,lowerdir={upper}{lower}:{}", text(&empty));
+        self.place
+            .run("mount", ["-t", "overlay", "overlay", "-o", &options, text(&directory)])
+            .ok();
+        directory
+    }
+
+    fn run(&self, image: &str) -> Option<String> {
+        Some(self.docker(["run", "--rm", "--network=none", image]).ok().text())
+    }
+}
+
+impl Drop for Docker<'_> {
+    fn drop(&mut self) {
+        if self.unpacked().exists() {
+            self.place.run("umount", [text(&self.unpacked())]).run();
+        }
+        let _ = kill_process(Pid::from_child(&self.daemon), Signal::TERM);
+        let _ = self.daemon.wait();
+    }
+}

@@ -1,0 +1,20 @@
+//! What the end-to-end tests share: a place of their own, the command and our server as processes,
+//! the clients that others wrote, images to send about, and trees of files to compare.
+//!
+//! These tests need root, and from Debian: skopeo, podman, runc, docker.io, containerd, curl,
+//! busybox-static and debootstrap. Nothing is skipped: what is not installed fails and says so.
+
+#![allow(clippy::allow_attributes, reason = "each test file uses its own part of this module")]
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
+
+pub mod clients;
+pub mod http;
+pub mod images;
+pub mod place;
+pub mod process;
+pub mod server;
+pub mod tree;
+
+pub use place::Place;
+pub use process::Run;
+pub use server::Server;
