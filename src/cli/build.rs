@@ -226,6 +226,10 @@ fn find_dockerfile(args: &Args) -> Result<PathBuf> {
         return Err(Failure::new("a build context from a URL is not supported yet")
             .hint("fetch it, and name the directory"));
     }
+    if !args.context.is_dir() {
+        let what = if args.context.exists() { "is no directory" } else { "does not exist" };
+        return Err(Failure::new(format!("the build context {} {what}", args.context.display())));
+    }
     for name in ["Dockerfile", "dockerfile"] {
         let path = args.context.join(name);
         if path.exists() {

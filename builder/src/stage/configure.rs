@@ -258,15 +258,15 @@ impl Step<'_> {
                 }
             }
         };
+        // Go's `%q` of BuildKit's structure, as `docker history` has always shown it.
         let text = format!(
-            "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} \
-             Retries:{}}}",
-            check.test.join(" "),
+            "HEALTHCHECK &{{{} \"{}\" \"{}\" \"{}\" \"{}\" {}}}",
+            quoted(&check.test),
             go_duration(check.interval),
             go_duration(check.timeout),
             go_duration(check.start_period),
             go_duration(check.start_interval),
-            check.retries
+            quoted_rune(check.retries)
         );
         state.tell(text, false, at);
         state.config.config.healthcheck = Some(check);
@@ -289,6 +289,23 @@ fn command(state: &StageState, line: &CommandLine) -> Vec<String> {
 fn quoted(args: &[String]) -> String {
     let words: Vec<String> = args.iter().map(|arg| format!("{arg:?}")).collect();
     format!("[{}]", words.join(" "))
+}
+
+/// Writes a number as Go's `%q` does: as the character that has it, `'\x03'` for 3.
+fn quoted_rune(number: i64) -> String {
+    let character = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
+    match character {
+        '\x07' => r"'\a'".to_owned(),
+        '\x08' => r"'\b'".to_owned(),
+        '\t' => r"'\t'".to_owned(),
+        '\n' => r"'\n'".to_owned(),
+        '\x0b' => r"'\v'".to_owned(),
+        '\x0c' => r"'\f'".to_owned(),
+        '\r' => r"'\r'".to_owned(),
+        '\'' | '\\' => format!("'\\{character}'"),
+        '\0'..='\x1f' | '\x7f' => format!("'\\x{number:02x}'"),
+        _ => format!("'{character}'"),
+    }
 }
 
 /// Writes nanoseconds as Go does: `1m30s`, `500ms`, `0s`.

@@ -188,6 +188,12 @@ fn build_args(args: &Args) -> Result<BTreeMap<String, String>> {
         }
         given.extend(value.map(|value| (name.to_owned(), value)));
     }
+    // Who sets it for all of a build's tools means this one, too; buildx takes it likewise.
+    const EPOCH: &str = "SOURCE_DATE_EPOCH";
+    #[expect(clippy::disallowed_methods, reason = "this is the command")]
+    if let (false, Ok(seconds)) = (given.contains_key(EPOCH), std::env::var(EPOCH)) {
+        given.insert(EPOCH.to_owned(), seconds);
+    }
     Ok(given)
 }
 
