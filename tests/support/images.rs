@@ -7,7 +7,7 @@ use super::Place;
 use super::place::text;
 
 /// The applets that images of tests need.
-const APPLETS: &str = "sh cat chmod chown cp dd echo env find grep head id ln ls mkdir mknod mv \
+const APPLETS: &str = "sh cat chmod chown cp dd echo env find grep head id ln ls mkdir mkfifo mknod mv \
     printf ps pwd rm sha256sum sleep stat sync tail test touch true false uname wc yes sort tr \
     readlink truncate hostname";
 

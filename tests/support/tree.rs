@@ -33,7 +33,11 @@ pub fn below(lines: &[String], directory: &str) -> Vec<String> {
 pub fn assert_same(what: &str, found: &[String], expected: &[String]) {
     let lacks: Vec<_> = expected.iter().filter(|line| !found.contains(line)).collect();
     let extra: Vec<_> = found.iter().filter(|line| !expected.contains(line)).collect();
-    assert!(lacks.is_empty() && extra.is_empty(), "{what}: lacks {lacks:#?}, has {extra:#?}");
+    let all = found.join("\n");
+    assert!(
+        lacks.is_empty() && extra.is_empty(),
+        "{what}: lacks {lacks:#?}, has {extra:#?}; all of it:\n{all}"
+    );
 }
 
 fn walk(root: &Path, below: &Path, paths: &mut Vec<PathBuf>) {

@@ -65,7 +65,7 @@ impl Client for Skopeo<'_> {
         fs_err::create_dir_all(&root).unwrap();
         for digest in crate::support::http::needs(&manifest).iter().skip(1) {
             let layer = directory.join(digest.strip_prefix("sha256:").unwrap());
-            remove_whited_out(&layer, &root);
+            remove_replaced(&layer, &root);
             self.place
                 .run("tar", ["--xattrs", "--xattrs-include=*", "--numeric-owner", "--same-owner"])
                 .args(["-p", "--exclude=.wh.*", "-C", text(&root), "-xzf", text(&layer)])
@@ -79,12 +79,18 @@ impl Client for Skopeo<'_> {
     }
 }
 
-/// Removes from a tree what a layer's whiteouts name.
-fn remove_whited_out(layer: &Path, root: &Path) {
+/// Removes from a tree what a layer removes or replaces.
+fn remove_replaced(layer: &Path, root: &Path) {
     let reader = flate2::read::MultiGzDecoder::new(fs_err::File::open(layer).unwrap());
     let mut archive = tar::Archive::new(reader);
     for entry in archive.entries().unwrap() {
-        let path = entry.unwrap().path().unwrap().into_owned();
+        let entry = entry.unwrap();
+        let path = entry.path().unwrap().into_owned();
+        let old = fs_err::symlink_metadata(root.join(&path));
+        // GNU tar puts no file in the place of a directory.
+        if !entry.header().entry_type().is_dir() && old.is_ok_and(|old| old.is_dir()) {
+            fs_err::remove_dir_all(root.join(&path)).unwrap();
+        }
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let parent = root.join(path.parent().unwrap());
         if name == ".wh..wh..opq" {
