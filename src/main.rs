@@ -20,13 +20,18 @@ mod world;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::ContextKind;
 
 fn main() -> ExitCode {
     // The helper that runs steps must be a process with one thread: before anything else.
     if std::env::args_os().nth(1).is_some_and(|first| first == "init") {
         return boatyard_builder::execute::init::main();
     }
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::try_parse().unwrap_or_else(|mut error| {
+        // "To pass it as a value, use '-- --option'" is not what anybody wants here.
+        error.remove(ContextKind::Suggested);
+        error.exit()
+    });
     match cli.run() {
         Ok(code) => code,
         Err(failure) => report::failure(&failure),

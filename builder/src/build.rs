@@ -110,6 +110,9 @@ pub enum BuildError {
     /// The mount points of steps cannot be made.
     #[error("cannot prepare the mount points of steps")]
     Stubs(#[source] io::Error),
+    /// `# check=error=true`, and the linter found something.
+    #[error("the Dockerfile asks for warnings to be errors, and there is `{}`", .0.join("`, `"))]
+    Lint(Vec<&'static str>),
     /// `SOURCE_DATE_EPOCH` is no number.
     #[error("SOURCE_DATE_EPOCH is `{0}`, and must be a number of seconds since 1970")]
     Epoch(String),
@@ -217,14 +220,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     );
     let steps = Steps::new(tools.progress);
     let plan = plan_with_triggers(request, &bases, &steps)?;
-    for warning in &plan.warnings {
-        let checks = &request.dockerfile.checks;
-        if checks.allows(warning.rule) {
-            let drawn =
-                render(&request.dockerfile.source, &request.file_name, &warning.diagnostic());
-            tools.progress.warning(&drawn);
-        }
-    }
+    warn(request, &plan, tools.progress)?;
     let epoch = epoch(&plan)?;
     let packer = Packer::start(
         Arc::clone(&tools.root),
@@ -251,6 +247,23 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     };
     let state = builder.stages()?;
     builder.assemble(state)
+}
+
+/// Tells what the linter found; with `# check=error=true` that ends the build.
+fn warn(request: &BuildRequest, plan: &Plan, progress: &dyn Progress) -> Result<(), BuildError> {
+    let dockerfile = &request.dockerfile;
+    let planned = plan.warnings.iter().filter(|warning| dockerfile.checks.allows(warning.rule));
+    let mut rules = Vec::new();
+    for warning in dockerfile.warnings.iter().chain(planned) {
+        progress.warning(&render(&dockerfile.source, &request.file_name, &warning.diagnostic()));
+        rules.push(warning.rule.name());
+    }
+    rules.sort_unstable();
+    rules.dedup();
+    if dockerfile.checks.error && !rules.is_empty() {
+        return Err(BuildError::Lint(rules));
+    }
+    Ok(())
 }
 
 /// Returns the stages whose layers are in the image.

@@ -4,7 +4,7 @@
 //! again, so what it writes is checked against the diff ID that the snapshot got.
 
 use std::io;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -14,6 +14,9 @@ use boatyard_oci::{Descriptor, DiffId, MediaType};
 use crate::layer::compress::{Compression, Compressor};
 use crate::layer::{ContentTimes, WriteError, WriteOptions};
 use crate::snapshot::LayerDir;
+
+/// How many layers may wait; a build that is further ahead waits too.
+const QUEUE_MAX: usize = 64;
 
 /// Why a layer could not be made a blob.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +110,7 @@ impl Drop for Work {
 /// The thread that packs. Dropping it waits for what it is at.
 #[derive(Debug)]
 pub struct Packer {
-    queue: Option<Sender<Work>>,
+    queue: Option<SyncSender<Work>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -125,7 +128,7 @@ pub struct PackOptions {
 impl Packer {
     /// Starts the thread. Blobs land in the root, held by the lease.
     pub fn start(root: Arc<Root>, lease: Lease, options: PackOptions) -> Packer {
-        let (queue, work) = channel::<Work>();
+        let (queue, work) = sync_channel::<Work>(QUEUE_MAX);
         let thread = std::thread::spawn(move || {
             for work in work {
                 work.end(pack(&root, &lease, &work.layer, options));

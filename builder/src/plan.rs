@@ -139,7 +139,10 @@ pub fn plan(
     let target = target(dockerfile, options).map_err(|diagnostic| vec![diagnostic])?;
     let arguments =
         Arguments::new(dockerfile, options, target).map_err(|diagnostic| vec![diagnostic])?;
-    let planner = Planner { dockerfile, options, arguments: &arguments, triggers };
+    let without = PlanOptions { build_args: BTreeMap::new(), ..options.clone() };
+    let defaults = Arguments::new(dockerfile, &without, target)
+        .map_or_else(|_| BTreeMap::new(), |d| d.globals());
+    let planner = Planner { dockerfile, options, arguments: &arguments, defaults, triggers };
     let mut planned: BTreeMap<usize, PlannedStage> = BTreeMap::new();
     let mut waiting = vec![target];
     let mut errors = Vec::new();
@@ -226,6 +229,8 @@ struct Planner<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a PlanOptions,
     arguments: &'a Arguments,
+    /// The global arguments as they are if none is given.
+    defaults: BTreeMap<String, String>,
     triggers: &'a Triggers<'a>,
 }
 
@@ -334,6 +339,9 @@ impl Planner<'_> {
             let known = self.arguments.names();
             warnings.push(planned::undefined_arg_in_from(name, known, word.span, stage.span));
         }
+        if self.needs_given_arguments(word) {
+            warnings.push(planned::invalid_default_arg_in_from(word, stage.span));
+        }
         if text.is_empty() {
             let mut problem =
                 error(format!("base name ({}) should not be blank", word.value), word.span);
@@ -351,6 +359,14 @@ impl Planner<'_> {
             Ok(name) => Ok(Base::Image(name)),
             Err(problem) => Err(error(problem.to_string(), word.span)),
         }
+    }
+
+    /// Says whether a base image has no name, or a bad one, unless arguments are given.
+    fn needs_given_arguments(&self, word: &Spanned<String>) -> bool {
+        let expander = Expander::new(self.dockerfile.directives.escape);
+        let default = expander.expand(&word.value, &self.defaults).map(|expanded| expanded.text);
+        default.is_ok_and(|text| text != "scratch" && text.parse::<ImageName>().is_err())
+            && word.value.contains('$')
     }
 
     /// Finds where a COPY takes its files from.

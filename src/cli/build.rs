@@ -9,7 +9,7 @@ use std::time::Duration;
 use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, LazyExecutor, Tools, build};
 use boatyard_builder::context::directory::Directory;
-use boatyard_builder::dockerfile::{Dockerfile, parse_bytes, render};
+use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
 use boatyard_builder::execute::{CancelHandle, InitCommand, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
@@ -51,7 +51,6 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let root = world.open_root()?;
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
-    let warnings: Vec<_> = dockerfile.warnings.clone();
     let context = open_context(args, path.as_deref())?;
     let request = BuildRequest {
         dockerfile,
@@ -72,9 +71,6 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         always_pull: args.pull,
     };
     let reporter = progress::open(options.progress, progress::Environment::read());
-    for warning in &warnings {
-        reporter.warning(&render(&request.dockerfile.source, &file_name, &warning.diagnostic()));
-    }
     let built = build_with(world, &root, &lease, &request, &reporter);
     finish(&reporter, &built);
     let built = built?;

@@ -8,7 +8,7 @@ use crate::build::StepFailure;
 use crate::dockerfile::expansion::ExpansionError;
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, KeyValue};
 use crate::dockerfile::lint::planned;
-use crate::dockerfile::{InstructionKind, Spanned, expose, render, signal};
+use crate::dockerfile::{InstructionKind, Spanned, Warning, expose, render, signal};
 
 impl Step<'_> {
     /// Carries the instruction out.
@@ -113,15 +113,17 @@ impl Step<'_> {
     }
 
     fn warn_undefined(&self, state: &StageState, name: &str, word: &Spanned<String>) {
-        if self.planned.is_trigger {
-            return;
-        }
-        let request = self.builder.request;
         let known = state.environment.names();
-        let instruction = &self.planned.instruction;
-        let warning = planned::undefined_variable(name, known, word.span, instruction.span);
-        let checks = request.dockerfile.checks.merged(instruction.checks.as_ref());
-        if checks.allows(warning.rule) {
+        let instruction = self.planned.instruction.span;
+        self.warn(&planned::undefined_variable(name, known, word.span, instruction));
+    }
+
+    /// Tells a finding, unless the Dockerfile does not want to hear of it.
+    pub(super) fn warn(&self, warning: &Warning) {
+        let request = self.builder.request;
+        let checks = self.planned.instruction.checks.as_ref();
+        if !self.planned.is_trigger && request.dockerfile.checks.merged(checks).allows(warning.rule)
+        {
             let drawn =
                 render(&request.dockerfile.source, &request.file_name, &warning.diagnostic());
             self.builder.tools.progress.warning(&drawn);
@@ -198,6 +200,10 @@ impl Step<'_> {
             for text in expanded.words {
                 let ports = expose::ports(&text)
                     .map_err(|error| StepFailure::new(self.error(error.to_string(), word.span)))?;
+                let instruction = self.planned.instruction.span;
+                for warning in planned::exposed(&text, &ports, word.span, instruction) {
+                    self.warn(&warning);
+                }
                 all.extend(ports.ports);
             }
         }

@@ -8,6 +8,7 @@ use crate::build::StepFailure;
 use crate::copy::inside::{self, Made};
 use crate::copy::{self, CopyError, CopyOptions, Everything, Tree};
 use crate::dockerfile::instruction::{Add, Copy, CopySource};
+use crate::dockerfile::lint::planned;
 use crate::dockerfile::{Heredoc, Spanned, chmod};
 use crate::execute::{rootfs, user};
 use crate::layer::ContentTimes;
@@ -93,6 +94,7 @@ impl Step<'_> {
             }
         }
         let paths = self.paths(state, files.sources, &mut text)?;
+        self.warn_of_ignored(files);
         text.push_str(&format!(" {} # buildkit", self.expand(state, files.destination)?));
         if !paths.is_empty() {
             let done = self.with_tree(&origin, |tree| {
@@ -114,6 +116,25 @@ impl Step<'_> {
         self.commit(state, active, ContentTimes::None, false)?;
         state.tell(text, true, self.builder.time());
         Ok(())
+    }
+
+    /// Warns of sources that `.dockerignore` leaves out.
+    fn warn_of_ignored(&self, files: &Files<'_>) {
+        let Some(context) = &self.builder.request.context else { return };
+        if !matches!(self.planned.copy_from, Some(CopyFrom::Context)) {
+            return;
+        }
+        for source in files.sources {
+            if let CopySource::Path(word) = source {
+                let instruction = self.planned.instruction.span;
+                let patterns = context.patterns();
+                let is_add = files.keyword == "ADD";
+                if let Some(found) = planned::copy_ignored_file(is_add, word, patterns, instruction)
+                {
+                    self.warn(&found);
+                }
+            }
+        }
     }
 
     /// Expands the sources that are paths, and adds all to the history's text.
