@@ -57,15 +57,22 @@ pub struct Registry {
 pub struct Gc {
     /// How long a blob stays that nothing refers to, in seconds.
     pub grace_seconds: u64,
+    /// How long an unpacked layer stays that no build uses, in seconds.
+    pub layers_seconds: u64,
 }
 
 impl Default for Gc {
     fn default() -> Self {
-        Gc { grace_seconds: 3600 }
+        Gc { grace_seconds: 3600, layers_seconds: 2 * 24 * 3600 }
     }
 }
 
 impl Gc {
+    /// Returns how long unpacked layers stay that no build uses.
+    pub fn layers(&self) -> Duration {
+        Duration::from_secs(self.layers_seconds)
+    }
+
     /// Returns the grace period.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_seconds)

@@ -209,7 +209,7 @@ pub(crate) struct Builder<'a> {
 /// Where the plan, a step, or the assembly fails. What was built until then is garbage that the
 /// collector finds; nothing stays mounted and no process is left.
 pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildError> {
-    let layers = Layers::open(tools.root.path())?;
+    let layers = Layers::open(tools.root.path(), tools.lease.clone())?;
     layers.sweep_active()?;
     let bases = Bases::new(
         Arc::clone(&tools.root),
@@ -231,7 +231,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
             epoch: epoch.map(Timestamp::as_second),
         },
     );
-    let stubs = tools.root.layout().active("root").join("stubs");
+    let stubs = layers.stubs();
     prepare_stubs(&stubs).map_err(BuildError::Stubs)?;
     let builder = Builder {
         request,

@@ -6,6 +6,7 @@
 //!     root     exists if the archive said what the root's attributes are, which `fs` then has
 //!     boot     the boot in which the layer was unpacked
 //!     durable  exists once the tree was synced
+//! ROOT/layers/<view>/stubs/                       mount points that lie beneath every step
 //! ROOT/active/<view>/<id>/                        0700, removed when the step ends
 //!     lock     held as long as the step's process lives
 //!     upper/ work/ empty/

@@ -1,19 +1,21 @@
 //! `boatyard gc`
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use boatyard_builder::snapshot::Layers;
 use boatyard_content::gc::{self, GcError, GcOptions, GcReport};
+use boatyard_content::{Lease, Root};
 
 use crate::output;
 use crate::report::{self, Context as _, Failure, Result};
 use crate::world::World;
 
-/// Delete blobs that nothing refers to any more.
+/// Delete blobs that nothing refers to any more, and unpacked layers that no build used lately.
 ///
 /// It can run at any time, beside servers, builds and pushes: what they rely on stays, and so does
-/// for an hour what a client was told of.
+/// for an hour what a client was told of. Unpacked layers are a cache: a build that needs one
+/// again unpacks it again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Delete nothing, and say what would be deleted
@@ -23,6 +25,10 @@ pub struct Args {
     /// configuration says, else 1h]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
+    /// How long an unpacked layer stays that no build uses [default: what the configuration says,
+    /// else 2d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    layers: Option<Duration>,
     /// List what is deleted
     #[arg(short, long)]
     verbose: bool,
@@ -38,10 +44,7 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
         );
     }
     let root = world.open_root()?;
-    if !args.dry_run {
-        let swept = Layers::open(root.path()).and_then(|layers| layers.sweep_active());
-        swept.context("cannot remove what ended builds left behind")?;
-    }
+    let layers = sweep_layers(world, &root, args)?;
     let options = GcOptions { grace, dry_run: args.dry_run, ..GcOptions::default() };
     let report = gc::collect(&root, &options).map_err(|error| {
         let running = matches!(error, GcError::Running);
@@ -54,7 +57,23 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
         }
     }
     tell(&report, args.dry_run)?;
+    if layers > 0 {
+        let would = if args.dry_run { "would be" } else { "were" };
+        output::line(&format!("{} {would} removed", count(layers, "unpacked layer")))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes unpacked layers that nobody used lately, and what ended builds left behind.
+fn sweep_layers(world: &World, root: &Root, args: &Args) -> Result<u64> {
+    let failed = "cannot remove unpacked layers";
+    let unused = args.layers.unwrap_or_else(|| world.config.gc.layers());
+    let layers = Layers::open(root.path(), Lease::unheld()).context(failed)?;
+    if !args.dry_run {
+        layers.sweep_active().context("cannot remove what ended builds left behind")?;
+    }
+    let before = SystemTime::now() - unused;
+    layers.sweep(|| root.held_layers(), before, args.dry_run).context(failed)
 }
 
 fn tell(report: &GcReport, dry_run: bool) -> Result<()> {

@@ -250,10 +250,11 @@ fn run_image(root: &Arc<Root>, target: &boatyard_oci::Descriptor) -> Result<Stri
     let lease = root.lease().context("cannot begin a lease")?;
     let image = Image::open(&root.store(), target, None).context(failed)?;
     let dirs = export::unpack(root, &image, &lease, 2, &|_| {}).context(failed)?;
-    let mount_points = root.layout().active("root").join("stubs");
+    let layers = Layers::open(root.path(), lease.clone()).context(failed)?;
+    let mount_points = layers.stubs();
     fs_err::create_dir_all(&mount_points).context(failed)?;
     stubs::create(&mount_points, &stubs::STANDARD).context(failed)?;
-    let active = Layers::open(root.path()).context(failed)?.prepare(&dirs).context(failed)?;
+    let active = layers.prepare(&dirs).context(failed)?;
     let mount = active.mount(Some(&mount_points)).context(failed)?;
     let config = &image.config.value().config;
     let command = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten());

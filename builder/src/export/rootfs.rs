@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use boatyard_content::lease::Holding;
 use boatyard_content::{Lease, Root};
 use boatyard_oci::ChainId;
 use fs_err as fs;
@@ -34,7 +33,7 @@ pub fn unpack(
     threads: usize,
     say: &Say<'_>,
 ) -> Result<Vec<LayerDir>, ExportError> {
-    let layers = Layers::open(root.path())?;
+    let layers = Layers::open(root.path(), lease.clone())?;
     let mut stack: Vec<LayerDir> = Vec::new();
     let mut chain: Option<ChainId> = None;
     for (descriptor, diff_id) in image.layers() {
@@ -56,20 +55,10 @@ pub fn unpack(
                 })?
             }
         };
-        hold(root, &layer, lease)?;
         stack.push(layer);
         chain = Some(above);
     }
     Ok(stack)
-}
-
-/// Names the layer in the lease, as the collector knows it: by its directory below `layers/`.
-fn hold(root: &Root, layer: &LayerDir, lease: &Lease) -> Result<(), ExportError> {
-    let path = layer.path();
-    let below = path.strip_prefix(root.path().join("layers")).unwrap_or(path);
-    lease
-        .add(&Holding::Layer(below.to_string_lossy().into_owned()))
-        .map_err(|error| LayersError::Io(io::Error::other(error)).into())
 }
 
 /// Writes the file system that a stack of layers makes as one archive.

@@ -5,14 +5,18 @@
 //! that was not synced may have lost bytes. So each layer says in which boot it was made and whether
 //! it was synced since; one that was made in an earlier boot and never synced does not count.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use boatyard_content::lease::Holding;
+use boatyard_content::{Lease, StoreError};
 use boatyard_oci::{ChainId, DiffId, Digest};
 use fs_err as fs;
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, utimensat};
 use thiserror::Error;
 
 use crate::layer::dir::Dir;
@@ -145,20 +149,23 @@ struct Places {
     layers: PathBuf,
     active: PathBuf,
     boot: String,
+    /// Names every layer that is found or made, so that nobody removes it meanwhile.
+    lease: Lease,
 }
 
 impl Layers {
-    /// Opens the layers below ROOT, which is created where it is missing.
+    /// Opens the layers below ROOT, which is created where it is missing. What is found or made
+    /// stays as long as the lease.
     ///
     /// # Errors
     /// Fails if directories cannot be made.
-    pub fn open(root: &Path) -> Result<Self, LayersError> {
+    pub fn open(root: &Path, lease: Lease) -> Result<Self, LayersError> {
         let (layers, active) = (root.join("layers").join(VIEW), root.join("active").join(VIEW));
         for directory in [layers.join("diff/sha256"), layers.join("chain/sha256"), active.clone()] {
             create_private(&directory)?;
         }
         let boot = fs::read_to_string(BOOT_ID)?.trim().to_owned();
-        Ok(Self(Arc::new(Places { layers, active, boot })))
+        Ok(Self(Arc::new(Places { layers, active, boot, lease })))
     }
 
     /// Finds a layer: one that fits any stack, or else the one for this stack.
@@ -170,8 +177,10 @@ impl Layers {
         diff_id: &DiffId,
         chain_id: &ChainId,
     ) -> Result<Option<LayerDir>, LayersError> {
+        let _shared = self.lock_layers(FlockOperation::LockShared)?;
         for path in [self.by_diff(diff_id), self.by_chain(chain_id)] {
             if self.counts(&path)? {
+                self.keep(&path)?;
                 return Ok(Some(LayerDir { path, diff_id: diff_id.clone() }));
             }
         }
@@ -225,7 +234,11 @@ impl Layers {
         }
         rustix::fs::syncfs(fs::File::open(&self.0.layers)?).map_err(io::Error::from)?;
         for path in fresh {
-            fs::write(path.join("durable"), "")?;
+            match fs::write(path.join("durable"), "") {
+                // Somebody removed it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
         }
         Ok(())
     }
@@ -244,6 +257,7 @@ impl Layers {
         } else {
             self.by_chain(&chain_above(lowers, diff_id))
         };
+        let _shared = self.lock_layers(FlockOperation::LockShared)?;
         // One that does not count is in the way.
         self.counts(&path)?;
         match fs::rename(layer, &path) {
@@ -252,11 +266,74 @@ impl Layers {
             Err(error) if is_occupied(&error) => {}
             Err(error) => return Err(error.into()),
         }
+        self.keep(&path)?;
         Ok(LayerDir { path, diff_id: diff_id.clone() })
     }
 
+    /// Names a layer in the lease and notes that it is used now; under the shared lock.
+    fn keep(&self, path: &Path) -> Result<(), LayersError> {
+        let name = Holding::Layer(self.name(path));
+        self.0.lease.add(&name).map_err(|error| LayersError::Io(io::Error::other(error)))?;
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        utimensat(CWD, path, &times, AtFlags::empty()).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    /// Returns how leases name a layer: its directory below `layers/`.
+    fn name(&self, path: &Path) -> String {
+        let below = path.strip_prefix(&self.0.layers).unwrap_or(path);
+        format!("{VIEW}/{}", below.display())
+    }
+
+    /// Removes the layers that nobody used since `before` and no lease names, and returns how many
+    /// those are. They are a cache: what is needed again is unpacked again.
+    ///
+    /// # Errors
+    /// Fails if the leases cannot be read, or a layer not removed.
+    pub fn sweep(
+        &self,
+        held: impl FnOnce() -> Result<HashSet<String>, StoreError>,
+        before: SystemTime,
+        dry_run: bool,
+    ) -> Result<u64, LayersError> {
+        let swept = self.temporary("swept-")?;
+        let mut count = 0;
+        {
+            // Whoever finds a layer names it in its lease under the shared lock.
+            let _exclusive = self.lock_layers(FlockOperation::LockExclusive)?;
+            let held = held().map_err(|error| LayersError::Io(io::Error::other(error)))?;
+            for kind in ["diff/sha256", "chain/sha256"] {
+                for entry in fs::read_dir(self.0.layers.join(kind))? {
+                    let path = entry?.path();
+                    let used = fs::metadata(&path)?.modified()?;
+                    if used >= before || held.contains(&self.name(&path)) {
+                        continue;
+                    }
+                    if !dry_run {
+                        fs::rename(&path, swept.path().join(count.to_string()))?;
+                    }
+                    count += 1;
+                }
+            }
+        }
+        swept.remove()?;
+        Ok(count)
+    }
+
+    /// Returns the directory of mount points that may lie beneath every step.
+    pub fn stubs(&self) -> PathBuf {
+        self.0.layers.join("stubs")
+    }
+
+    fn lock_layers(&self, operation: FlockOperation) -> Result<fs::File, LayersError> {
+        let directory = fs::File::open(&self.0.layers)?;
+        rustix::fs::flock(&directory, operation).map_err(io::Error::from)?;
+        Ok(directory)
+    }
+
     /// Makes a directory that is removed with its guard, or by [`Self::sweep_active`].
-    pub(super) fn temporary(&self, prefix: &str) -> Result<Temporary, LayersError> {
+    pub(crate) fn temporary(&self, prefix: &str) -> Result<Temporary, LayersError> {
         let _shared = self.lock_active(FlockOperation::LockShared)?;
         let permissions = std::fs::Permissions::from_mode(0o700);
         let mut builder = tempfile::Builder::new();
@@ -343,13 +420,13 @@ impl Layers {
 
 /// A directory that is removed when this is dropped, and swept once its process is gone.
 #[derive(Debug)]
-pub(super) struct Temporary {
+pub(crate) struct Temporary {
     directory: tempfile::TempDir,
     _lock: fs::File,
 }
 
 impl Temporary {
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 

@@ -37,7 +37,7 @@ struct Step {
 impl World {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let layers = Layers::open(root.path()).unwrap();
+        let layers = Layers::open(root.path(), boatyard_content::Lease::unheld()).unwrap();
         Self { root, layers, stack: Vec::new(), stubs: None, epoch: None }
     }
 

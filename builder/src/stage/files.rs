@@ -264,21 +264,26 @@ impl Step<'_> {
                 .map_err(|error| failed("expand", std::io::Error::other(error)))?
                 .text;
         }
-        let directory = self.builder.tools.root.layout().active("root");
-        let temporary =
-            tempfile::tempdir_in(directory).map_err(|source| failed("write", source))?;
-        // A delimiter may hold a slash; the file's name is its last part.
+        let temporary = self
+            .builder
+            .layers
+            .temporary("heredoc-")
+            .map_err(|source| failed("write", std::io::Error::other(source)))?;
+        // A directory of its own: the guard keeps a lock in the one above. A delimiter may hold a
+        // slash; the file's name is its last part.
+        let directory = temporary.path().join("files");
         let name = heredoc.name.rsplit('/').next().unwrap_or("EOF");
-        let path = temporary.path().join(name);
+        let path = directory.join(name);
         let write = || {
             use std::os::unix::fs::PermissionsExt as _;
+            fs_err::create_dir(&directory)?;
             fs_err::write(&path, body.as_bytes())?;
             fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
             if let Some(epoch) = self.builder.epoch {
                 let file = fs_err::File::options().write(true).open(&path)?;
                 file.into_file().set_modified(epoch.into())?;
             }
-            fs_err::File::open(temporary.path())
+            fs_err::File::open(&directory)
         };
         let opened = write().map_err(|source| failed("write", source))?;
         let opened: OwnedFd = opened.into_file().into();

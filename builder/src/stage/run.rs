@@ -1,6 +1,5 @@
 //! RUN: a command on a snapshot, and the layer that it leaves.
 
-use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -14,6 +13,10 @@ use crate::execute::{
 };
 use crate::layer::ContentTimes;
 use crate::progress::{Progress, StepId, Stream};
+use crate::snapshot::layers::Temporary;
+
+/// The name of a heredoc's script in its directory.
+const SCRIPT: &str = "script";
 
 impl Step<'_> {
     pub(super) fn run(&self, state: &mut StageState, run: &Run, id: StepId) -> StepResult<()> {
@@ -71,7 +74,7 @@ impl Step<'_> {
         run: &Run,
         args: Vec<String>,
         user: User,
-        script: Option<&tempfile::NamedTempFile>,
+        script: Option<&Temporary>,
     ) -> StepResult<Spec> {
         let request = self.builder.request;
         let mut spec = Spec::new(args);
@@ -94,8 +97,9 @@ impl Step<'_> {
             Some(RunNetwork::Default) | None => request.network,
         };
         if let (Some(script), RunCommand::Script { name, .. }) = (script, &run.command) {
-            let source = open(script.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| self.cannot_write(errno.into()))?;
+            let source =
+                open(&script.path().join(SCRIPT), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|errno| self.cannot_write(errno.into()))?;
             spec.mounts.push(StepMount {
                 target: format!("/dev/pipes/{name}"),
                 kind: MountKind::Bind {
@@ -108,21 +112,20 @@ impl Step<'_> {
         Ok(spec)
     }
 
-    /// Writes the script of a heredoc that begins with `#!`.
-    fn script(&self, command: &RunCommand) -> StepResult<Option<tempfile::NamedTempFile>> {
+    /// Writes the script of a heredoc that begins with `#!`, in a directory that is removed with
+    /// its guard.
+    fn script(&self, command: &RunCommand) -> StepResult<Option<Temporary>> {
         let RunCommand::Script { content, .. } = command else { return Ok(None) };
+        let directory = self.builder.layers.temporary("script-").map_err(|error| {
+            StepFailure::new(self.whole("cannot write the script of this step")).because(error)
+        })?;
+        let path = directory.path().join(SCRIPT);
         let write = || {
-            let directory = self.builder.tools.root.layout().active("root");
-            let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            file.write_all(content.as_bytes())?;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
-            // The kernel executes nothing that somebody can still write: keep it by name only.
-            let (file, path) = file.into_parts();
-            drop(file);
-            let file = fs_err::File::open(&path)?.into_file();
-            Ok(tempfile::NamedTempFile::from_parts(file, path))
+            fs_err::write(&path, content)?;
+            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
         };
-        write().map(Some).map_err(|error| self.cannot_write(error))
+        write().map_err(|error| self.cannot_write(error))?;
+        Ok(Some(directory))
     }
 
     fn cannot_write(&self, error: std::io::Error) -> StepFailure {

@@ -1,5 +1,6 @@
 //! A root: the directory in which everything lies, and this process's membership of it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,12 +9,12 @@ use std::sync::Arc;
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 
-use crate::lease::Lease;
+use crate::lease::{Holding, Lease};
 use crate::local::disk::{Disk, RealDisk};
 use crate::local::durable::{Staged, make_directories};
 use crate::local::journal::Journal;
 use crate::local::layout::Layout;
-use crate::local::leases::{Member, Membership, members};
+use crate::local::leases::{Member, Membership, holdings, members};
 use crate::local::lock::try_lock;
 use crate::local::shelves::{LocalStore, entries};
 use crate::repository::Repositories;
@@ -197,6 +198,20 @@ impl Root {
     /// Where the leases could not be listed.
     pub fn members(&self) -> Result<Vec<Member>, StoreError> {
         members(&self.shared.layout)
+    }
+
+    /// Returns the unpacked layers that living processes rely on, by their directories below
+    /// `layers/`.
+    ///
+    /// # Errors
+    /// Where the leases could not be read.
+    pub fn held_layers(&self) -> Result<HashSet<String>, StoreError> {
+        let layers =
+            holdings(&self.shared.layout)?.into_iter().filter_map(|holding| match holding {
+                Holding::Layer(name) => Some(name),
+                Holding::Blob(_) | Holding::Mount(_) => None,
+            });
+        Ok(layers.collect())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

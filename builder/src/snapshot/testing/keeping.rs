@@ -125,3 +125,21 @@ fn a_layer_may_be_in_a_stack_twice() {
     assert_eq!(world.stack[0], world.stack[2]);
     assert!(world.view()[0].contains(&blake3::hash(b"first").to_hex()[..8]));
 }
+
+#[test]
+fn a_layer_that_nobody_uses_goes_and_a_leased_one_stays() {
+    use std::collections::HashSet;
+    use std::time::{Duration, SystemTime};
+    let mut world = World::new();
+    world.step(|root| write(root, "old", "1"));
+    world.step(|root| write(root, "held", "2"));
+    let held =
+        HashSet::from([format!("root/diff/sha256/{}", world.stack[1].diff_id().digest().hex())]);
+    let later = SystemTime::now() + Duration::from_secs(1);
+    let sweep = |before, dry_run| world.layers.sweep(|| Ok(held.clone()), before, dry_run).unwrap();
+    assert_eq!(sweep(SystemTime::now() - Duration::from_secs(60), false), 0, "both are young");
+    assert_eq!(sweep(later, true), 1);
+    assert!(world.stack[0].tree().exists(), "a dry run removes nothing");
+    assert_eq!(sweep(later, false), 1);
+    assert!(!world.stack[0].tree().exists() && world.stack[1].tree().exists());
+}
