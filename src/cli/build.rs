@@ -48,6 +48,10 @@ const INTERRUPTED: u8 = 130;
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let options = options::Options::new(args)?;
+    if !world.environment.superuser {
+        return Err(Failure::new("building mounts file systems, and for now that needs root")
+            .hint("run it with sudo"));
+    }
     let root = world.open_root()?;
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
