@@ -78,12 +78,32 @@ impl Blob {
 pub struct BlobFile {
     file: fs_err::File,
     size: u64,
+    identity: FileIdentity,
+}
+
+/// Which file a path led to: as long as that file is open, no other one has the same identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl FileIdentity {
+    pub(crate) fn of(metadata: &std::fs::Metadata) -> FileIdentity {
+        use std::os::unix::fs::MetadataExt as _;
+        FileIdentity { device: metadata.dev(), inode: metadata.ino() }
+    }
 }
 
 impl BlobFile {
     /// Wraps a file of the local store that holds a whole blob.
-    pub(crate) fn new(file: fs_err::File, size: u64) -> BlobFile {
-        BlobFile { file, size }
+    pub(crate) fn new(file: fs_err::File, metadata: &std::fs::Metadata) -> BlobFile {
+        BlobFile { file, size: metadata.len(), identity: FileIdentity::of(metadata) }
+    }
+
+    /// Returns which file it is, for [`crate::local::LocalStore::is_blob`].
+    pub fn identity(&self) -> FileIdentity {
+        self.identity
     }
 
     /// Returns the open file.

@@ -57,7 +57,49 @@ pub fn of_file(file: &BlobFile, range: Range<u64>) -> io::Result<Body> {
         file.file().read_exact_at(&mut bytes, range.start)?;
         return Ok(Body::from(bytes));
     }
-    Ok(Body::new(FileBody::new(file.map()?, &range)?))
+    MappedBlob::of(file)?.body(range)
+}
+
+/// A blob that is mapped into memory, from which any number of bodies can be made.
+///
+/// To open and map a blob costs as much as to send some hundred kilobytes of it: who keeps this
+/// saves that for the next request. It keeps the file open, and so its bytes on the disk.
+#[derive(Clone, Debug)]
+pub struct MappedBlob {
+    mapping: Mapping,
+    /// All its bytes, listed for the sockets as long as a slice of them lives.
+    whole: Bytes,
+}
+
+impl MappedBlob {
+    /// The fewest bytes for which a mapping pays: see [`of_file`].
+    pub const SIZE_MIN: u64 = READ_MAX + 1;
+
+    /// Maps a blob.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn of(file: &BlobFile) -> io::Result<MappedBlob> {
+        let mapping = file.map()?;
+        let whole = Bytes::from_owner(Listed::new(mapping.clone()));
+        Ok(MappedBlob { mapping, whole })
+    }
+
+    /// Returns the number of bytes.
+    pub fn size(&self) -> u64 {
+        self.whole.len() as u64
+    }
+
+    /// Returns the body that sends the bytes within `range`. Does not block.
+    ///
+    /// # Errors
+    /// Where `range` does not lie within the blob.
+    pub fn body(&self, range: Range<u64>) -> io::Result<Body> {
+        check(&range, self.size())?;
+        let rest = self.whole.slice(to_usize(&range)?);
+        let mapping = self.mapping.clone();
+        Ok(Body::new(FileBody { mapping, rest, offset: range.start, reading: None }))
+    }
 }
 
 fn check(range: &Range<u64>, size: u64) -> io::Result<()> {
@@ -83,12 +125,6 @@ struct FileBody {
 }
 
 impl FileBody {
-    fn new(mapping: Mapping, range: &Range<u64>) -> io::Result<FileBody> {
-        let whole = Bytes::from_owner(Listed::new(mapping.clone()));
-        let rest = whole.slice(to_usize(range)?);
-        Ok(FileBody { mapping, rest, offset: range.start, reading: None })
-    }
-
     fn next_frame(&mut self) -> Bytes {
         let frame = self.rest.split_to(self.rest.len().min(FRAME_MAX));
         self.offset += frame.len() as u64;

@@ -39,6 +39,14 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         Some(value)
     }
 
+    pub(crate) fn remove(&self, key: &K) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.old.remove(key);
+        if let Some((_, weight)) = generations.young.remove(key) {
+            generations.young_weight -= weight;
+        }
+    }
+
     pub(crate) fn put(&self, key: K, value: V, weight: usize) {
         if weight > self.weight_max / 2 {
             return;
@@ -77,6 +85,19 @@ mod tests {
         let generations = cache.generations.lock().unwrap();
         let weigh = |map: &HashMap<&str, (i32, usize)>| map.values().map(|v| v.1).sum::<usize>();
         assert!(weigh(&generations.young) + weigh(&generations.old) <= 100);
+    }
+
+    #[test]
+    fn forgets_what_was_removed_with_its_weight() {
+        let cache = Cache::new(100);
+        for n in 0..10 {
+            cache.put("a", n, 50);
+            cache.remove(&"a");
+            assert_eq!(cache.get(&"a"), None);
+        }
+        cache.put("b", 1, 25);
+        cache.put("c", 1, 25);
+        assert!(cache.generations.lock().unwrap().old.is_empty());
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub struct Limits {
     pub referrers_bytes_max: usize,
     /// How many bytes of manifests are kept in memory.
     pub manifest_cache_bytes_max: usize,
+    /// How many bytes of blobs are kept mapped, each counting for 1 MiB at least. That many bytes
+    /// the disk may miss for a while after the collector deleted them; and a descriptor is open
+    /// for each.
+    pub blob_cache_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -31,6 +35,7 @@ impl Default for Limits {
             // Clients read a list of referrers as they read an index, up to 4 MiB.
             referrers_bytes_max: 3 * 1024 * 1024,
             manifest_cache_bytes_max: 64 * 1024 * 1024,
+            blob_cache_bytes_max: 128 * 1024 * 1024,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use boatyard_content::Root;
 use boatyard_content::local::LocalStore;
 use boatyard_content::repository::{Repositories, Repository, Space};
+use boatyard_content::store::{BlobFile, FileIdentity};
+use boatyard_front::body::MappedBlob;
 use boatyard_oci::{Digest, MediaType, RepositoryName};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -15,6 +17,8 @@ use crate::limits::Limits;
 
 /// How many blobs the registry remembers the last repository of.
 const SOURCES_MAX: usize = 100_000;
+/// The largest blob that is kept open.
+const KEPT_OPEN_MAX: u64 = 8 * 1024 * 1024;
 
 /// The registry of what was pushed here: one value for all requests.
 ///
@@ -29,6 +33,9 @@ pub struct Registry {
     /// The bytes of manifests. A digest's bytes never change; whether a repository has it is read
     /// from the repository each time.
     pub(crate) manifests: Cache<Digest, KnownManifest>,
+    /// Blobs of some size that were pulled last, mapped. Whether the file is still the blob's, and
+    /// whether a repository has it, is looked up each time.
+    pub(crate) blobs: Cache<Digest, OpenBlob>,
     /// In which repository a blob was seen last, for a mount that does not say.
     pub(crate) sources: Cache<Digest, RepositoryName>,
 }
@@ -53,7 +60,31 @@ impl KnownManifest {
     }
 }
 
+/// A blob that is kept open.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenBlob {
+    pub(crate) file: FileIdentity,
+    pub(crate) mapped: MappedBlob,
+}
+
 impl Registry {
+    /// Maps a blob's file and keeps it so, if it is neither too small nor too large for that. A
+    /// large one gains little, and its bytes would keep the disk full longer.
+    pub(crate) fn keep_open(
+        &self,
+        digest: &Digest,
+        file: &BlobFile,
+    ) -> std::io::Result<Option<OpenBlob>> {
+        const WEIGHT_MIN: usize = 1024 * 1024;
+        if !(MappedBlob::SIZE_MIN..=KEPT_OPEN_MAX).contains(&file.size()) {
+            return Ok(None);
+        }
+        let open = OpenBlob { file: file.identity(), mapped: MappedBlob::of(file)? };
+        let weight = (file.size() as usize).max(WEIGHT_MIN);
+        self.blobs.put(digest.clone(), open.clone(), weight);
+        Ok(Some(open))
+    }
+
     /// Remembers a manifest's bytes.
     pub(crate) fn remember(&self, digest: &Digest, manifest: &KnownManifest) {
         self.manifests.put(digest.clone(), manifest.clone(), manifest.bytes.len());
@@ -65,6 +96,7 @@ impl Registry {
             store: root.store(),
             repositories: root.repositories(),
             manifests: Cache::new(limits.manifest_cache_bytes_max),
+            blobs: Cache::new(limits.blob_cache_bytes_max),
             sources: Cache::new(SOURCES_MAX),
             root,
             access,

@@ -19,7 +19,7 @@ use crate::local::ingest::{LocalSink, discard};
 use crate::local::layout::shard_name;
 use crate::local::lock::Lock;
 use crate::local::root::Shared;
-use crate::store::{Blob, BlobFile, BlobInfo, Doing as _, Store, StoreError};
+use crate::store::{Blob, BlobFile, BlobInfo, Doing as _, FileIdentity, Store, StoreError};
 
 /// The blobs of a root. Cloning is cheap, and all clones are one.
 #[derive(Clone, Debug)]
@@ -39,11 +39,26 @@ impl LocalStore {
     pub fn open_blocking(&self, digest: &Digest) -> Result<Option<BlobFile>, StoreError> {
         match fs::File::open(self.root.layout.blob(digest)) {
             Ok(file) => {
-                let size = file.metadata().doing("look at a blob")?.len();
-                Ok(Some(BlobFile::new(file, size)))
+                let metadata = file.metadata().doing("look at a blob")?;
+                Ok(Some(BlobFile::new(file, &metadata)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).doing("open a blob"),
+        }
+    }
+
+    /// Says whether a blob's name still leads to a file that was opened under it: whoever keeps
+    /// one open asks before it is used again, for it may have been collected or quarantined.
+    ///
+    /// One system call.
+    ///
+    /// # Errors
+    /// Where the file system does not answer.
+    pub fn is_blob(&self, digest: &Digest, file: FileIdentity) -> Result<bool, StoreError> {
+        match fs::metadata(self.root.layout.blob(digest)) {
+            Ok(metadata) => Ok(FileIdentity::of(&metadata) == file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).doing("look for a blob"),
         }
     }
 

@@ -19,18 +19,46 @@ pub(super) async fn get(
     digest: &str,
 ) -> Result<Response, ApiError> {
     let digest = parse_digest(digest)?;
-    blocking(move || {
-        let repository = call.registry.repository(&name);
-        let mut response = if call.method == Method::HEAD {
-            head(&call, &repository, &digest)?
-        } else {
-            read(&call, &repository, &digest)?
-        };
-        set_digest(&mut response, &digest)?;
-        set(&mut response, header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        Ok(response)
-    })
-    .await
+    let repository = call.registry.repository(&name);
+    let mut response = match read_hot(&call, &repository, &digest)? {
+        Some(response) => response,
+        None => {
+            let digest = digest.clone();
+            let look = move || match call.method {
+                Method::HEAD => head(&call, &repository, &digest),
+                _ => read(&call, &repository, &digest),
+            };
+            blocking(look).await?
+        }
+    };
+    set_digest(&mut response, &digest)?;
+    set(&mut response, header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    Ok(response)
+}
+
+/// Answers with a blob that is kept open. `None` says nothing about whether there is one.
+///
+/// As with manifests: what is looked up for each request, that the file is still the blob's and
+/// that the repository has it, are two system calls on directories in memory, and the hand-over
+/// to a blocking thread and back costs several times that.
+fn read_hot(
+    call: &Call,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<Option<Response>, ApiError> {
+    if call.method == Method::HEAD {
+        return Ok(None);
+    }
+    let registry = &call.registry;
+    let Some(open) = registry.blobs.get(digest) else { return Ok(None) };
+    if !registry.store.is_blob(digest, open.file)? {
+        registry.blobs.remove(digest);
+        return Ok(None);
+    }
+    if !repository.has_blob(digest)? {
+        return Ok(None);
+    }
+    respond(call, digest, open.mapped.size(), |range| open.mapped.body(range)).map(Some)
 }
 
 /// Answers that the blob exists, and keeps it so for the grace period: a client that was told so
@@ -55,11 +83,23 @@ fn read(call: &Call, repository: &Repository, digest: &Digest) -> Result<Respons
     let Some(file) = call.registry.store.open_blocking(digest)? else {
         return Err(unknown(repository)?);
     };
+    match call.registry.keep_open(digest, &file).map_err(ApiError::internal)? {
+        Some(open) => respond(call, digest, file.size(), |range| open.mapped.body(range)),
+        None => respond(call, digest, file.size(), |range| body::of_file(&file, range)),
+    }
+}
+
+/// Answers with a blob, or the part of it that is wanted.
+fn respond(
+    call: &Call,
+    digest: &Digest,
+    size: u64,
+    body: impl Fn(std::ops::Range<u64>) -> std::io::Result<Body>,
+) -> Result<Response, ApiError> {
     if is_unchanged(call, digest) {
         return Ok(answer::empty(StatusCode::NOT_MODIFIED));
     }
-    let size = file.size();
-    let body = |range| body::of_file(&file, range).map_err(ApiError::internal);
+    let body = |range| body(range).map_err(ApiError::internal);
     match wanted(call, digest, size) {
         Wanted::Whole => Ok(bytes(StatusCode::OK, body(0..size)?, size)),
         Wanted::Part(part) => {

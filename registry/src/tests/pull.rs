@@ -116,3 +116,30 @@ async fn a_blob_that_a_manifest_needs_is_not_deleted() {
     served.delete(&format!("/v2/a/blobs/{layer}")).await.refuses(405, "UNSUPPORTED");
     assert_eq!(served.head(&format!("/v2/a/blobs/{layer}")).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_blob_that_is_kept_open_is_looked_up_each_time() {
+    let served = Served::start().await;
+    let bytes = numbered(1_000_000);
+    let digest = served.push_blob("a", &bytes).await;
+    served.push_blob("b", &bytes).await;
+    let (a, b) = (format!("/v2/a/blobs/{digest}"), format!("/v2/b/blobs/{digest}"));
+    for path in [&a, &a, &b] {
+        assert!(served.get(path).await.body == bytes);
+    }
+    served.get(&format!("/v2/c/blobs/{digest}")).await.refuses(404, "NAME_UNKNOWN");
+    assert_eq!(served.delete(&a).await.status, 202);
+    served.get(&a).await.refuses(404, "BLOB_UNKNOWN");
+    assert!(served.get(&b).await.body == bytes);
+    // As fsck does with a damaged one.
+    let hex = digest.hex();
+    let file = served.directory.path().join(format!("root/blobs/sha256/{}/{hex}", &hex[..2]));
+    let aside = served.directory.path().join("aside");
+    fs_err::rename(&file, &aside).unwrap();
+    served.get(&b).await.refuses(404, "BLOB_UNKNOWN");
+    // Another file under the same name is the one that is sent from then on.
+    fs_err::copy(&aside, &file).unwrap();
+    for _ in 0..2 {
+        assert!(served.get(&b).await.body == bytes);
+    }
+}
