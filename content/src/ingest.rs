@@ -3,12 +3,16 @@
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use boatyard_oci::{Algorithm, Digest};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{BlobInfo, StoreError};
+use queue::Queue;
+
+mod queue;
 
 /// Names a write in progress, so that it can be taken up again.
 ///
@@ -160,14 +164,15 @@ pub struct Ingest {
 
 enum State {
     Idle(Box<dyn Sink>),
-    Working(tokio::task::JoinHandle<Worked>),
+    Working(tokio::task::JoinHandle<Worked>, Arc<Queue>),
     Failed,
 }
 
 type Worked = (Box<dyn Sink>, Result<(), StoreError>);
 
-/// How many bytes go to the writing thread at once: enough that the hand-over costs nothing.
-const BATCH_LEN: usize = 512 * 1024;
+/// From how many bytes on a batch goes to the writing thread: enough that the hand-over costs
+/// nothing.
+const BATCH_LEN: usize = 256 * 1024;
 
 impl fmt::Debug for Ingest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -257,7 +262,7 @@ impl Ingest {
     async fn settle(&mut self) -> Result<Box<dyn Sink>, StoreError> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Idle(sink) => Ok(sink),
-            State::Working(task) => {
+            State::Working(task, _) => {
                 let (sink, result) = task.await.map_err(|_| StoreError::Worker)?;
                 result.map(|()| sink)
             }
@@ -266,13 +271,28 @@ impl Ingest {
     }
 
     async fn hand_over(&mut self) -> Result<(), StoreError> {
-        let mut sink = self.settle().await?;
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
         self.batch_len = 0;
-        self.state = State::Working(tokio::task::spawn_blocking(move || {
-            let result = batch.iter().try_for_each(|bytes| sink.write(bytes));
+        // Who gives up waiting loses the batch: what is written then must not go on without it.
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Working(task, queue) => {
+                let put = queue.put(batch).await;
+                self.state = State::Working(task, queue);
+                match put {
+                    Ok(()) => return Ok(()),
+                    Err(refused) => batch = refused,
+                }
+            }
+            other => self.state = other,
+        }
+        let mut sink = self.settle().await?;
+        let queue = Arc::new(Queue::default());
+        let waiting = Arc::clone(&queue);
+        let task = tokio::task::spawn_blocking(move || {
+            let result = queue::write(&mut *sink, batch, &waiting);
             (sink, result)
-        }));
+        });
+        self.state = State::Working(task, queue);
         Ok(())
     }
 
@@ -287,7 +307,7 @@ impl Ingest {
     fn drain_blocking(&mut self) -> Result<Box<dyn Sink>, StoreError> {
         let mut sink = match std::mem::replace(&mut self.state, State::Failed) {
             State::Idle(sink) => sink,
-            State::Working(_) | State::Failed => return Err(StoreError::Worker),
+            State::Working(..) | State::Failed => return Err(StoreError::Worker),
         };
         let batch = std::mem::take(&mut self.batch);
         self.batch_len = 0;
