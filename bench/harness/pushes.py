@@ -34,8 +34,9 @@ class Bytes:
             file.write(os.urandom(64))
         with open(self.path, "rb") as file:
             self.digest = "sha256:" + digest_of(file)
-        touch_memory(self.path.with_suffix(".scratch"), self.size)
         os.sync()
+        # Last: what is free goes back to the host after seconds.
+        touch_memory(self.path.with_suffix(".scratch"), self.size)
 
 
 def touch_memory(path, size):
