@@ -37,7 +37,7 @@ def measure(binary, world, options):
     tools = {"boatyard": Boatyard(binary)}
     if machine.find("buildah") and os.geteuid() == 0:
         tools["buildah"] = Buildah(machine.find("buildah"))
-    seconds = {}
+    seconds, stores = {}, []
     for number in range(options.rounds):
         for title, (context, changing) in contexts.items():
             for name, tool in tools.items():
@@ -48,7 +48,10 @@ def measure(binary, world, options):
                         changing.write_text(f"{name} {number}\n")
                     spent = timed(tool.command(store, context))
                     seconds.setdefault((title, state), {}).setdefault(name, []).append(spent)
-                tool.forget(store)
+                stores.append((tool, store))
+    # Not before: creating files takes several times as long just after many were deleted.
+    for tool, store in stores:
+        tool.forget(store)
     return [
         result(f"build, {title}, {state}", name, "s", values, better="lower")
         for (title, state), by_tool in seconds.items()
