@@ -13,6 +13,7 @@ use boatyard_front::limits::Limits;
 use boatyard_front::server::{Server, ServerOptions};
 use boatyard_front::tls::{Tls, TlsFiles};
 use boatyard_registry::{OpenAccess, Registry};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::runtime;
@@ -40,6 +41,7 @@ pub struct Args {
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let root = world.open_root()?;
     let options = options(world, args)?;
+    raise_descriptor_limit(options.limits.connections_max);
     runtime()?.block_on(async {
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let health = options.health.clone();
@@ -51,6 +53,23 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         tracing::info!("stopped: {} connections ended, {} were cut", report.finished, report.cut);
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Raises the limit of open files as far as it may be raised: each connection is one, and so is
+/// each blob that is being sent. Shells give 1,024.
+fn raise_descriptor_limit(connections_max: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+    let wanted = 2 * connections_max as u64;
+    if let Some(most) = limit.maximum.filter(|most| *most < wanted) {
+        tracing::warn!(
+            "at most {most} files can be open, too few for {connections_max} connections that \
+             each send a blob: raise the limit (LimitNOFILE=, ulimit -n)"
+        );
+    }
 }
 
 /// Listens, and says what may help if that is not possible.
