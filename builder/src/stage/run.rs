@@ -98,7 +98,7 @@ impl Step<'_> {
         };
         if let (Some(script), RunCommand::Script { name, .. }) = (script, &run.command) {
             let source =
-                open(&script.path().join(SCRIPT), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                open(script.path().join(SCRIPT), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                     .map_err(|errno| self.cannot_write(errno.into()))?;
             spec.mounts.push(StepMount {
                 target: format!("/dev/pipes/{name}"),
