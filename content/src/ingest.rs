@@ -165,7 +165,8 @@ pub struct Ingest {
 enum State {
     Idle(Box<dyn Sink>),
     Working(tokio::task::JoinHandle<Worked>, Arc<Queue>),
-    Failed,
+    /// Bytes could not be written; what is left can only be forgotten.
+    Failed(Option<Box<dyn Sink>>),
 }
 
 type Worked = (Box<dyn Sink>, Result<(), StoreError>);
@@ -242,10 +243,10 @@ impl Ingest {
     /// # Errors
     /// Where they could not be deleted.
     pub async fn abort(mut self) -> Result<(), StoreError> {
-        let sink = match self.settle().await {
-            Ok(sink) => sink,
-            Err(StoreError::Worker) => return Err(StoreError::Worker),
-            Err(_) => return Ok(()),
+        let settled = self.settle().await;
+        let sink = match (settled, self.state) {
+            (Ok(sink), _) | (Err(_), State::Failed(Some(sink))) => sink,
+            (Err(error), _) => return Err(error),
         };
         blocking(move || sink.abort()).await
     }
@@ -260,13 +261,20 @@ impl Ingest {
 
     /// Returns the sink once nothing is being written.
     async fn settle(&mut self) -> Result<Box<dyn Sink>, StoreError> {
-        match std::mem::replace(&mut self.state, State::Failed) {
+        match std::mem::replace(&mut self.state, State::Failed(None)) {
             State::Idle(sink) => Ok(sink),
             State::Working(task, _) => {
                 let (sink, result) = task.await.map_err(|_| StoreError::Worker)?;
-                result.map(|()| sink)
+                if let Err(error) = result {
+                    self.state = State::Failed(Some(sink));
+                    return Err(error);
+                }
+                Ok(sink)
             }
-            State::Failed => Err(StoreError::Worker),
+            State::Failed(sink) => {
+                self.state = State::Failed(sink);
+                Err(StoreError::Worker)
+            }
         }
     }
 
@@ -274,7 +282,7 @@ impl Ingest {
         let mut batch = std::mem::take(&mut self.batch);
         self.batch_len = 0;
         // Who gives up waiting loses the batch: what is written then must not go on without it.
-        match std::mem::replace(&mut self.state, State::Failed) {
+        match std::mem::replace(&mut self.state, State::Failed(None)) {
             State::Working(task, queue) => {
                 let put = queue.put(batch).await;
                 self.state = State::Working(task, queue);
@@ -305,9 +313,9 @@ impl Ingest {
 
     /// For an ingest that only blocking code wrote to: nothing is under way elsewhere.
     fn drain_blocking(&mut self) -> Result<Box<dyn Sink>, StoreError> {
-        let mut sink = match std::mem::replace(&mut self.state, State::Failed) {
+        let mut sink = match std::mem::replace(&mut self.state, State::Failed(None)) {
             State::Idle(sink) => sink,
-            State::Working(..) | State::Failed => return Err(StoreError::Worker),
+            State::Working(..) | State::Failed(_) => return Err(StoreError::Worker),
         };
         let batch = std::mem::take(&mut self.batch);
         self.batch_len = 0;

@@ -123,6 +123,11 @@ impl ApiError {
         ApiError::new(Code::Unknown, "the registry failed; its log says why").cause(cause)
     }
 
+    /// Says whether the disk had no space.
+    pub(crate) fn is_no_space(&self) -> bool {
+        self.0.status == StatusCode::INSUFFICIENT_STORAGE
+    }
+
     #[must_use]
     pub(crate) fn status(mut self, status: StatusCode) -> ApiError {
         self.0.status = status;

@@ -62,7 +62,10 @@ async fn at_once(
     let mut ingest = registry.store.ingest(&IngestKey::random(), &lease).await?;
     ingest.also(digest.algorithm());
     if let Err(error) = into_ingest(&mut body, &mut ingest, registry.limits.blob_bytes_max).await {
-        ingest.abort().await?;
+        // The answer is why it failed, not that it could not be tidied up as well.
+        if let Err(error) = ingest.abort().await {
+            tracing::warn!("cannot forget what arrived of a blob: {error}");
+        }
         drain(&mut body).await;
         return Err(error);
     }
@@ -82,7 +85,8 @@ pub(super) async fn append(
     // What arrives is kept whatever becomes of the connection.
     detached(async move {
         let appended = append_to(&call, &session, &mut body).await;
-        if appended.is_err() {
+        if let Err(error) = &appended {
+            make_room(&session, error).await;
             drain(&mut body).await;
         }
         session.answer(StatusCode::ACCEPTED, appended?)
@@ -137,7 +141,8 @@ pub(super) async fn finish(
     };
     detached(async move {
         let finished = finish_by(&call, &session, &mut body, &digest).await;
-        if finished.is_err() {
+        if let Err(error) = &finished {
+            make_room(&session, error).await;
             drain(&mut body).await;
         }
         finished?;
@@ -156,7 +161,9 @@ async fn finish_by(
     let mut ingest = session.take_up(&lease).await?;
     ingest.also(digest.algorithm());
     if let Err(error) = receive(call, session, body, &mut ingest).await {
-        ingest.suspend().await?;
+        if let Err(error) = ingest.suspend().await {
+            tracing::warn!("cannot keep what arrived of a blob: {error}");
+        }
         return Err(error);
     }
     match ingest.commit(Expected::digest(digest)).await {
@@ -169,6 +176,22 @@ async fn finish_by(
         Err(error) => return Err(error.into()),
     }
     link(&call.registry, &session.name, digest, lease).await?;
+    session.clone().end().await
+}
+
+/// Ends a session for which the disk had no space: what it holds is what fills the disk, and a
+/// client that tries again begins another one.
+async fn make_room(session: &Session, error: &ApiError) {
+    if error.is_no_space()
+        && let Err(error) = discard(session).await
+    {
+        tracing::warn!("cannot end an upload for which there is no space: {error:?}");
+    }
+}
+
+/// Forgets a session and what it holds.
+async fn discard(session: &Session) -> Result<(), ApiError> {
+    session.take_up(&Lease::unheld()).await?.abort().await?;
     session.clone().end().await
 }
 
@@ -208,8 +231,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, ApiError> {
     let session = Session::find(&call, name, key).await?;
     detached(async move {
-        session.take_up(&Lease::unheld()).await?.abort().await?;
-        session.end().await?;
+        discard(&session).await?;
         let mut response = answer::empty(StatusCode::NO_CONTENT);
         answer::set(&mut response, header::CONTENT_LENGTH, 0.into());
         Ok(response)
