@@ -15,6 +15,8 @@ use std::fmt;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use rustix::io::Errno;
+
 /// The exit codes of the command. A failed step of a build ends with [`FAILED`], as docker's does.
 pub const FAILED: u8 = 1;
 /// The exit code for arguments or a configuration that cannot be used: clap's.
@@ -113,7 +115,9 @@ impl fmt::Display for Failure {
             last = text;
             source = cause.source();
         }
-        for hint in self.hints.iter().map(String::as_str).chain(general_hint(self)) {
+        let source = self.source.as_deref().map(|source| source as &dyn Error);
+        let advice = source.and_then(advice);
+        for hint in self.hints.iter().map(String::as_str).chain(advice) {
             write!(f, "\nhint: {hint}")?;
         }
         Ok(())
@@ -121,11 +125,13 @@ impl fmt::Display for Failure {
 }
 
 /// Returns the advice that goes with an error of the operating system, wherever it came from.
-fn general_hint(failure: &Failure) -> Option<&'static str> {
-    let mut source = failure.source.as_deref().map(|source| source as &dyn Error);
+pub fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut source = Some(error);
     while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            match io.kind() {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let errno = || Some(std::io::Error::from(*cause.downcast_ref::<Errno>()?).kind());
+        if let Some(kind) = io.or_else(errno) {
+            match kind {
                 std::io::ErrorKind::StorageFull => {
                     return Some(
                         "the disk is full: `boatyard gc` frees what nothing refers to, \

@@ -21,7 +21,7 @@ use crate::cli::runtime;
 use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
-use crate::report::{Context as _, Failure, Result};
+use crate::report::{Context as _, Failure, Result, advice};
 use crate::world::World;
 
 mod deliver;
@@ -154,7 +154,15 @@ pub fn finish(reporter: &Reporter, built: &Result<Built>) {
 
 fn failure(error: &BuildError, request: &BuildRequest) -> Failure {
     if let Some(text) = error.render(&request.dockerfile.source, &request.file_name) {
-        return Failure::verbatim(text);
+        let failure = Failure::verbatim(text);
+        let reason = match error {
+            BuildError::Step(step) => step.source.as_deref(),
+            _ => None,
+        };
+        return match reason.and_then(|reason| advice(reason)) {
+            Some(advice) => failure.hint(advice),
+            None => failure,
+        };
     }
     let mut reasons = Vec::new();
     let mut cause = std::error::Error::source(error);

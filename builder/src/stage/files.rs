@@ -100,12 +100,12 @@ impl Step<'_> {
             let done = self.with_tree(&origin, |tree| {
                 copy::copy(tree, &paths, mount.as_fd(), &destination, options)
             })?;
-            done.map_err(|error| self.cannot_copy(files, &error))?;
+            done.map_err(|error| self.cannot_copy(files, error))?;
         }
         for source in files.sources {
             if let CopySource::Heredoc(heredoc) = source {
                 self.heredoc(state, heredoc, &mount, &destination, options)
-                    .map_err(|error| self.cannot_copy(files, &error))?;
+                    .map_err(|error| self.cannot_copy(files, error))?;
             }
         }
         drop(mount);
@@ -158,8 +158,8 @@ impl Step<'_> {
         Ok(paths)
     }
 
-    fn cannot_copy(&self, files: &Files<'_>, error: &CopyError) -> StepFailure {
-        let span = match error {
+    fn cannot_copy(&self, files: &Files<'_>, error: CopyError) -> StepFailure {
+        let span = match &error {
             CopyError::Missing { path, .. } | CopyError::Pattern { pattern: path } => {
                 files.sources.iter().find_map(|source| match source {
                     CopySource::Path(word) if word.value == *path => Some(word.span),
@@ -171,7 +171,7 @@ impl Step<'_> {
         };
         let span = span.unwrap_or(self.planned.instruction.keyword.span);
         let mut diagnostic = self.error(error.to_string(), span);
-        diagnostic.hint = match error {
+        diagnostic.hint = match &error {
             CopyError::Missing { ignored: true, .. } => {
                 Some("it is there, but .dockerignore leaves it out".to_owned())
             }
@@ -182,18 +182,12 @@ impl Step<'_> {
             }
             _ => None,
         };
-        let mut failure = StepFailure::new(diagnostic);
-        let mut cause = std::error::Error::source(error);
-        // The error itself is borrowed; its reasons are told as text.
-        let mut reasons = Vec::new();
-        while let Some(reason) = cause {
-            reasons.push(reason.to_string());
-            cause = reason.source();
+        let failure = StepFailure::new(diagnostic);
+        match error {
+            CopyError::Io { source, .. } => failure.because(source),
+            CopyError::Archive { source, .. } => failure.because(source),
+            _ => failure,
         }
-        if !reasons.is_empty() {
-            failure = failure.because(reasons.join(": "));
-        }
-        failure
     }
 
     /// Finds the tree that is copied from, and mounts it if it is an image's or a stage's.
