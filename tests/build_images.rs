@@ -1,6 +1,8 @@
 //! Images that we built, as others unpack and run them: every file is what the Dockerfile says, and
 //! so are the configuration and the history.
 
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
 mod support;
 
 use std::ffi::OsStr;
@@ -9,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use serde_json::json;
-use support::clients::{self, Client as _};
+use support::clients;
 use support::place::text;
 use support::{Place, Server, images, tree};
 

@@ -1,6 +1,8 @@
 //! What goes wrong on real machines: processes die at any moment, disks fill up, clients lie. What
 //! was acknowledged is whole, what is half is never served, and everything works again.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
+
 mod support;
 
 use std::path::Path;
@@ -137,7 +139,7 @@ impl<'a> SmallDisk<'a> {
 
     /// Takes the space that is left, but for so many bytes.
     fn fill_but(&self, left: u64) {
-        let free = rustix::fs::statvfs(&self.path()).unwrap();
+        let free = rustix::fs::statvfs(self.path()).unwrap();
         let bytes = (free.f_bavail * free.f_frsize).saturating_sub(left);
         fs_err::write(self.path().join("filler"), vec![0_u8; bytes as usize]).unwrap();
     }
@@ -235,7 +237,7 @@ fn sleeping_build(place: &Place, marker: &str) -> Child {
         .boatyard(["build", "--progress=plain", "-t", "sleeping", text(&context)])
         .spawn(Stdio::null(), Stdio::null());
     let step = format!("sleep {marker} ");
-    wait_for("the step to sleep", || processes(&step).iter().any(|line| *line == step));
+    wait_for("the step to sleep", || processes(&step).contains(&step));
     build
 }
 

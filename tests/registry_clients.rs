@@ -46,9 +46,8 @@ fn curl_pushes_in_pieces_and_pulls_ranges() {
 
     // The layer in two chunks, the config in one request.
     let location = |head: &str| {
-        let value = head
-            .lines()
-            .find_map(|line| line.to_lowercase().starts_with("location:").then_some(line));
+        let mut lines = head.lines();
+        let value = lines.find(|line| line.to_lowercase().starts_with("location:"));
         let path = value.unwrap().split_once(':').unwrap().1.trim().to_owned();
         if path.starts_with('/') { format!("http://{}{path}", server.address()) } else { path }
     };
