@@ -54,7 +54,7 @@ EXPOSE 8080 53/udp
 VOLUME /data
 STOPSIGNAL SIGUSR1
 HEALTHCHECK --interval=5s --retries=2 CMD ["true"]
-WORKDIR /made/work
+WORKDIR /made/yard
 WORKDIR sub
 USER app:staff
 CMD ["hello"]
@@ -141,7 +141,7 @@ fn configuration_is_as_written(server: &Server) {
             "Cmd": ["hello"],
             "Healthcheck": { "Test": ["CMD", "true"], "Interval": 5_000_000_000_u64, "Retries": 2 },
             "Volumes": { "/data": {} },
-            "WorkingDir": "/made/work/sub",
+            "WorkingDir": "/made/yard/sub",
             "Labels": { "org.example.title": "An image", "plain": "yes" },
             "StopSignal": "SIGUSR1",
             // As BuildKit says it of every CMD.
