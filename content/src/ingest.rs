@@ -140,8 +140,12 @@ pub trait Sink: Send + 'static {
     fn offset(&self) -> u64;
     /// Asks for a second digest to be computed while bytes pass; before the first byte.
     fn also(&mut self, algorithm: Algorithm);
-    /// Appends bytes and hashes them.
+    /// Appends bytes and hashes them. After an error only [`Sink::abort`] has a meaning.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+    /// Appends several pieces, as [`Sink::write`] does one after the other.
+    fn write_batch(&mut self, batch: &[Bytes]) -> Result<(), StoreError> {
+        batch.iter().try_for_each(|bytes| self.write(bytes))
+    }
     /// Makes what was written durable, and where to go on.
     fn save(&mut self) -> Result<(), StoreError>;
     /// Gives the bytes their name.

@@ -85,7 +85,7 @@ pub(super) fn write(sink: &mut dyn Sink, first: Batch, queue: &Queue) -> Result<
     let writer = Writer(queue);
     let mut next = Some(first);
     while let Some(batch) = next {
-        batch.iter().try_for_each(|bytes| sink.write(bytes))?;
+        sink.write_batch(&batch)?;
         drop(batch);
         next = writer.0.take();
     }
