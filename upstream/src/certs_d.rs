@@ -1,8 +1,10 @@
 //! Docker's `certs.d`: which authorities and which own certificate belong to one registry.
 //!
-//!     certs.d/registry.example:5000/ca.crt        an authority to trust, besides the system's
-//!     certs.d/registry.example:5000/client.cert   a certificate to show, with
-//!     certs.d/registry.example:5000/client.key    its key
+//! ```text
+//! certs.d/registry.example:5000/ca.crt        an authority to trust, besides the system's
+//! certs.d/registry.example:5000/client.cert   a certificate to show, with
+//! certs.d/registry.example:5000/client.key    its key
+//! ```
 //!
 //! Podman reads the same form from its own directories. What does not end in `.crt`, `.cert` or
 //! `.key` is left alone (containerd's `hosts.toml` is another format).

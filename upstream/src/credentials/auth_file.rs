@@ -1,8 +1,10 @@
 //! The file format that docker, podman and we share: `config.json`, `auth.json`.
 //!
-//!     {"auths": {"registry.example": {"auth": "<base64 of user:password>",
-//!                                     "identitytoken": "...", "registrytoken": "..."}},
-//!      "credHelpers": {"registry.example": "pass"}, "credsStore": "secretservice"}
+//! ```text
+//! {"auths": {"registry.example": {"auth": "<base64 of user:password>",
+//!                                 "identitytoken": "...", "registrytoken": "..."}},
+//!  "credHelpers": {"registry.example": "pass"}, "credsStore": "secretservice"}
+//! ```
 //!
 //! Only our own file is written: whole, under a lock, into a new file of mode 0600 that is then
 //! renamed. Properties that we do not know are kept.
