@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == "init") {
         return boatyard_builder::execute::init::main();
     }
+    boatyard_content::local::keep_buffers();
     let cli = cli::Cli::try_parse().unwrap_or_else(|mut error| {
         // "To pass it as a value, use '-- --option'" is not what anybody wants here.
         error.remove(ContextKind::Suggested);

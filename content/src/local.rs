@@ -31,7 +31,7 @@ pub use durable::write_whole;
 pub use leases::Member;
 pub use root::{FORMAT, Root, RootError, RootOptions};
 pub use shelves::LocalStore;
-pub use sys::Mapping;
+pub use sys::{Mapping, keep_buffers};
 
 pub(crate) use durable::{Staged, make_directories, temporary_name};
 pub(crate) use ingest::discard as discard_ingest;

@@ -1,9 +1,10 @@
 //! What the local store needs of the kernel that has no safe form.
 //!
-//! Two calls: mapping a blob that nobody writes any more, and asking for a file's dirty pages to
-//! be written out early. Nothing else in this crate is `unsafe`.
+//! Three calls: mapping a blob that nobody writes any more, asking for a file's dirty pages to be
+//! written out early, and telling the allocator to keep an upload's buffers. Nothing else in this
+//! crate is `unsafe`.
 
-#![expect(unsafe_code, reason = "mmap and sync_file_range have no safe wrapper")]
+#![expect(unsafe_code, reason = "mmap, sync_file_range and mallopt have no safe wrapper")]
 
 use std::fs::File;
 use std::io;
@@ -86,4 +87,21 @@ pub(crate) fn begin_writeback(file: &File, offset: u64, len: u64) {
     let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
     // SAFETY: the call takes numbers only, and the descriptor is open while `file` lives.
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// The largest block that the allocator takes from its heap and not from the kernel, in bytes.
+const HEAP_BLOCK_MAX: i32 = 4 << 20;
+/// How much unused memory the heap keeps at its end, in bytes.
+const HEAP_SLACK_MAX: i32 = 32 << 20;
+
+/// Makes the allocator keep the buffers of an upload for the next ones: by default each, of some
+/// 100 KiB, comes from the kernel and goes back to it, and a fifth of the CPU time of a push is
+/// the page faults. For the start of a process, before it has threads.
+pub fn keep_buffers() {
+    // SAFETY: the calls set two numbers of the allocator's; glibc checks them, and takes its own
+    // lock. Where one is refused, things are as they were.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, HEAP_BLOCK_MAX);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, HEAP_SLACK_MAX);
+    }
 }
