@@ -182,6 +182,17 @@ fn arguments_targets_and_networks_reach_the_steps() {
 }
 
 #[test]
+fn triggers_run_in_the_child_and_in_no_grandchild() {
+    let place = Place::new();
+    images::busybox(&place);
+    let parent = "FROM busybox\nONBUILD RUN echo trigger >> /said\n";
+    place.boatyard(["build", "-q", "-t", "parent", "-f", "-", "."]).input(parent).ok();
+    assert_eq!(said(&place, &[], "FROM parent\nRUN echo child >> /said\n"), "trigger\nchild\n");
+    let stages = "FROM parent AS child\nFROM child\nRUN echo grandchild >> /said\n";
+    assert_eq!(said(&place, &[], stages), "trigger\ngrandchild\n");
+}
+
+#[test]
 fn labels_reach_the_configuration() {
     let place = Place::new();
     let server = Server::start(&place);
