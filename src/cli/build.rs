@@ -16,6 +16,7 @@ use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference};
 use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
+use tokio::runtime::Runtime;
 
 use crate::cli::runtime;
 use crate::output;
@@ -75,7 +76,9 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         always_pull: args.pull,
     };
     let reporter = progress::open(options.progress, progress::Environment::read());
-    let built = build_with(world, &root, &lease, &request, &reporter);
+    // Kept until the result is where it goes: a push can be interrupted too.
+    let session = Session::begin()?;
+    let built = build_with(world, &session, &root, &lease, &request, &reporter);
     finish(&reporter, &built);
     let built = built?;
     keep(&root, &options.tags, &built)?;
@@ -83,29 +86,44 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the build on this thread, with Ctrl-C as the way to cancel it.
+/// The sockets of a build, and Ctrl-C as the way to cancel it, as long as this lives: the process
+/// no longer dies of the signal by itself once somebody has waited for it.
+pub struct Session {
+    runtime: Runtime,
+    cancel: CancelHandle,
+}
+
+impl Session {
+    /// Begins to wait for Ctrl-C and SIGTERM.
+    pub fn begin() -> Result<Session> {
+        let runtime = runtime()?;
+        let cancel = CancelHandle::new().context("cannot prepare to be cancelled")?;
+        let cancelled = cancel.clone();
+        let stop = {
+            let _guard = runtime.enter();
+            super::serve::stop_signal()?
+        };
+        runtime.spawn(async move {
+            stop.await;
+            cancelled.cancel();
+            // Whatever is not a command (copying, unpacking, pushing) is not waited for: what was
+            // written so far is found by the next build, or by the collector.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            std::process::exit(INTERRUPTED.into());
+        });
+        Ok(Session { runtime, cancel })
+    }
+}
+
+/// Runs the build on this thread.
 pub fn build_with(
     world: &World,
+    session: &Session,
     root: &Arc<Root>,
     lease: &Lease,
     request: &BuildRequest,
     progress: &dyn Progress,
 ) -> Result<Built> {
-    let runtime = runtime()?;
-    let cancel = CancelHandle::new().context("cannot prepare to be cancelled")?;
-    let cancelled = cancel.clone();
-    let stop = {
-        let _guard = runtime.enter();
-        super::serve::stop_signal()?
-    };
-    runtime.spawn(async move {
-        stop.await;
-        cancelled.cancel();
-        // Whatever is not a command (copying, unpacking) is not waited for: what was written so
-        // far is found by the next build, or by the collector.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        std::process::exit(INTERRUPTED.into());
-    });
     let client = std::sync::OnceLock::new();
     let pull = |name: &ImageName, platform: &Platform, say: &Say<'_>| {
         let failed = |failure: Failure| failure.to_string().replacen("error: ", "", 1);
@@ -115,7 +133,8 @@ pub fn build_with(
         let Some(client) = client.get() else { return Err("there is no client".into()) };
         let platforms = Platforms::One(platform);
         let mover = Mover { client, root, lease, progress: &Telling { say } };
-        runtime
+        session
+            .runtime
             .block_on(mover.fetch(name, platforms))
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
@@ -130,7 +149,7 @@ pub fn build_with(
         executor: &executor,
         pull: &pull,
         progress,
-        cancel,
+        cancel: session.cancel.clone(),
         now: &jiff::Timestamp::now,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     };

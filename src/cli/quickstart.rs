@@ -228,7 +228,8 @@ fn build_example(
         always_pull: false,
     };
     let reporter = progress::open(mode, progress::Environment::read());
-    let built = build::build_with(world, root, &lease, &request, &reporter);
+    let session = build::Session::begin()?;
+    let built = build::build_with(world, &session, root, &lease, &request, &reporter);
     build::finish(&reporter, &built);
     let built = built?;
     build::keep(root, std::slice::from_ref(name), &built)?;
