@@ -19,10 +19,12 @@
 //!
 //! Needs Linux 5.12 for mount_setattr(2).
 
+mod chroot;
 pub mod environment;
 mod executor;
 mod failure;
 pub mod init;
+pub mod ladder;
 mod outcome;
 pub mod rootfs;
 mod spec;
@@ -32,6 +34,7 @@ mod sys;
 pub mod user;
 mod wire;
 
+pub use chroot::ChrootExecutor;
 pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
 pub use outcome::Outcome;

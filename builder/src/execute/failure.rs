@@ -69,6 +69,12 @@ pub enum ExecuteError {
         /// What has to be there.
         wanted: String,
     },
+    /// The step asks for what takes namespaces of its own.
+    #[error("without namespaces of its own, a step cannot {wish}")]
+    NoNamespaces {
+        /// What it asks for.
+        wish: String,
+    },
     /// There is no command to run.
     #[error("the command is empty")]
     NoCommand,
@@ -128,6 +134,7 @@ pub(super) enum Failure {
     Threads,
     Setup { operation: String, path: String, errno: i32 },
     Kind { path: String, found: String, wanted: String },
+    NoNamespaces { wish: String },
     NoCommand,
     NotInPath { program: String, path: String },
     NoProgram { program: String },
@@ -145,6 +152,7 @@ impl From<Failure> for ExecuteError {
                 ExecuteError::Setup { operation, path, source: source(errno) }
             }
             Failure::Kind { path, found, wanted } => ExecuteError::Kind { path, found, wanted },
+            Failure::NoNamespaces { wish } => ExecuteError::NoNamespaces { wish },
             Failure::NoCommand => ExecuteError::NoCommand,
             Failure::NotInPath { program, path } => ExecuteError::NotInPath { program, path },
             Failure::NoProgram { program } => ExecuteError::NoProgram { program },

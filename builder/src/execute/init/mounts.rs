@@ -293,7 +293,7 @@ fn pivot(root: BorrowedFd<'_>) -> Result<(), Errno> {
     chdir("/")
 }
 
-fn name(kind: FileType) -> &'static str {
+pub(in crate::execute) fn name(kind: FileType) -> &'static str {
     match kind {
         FileType::Directory => "a directory",
         FileType::RegularFile => "a file",

@@ -1,0 +1,2 @@
+pub(super) mod probe;
+pub(super) const ROLE: &str = "probe";
