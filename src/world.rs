@@ -99,6 +99,11 @@ impl World {
         World { root, ..self.clone() }
     }
 
+    /// Returns where the root is, or would be.
+    pub fn root_path(&self) -> &Path {
+        &self.root
+    }
+
     /// Opens the root, and makes it where there is none.
     pub fn open_root(&self) -> Result<Arc<Root>> {
         let options = RootOptions { command: self.command.to_owned(), ..RootOptions::default() };
@@ -111,6 +116,7 @@ impl World {
                 RootError::Owner { .. } => {
                     "run as the user who owns it, or name a directory of your own with --root"
                 }
+                RootError::Unfit { missing, .. } => missing.feature.remedy(),
                 RootError::Locked { .. } | RootError::InUse { .. } => "try again when it is done",
                 RootError::Store { .. } => "--root names another place",
             };

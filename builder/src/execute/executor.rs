@@ -87,6 +87,14 @@ pub struct InitCommand {
     pub args: Vec<OsString>,
 }
 
+impl InitCommand {
+    /// Returns how the command `boatyard` executes itself.
+    #[must_use]
+    pub fn of_this_program() -> InitCommand {
+        InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] }
+    }
+}
+
 /// The executor of a build: a helper process, ended when this is dropped, and its steps with it.
 #[derive(Debug)]
 pub struct Executor {

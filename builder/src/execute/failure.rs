@@ -69,6 +69,12 @@ pub enum ExecuteError {
         /// What has to be there.
         wanted: String,
     },
+    /// The process does not hold a right.
+    #[error("this process lacks {what}")]
+    Lacking {
+        /// Which.
+        what: String,
+    },
     /// The step asks for what takes namespaces of its own.
     #[error("without namespaces of its own, a step cannot {wish}")]
     NoNamespaces {
@@ -134,6 +140,7 @@ pub(super) enum Failure {
     Threads,
     Setup { operation: String, path: String, errno: i32 },
     Kind { path: String, found: String, wanted: String },
+    Lacking { what: String },
     NoNamespaces { wish: String },
     NoCommand,
     NotInPath { program: String, path: String },
@@ -152,6 +159,7 @@ impl From<Failure> for ExecuteError {
                 ExecuteError::Setup { operation, path, source: source(errno) }
             }
             Failure::Kind { path, found, wanted } => ExecuteError::Kind { path, found, wanted },
+            Failure::Lacking { what } => ExecuteError::Lacking { what },
             Failure::NoNamespaces { wish } => ExecuteError::NoNamespaces { wish },
             Failure::NoCommand => ExecuteError::NoCommand,
             Failure::NotInPath { program, path } => ExecuteError::NotInPath { program, path },

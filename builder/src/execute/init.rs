@@ -19,7 +19,7 @@ pub(super) mod mounts;
 pub(super) mod privileges;
 pub(super) mod reaper;
 mod seal;
-mod step;
+pub(super) mod step;
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
