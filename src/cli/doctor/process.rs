@@ -116,9 +116,12 @@ fn capabilities(mask: &str) -> String {
     let mask = u64::from_str_radix(mask, 16).unwrap_or_default();
     let held = |number: &usize| mask >> number & 1 == 1;
     let names: Vec<&str> = (0..CAPABILITIES.len()).filter(held).map(|n| CAPABILITIES[n]).collect();
-    match names.len() {
-        0 => "none".to_owned(),
-        41 => "all".to_owned(),
+    let missing = (0..CAPABILITIES.len()).filter(|number| !held(number));
+    let missing: Vec<&str> = missing.map(|n| CAPABILITIES[n]).collect();
+    match (names.len(), missing.len()) {
+        (0, _) => "none".to_owned(),
+        (_, 0) => "all".to_owned(),
+        (some, few) if few < some => format!("all but {}", missing.join(" ")),
         _ => names.join(" "),
     }
 }
