@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::isolation::Snapshots;
 use crate::report::{Context as _, Result};
 use crate::telemetry;
 use crate::world::World;
@@ -54,6 +55,15 @@ struct Global {
     /// /etc/boatyard/boatyard.toml, where there is one]
     #[arg(long, global = true, value_name = "FILE", env = "BOATYARD_CONFIG")]
     config: Option<PathBuf>,
+    /// How the file systems of build steps are made
+    #[arg(
+        long,
+        global = true,
+        value_name = "KIND",
+        default_value = "auto",
+        env = "BOATYARD_SNAPSHOTS"
+    )]
+    snapshots: Snapshots,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +98,7 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         let world = |command| {
             World::new(self.global.root.as_deref(), self.global.config.as_deref(), command)
+                .map(|world| world.with_snapshots(self.global.snapshots))
         };
         let logged = |command| {
             telemetry::start("warn");

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use boatyard_content::Root;
+use boatyard_builder::snapshot::Layers;
 use boatyard_content::local::{RootError, RootOptions};
+use boatyard_content::{Lease, Root};
 
 use crate::config::Config;
-use crate::report::{Failure, Result};
+use crate::isolation::Snapshots;
+use crate::report::{Context as _, Failure, Result};
 
 /// What the environment says, read once.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +80,7 @@ pub struct World {
     pub config: Config,
     /// What the environment says.
     pub environment: Environment,
+    snapshots: Snapshots,
     root: PathBuf,
     command: &'static str,
 }
@@ -91,7 +94,12 @@ impl World {
             Some(root) => root.to_path_buf(),
             None => environment.default_root()?,
         };
-        Ok(World { config, environment, root, command })
+        Ok(World { config, environment, snapshots: Snapshots::default(), root, command })
+    }
+
+    /// Returns the same world with another way to make snapshots.
+    pub fn with_snapshots(self, snapshots: Snapshots) -> World {
+        World { snapshots, ..self }
     }
 
     /// Returns the same world with another root.
@@ -102,6 +110,12 @@ impl World {
     /// Returns where the root is, or would be.
     pub fn root_path(&self) -> &Path {
         &self.root
+    }
+
+    /// Opens the unpacked layers of a root, in the view that works there.
+    pub fn open_layers(&self, root: &Root, lease: &Lease) -> Result<Layers> {
+        let choice = self.snapshots.choose(root.path())?;
+        Layers::open(root.path(), lease.clone(), choice.view).context("cannot open unpacked layers")
     }
 
     /// Opens the root, and makes it where there is none.

@@ -64,6 +64,8 @@ pub struct Tools<'a> {
     pub root: Arc<Root>,
     /// Holds what the build makes until the caller has put it somewhere.
     pub lease: Lease,
+    /// The root's unpacked layers, in the view that steps get.
+    pub layers: Layers,
     /// Runs commands.
     pub executor: &'a dyn Execute,
     /// Fetches base images.
@@ -209,10 +211,11 @@ pub(crate) struct Builder<'a> {
 /// Where the plan, a step, or the assembly fails. What was built until then is garbage that the
 /// collector finds; nothing stays mounted and no process is left.
 pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildError> {
-    let layers = Layers::open(tools.root.path(), tools.lease.clone())?;
+    let layers = tools.layers.clone();
     layers.sweep_active()?;
     let bases = Bases::new(
         Arc::clone(&tools.root),
+        layers.clone(),
         tools.lease.clone(),
         tools.pull,
         request.always_pull,

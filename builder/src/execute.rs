@@ -14,8 +14,10 @@
 //! mounted over it; nothing of that stays in the layer, see [`stubs`].
 //!
 //! Left out, with places kept for them: the seccomp filter (`init/command.rs`), a cgroup per step
-//! (`init/step.rs`), a network between "host" and "none" (another [`Network`], handed over as a
-//! namespace in the request), and user namespaces (the builder enters one before all this).
+//! (`init/step.rs`), and a network between "host" and "none" (another [`Network`], handed over as a
+//! namespace in the request).
+//!
+//! An ordinary user's builder enters a user namespace before all this, see [`userns`].
 //!
 //! Needs Linux 5.12 for mount_setattr(2).
 
@@ -32,6 +34,7 @@ pub mod stubs;
 #[expect(unsafe_code, reason = "kernel calls that neither std nor rustix covers")]
 mod sys;
 pub mod user;
+pub mod userns;
 mod wire;
 
 pub use chroot::ChrootExecutor;

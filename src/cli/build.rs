@@ -19,6 +19,7 @@ use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 use tokio::runtime::Runtime;
 
 use crate::cli::runtime;
+use crate::isolation;
 use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
@@ -49,10 +50,7 @@ const INTERRUPTED: u8 = 130;
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let options = options::Options::new(args)?;
-    if !world.environment.superuser {
-        return Err(Failure::new("building mounts file systems, and for now that needs root")
-            .hint("run it with sudo"));
-    }
+    isolation::become_root()?;
     let root = world.open_root()?;
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
@@ -146,6 +144,7 @@ pub fn build_with(
     let tools = Tools {
         root: Arc::clone(root),
         lease: lease.clone(),
+        layers: world.open_layers(root, lease)?,
         executor: &executor,
         pull: &pull,
         progress,

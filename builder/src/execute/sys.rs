@@ -65,6 +65,13 @@ pub(super) fn clone_process(_: SingleThreaded, namespaces: c_int) -> Result<Clon
     }
 }
 
+/// Moves this process into new namespaces of the kinds `namespaces` names.
+pub(super) fn unshare(_: SingleThreaded, namespaces: c_int) -> Result<(), Errno> {
+    // SAFETY: unshare touches no memory, and there is no other thread that could be parted from
+    // what it shares with this one.
+    check(c_long::from(unsafe { libc::unshare(namespaces) })).map(drop)
+}
+
 /// Replaces the program of this process; returns only if that failed.
 ///
 /// std's and libc's `exec` run a file without `#!` as a shell script; the kernel does not.

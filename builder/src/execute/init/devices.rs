@@ -2,11 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, Mode, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::mounts::{INERT, Tree, beneath, file_system, move_onto};
+use super::mounts::{INERT, Tree, beneath, bind, file_system, move_onto};
 use crate::execute::failure::{During, Failure};
 use crate::execute::spec::Security;
 
@@ -41,13 +43,11 @@ pub(super) fn mount(tree: &Tree<'_>, shm_size: u64) -> Result<OwnedFd, Failure> 
     let dev = tree.place_kernel("/dev", "tmpfs", file_system("tmpfs", &options, attributes))?;
     fill(&dev, tree.security).during("make the devices in", "/dev")?;
 
-    // Terminals belong to the group tty, which is 5 everywhere.
-    let pts = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
     let no_programs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let shm_size = shm_size.to_string();
     let shm = [("mode", "1777"), ("size", shm_size.as_str())];
     for (name, mount) in [
-        ("pts", file_system("devpts", &pts, no_programs)),
+        ("pts", terminals(no_programs)),
         ("shm", file_system("tmpfs", &shm, INERT)),
         ("mqueue", file_system("mqueue", &[], INERT)),
     ] {
@@ -60,7 +60,11 @@ fn fill(dev: &OwnedFd, security: Security) -> Result<(), Errno> {
     let everybody = Mode::from_raw_mode(0o666);
     let node = |name: &str, kind, mode, device| mknodat(dev, name, kind, mode, device);
     for (name, major, minor) in CHARACTER_DEVICES {
-        node(name, FileType::CharacterDevice, everybody, makedev(major, minor))?;
+        match node(name, FileType::CharacterDevice, everybody, makedev(major, minor)) {
+            // In a user namespace nobody makes devices.
+            Err(Errno::PERM) => borrow(dev, name)?,
+            other => other?,
+        }
     }
     for (name, target) in LINKS {
         symlinkat(target, dev, name)?;
@@ -77,6 +81,25 @@ fn fill(dev: &OwnedFd, security: Security) -> Result<(), Errno> {
         node(&format!("loop{number}"), FileType::BlockDevice, root, device)?;
     }
     Ok(())
+}
+
+/// Binds the host's own device.
+fn borrow(dev: &OwnedFd, name: &str) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    drop(openat(dev, name, flags, Mode::from_raw_mode(0o666))?);
+    let host = openat(CWD, "/dev", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let no_programs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    move_onto(&bind(&host, name, no_programs)?, &beneath(dev, name)?)
+}
+
+/// Makes the file system of terminals, which belong to the group tty: 5 everywhere.
+fn terminals(attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    match file_system("devpts", &options, attributes) {
+        // In a namespace of one id there is no such group.
+        Err(Errno::INVAL) => file_system("devpts", &options[..2], attributes),
+        other => other,
+    }
 }
 
 fn inner(dev: &OwnedFd, name: &str, mount: Result<OwnedFd, Errno>) -> Result<(), Errno> {

@@ -165,13 +165,25 @@ impl<'a> Tree<'a> {
             Security::Sandboxed => INERT | MountAttrFlags::MOUNT_ATTR_RDONLY,
             Security::Insecure => INERT,
         };
-        let sys = self.place_kernel("/sys", "sysfs", file_system("sysfs", &[], attributes))?;
+        let (sysfs, borrowed) = match file_system("sysfs", &[], attributes) {
+            // It shows a network, and this user may not have the host's.
+            Err(Errno::PERM) => (bind_tree("/sys", attributes), true),
+            other => (other, false),
+        };
+        let sys = self.place_kernel("/sys", "sysfs", sysfs)?;
         // Not every kernel has it, and where another hierarchy is mounted it may be denied. The
         // directory is then empty, as on such a host.
-        if let Ok(cgroup) = file_system("cgroup2", &[], attributes)
-            && let Ok(target) = beneath(&sys, "fs/cgroup")
-        {
-            move_onto(&cgroup, &target).during("mount cgroup2 at", "/sys/fs/cgroup")?;
+        let cgroup = file_system("cgroup2", &[], attributes);
+        if let Ok(target) = beneath(&sys, "fs/cgroup") {
+            match cgroup {
+                Ok(cgroup) => {
+                    move_onto(&cgroup, &target).during("mount cgroup2 at", "/sys/fs/cgroup")?;
+                }
+                Err(_) if borrowed => {
+                    self.mask(&sys, "fs/cgroup", devices).during("mask", "/sys/fs/cgroup")?;
+                }
+                Err(_) => {}
+            }
         }
         if self.security == Security::Insecure {
             return Ok(());
@@ -259,6 +271,16 @@ pub(super) fn bind(
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let mount = open_tree(parent, path, flags)?;
+    sys::set_mount_attributes(mount.as_fd(), u64::from(attributes.bits()))?;
+    Ok(mount)
+}
+
+/// Makes a bind mount of a tree of the host's with all that is mounted in it, mounted nowhere yet.
+fn bind_tree(path: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let mount = open_tree(CWD, path, flags)?;
     sys::set_mount_attributes(mount.as_fd(), u64::from(attributes.bits()))?;
     Ok(mount)
 }

@@ -11,6 +11,7 @@ use rustix::thread::{
 
 use crate::execute::failure::{During, Failure};
 use crate::execute::spec::{Resource, Rlimit, Security, User};
+use crate::ids;
 
 /// The capabilities of a step: the field's default.
 const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
@@ -51,6 +52,10 @@ pub(in crate::execute) fn become_user(user: &User, security: Security) -> Result
     let mut held = rustix::thread::capabilities(None).during("read", "capabilities")?;
     held.inheritable = CapabilitySet::empty();
     set_capabilities(None, held).during("give up", "inheritable capabilities")?;
+    // Where there is one id, everybody is root.
+    if ids::is_single() {
+        return Ok(());
+    }
     let groups: Vec<Gid> = user.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     set_thread_groups(&groups).during("set", "supplementary groups")?;
     let gid = Gid::from_raw(user.gid);
