@@ -40,7 +40,7 @@ mod wire;
 pub use chroot::ChrootExecutor;
 pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
-pub use ladder::{Isolation, Rung};
+pub use ladder::{Isolation, Refusal, Rung};
 pub use outcome::Outcome;
 pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, MountKind, Network, Resource, Rlimit, Security, Source,

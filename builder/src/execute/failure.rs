@@ -75,6 +75,12 @@ pub enum ExecuteError {
         /// Which.
         what: String,
     },
+    /// There is no user namespace of our own to be had.
+    #[error("{reason}")]
+    Namespace {
+        /// Why not.
+        reason: String,
+    },
     /// The step asks for what takes namespaces of its own.
     #[error("without namespaces of its own, a step cannot {wish}")]
     NoNamespaces {
@@ -141,6 +147,7 @@ pub(super) enum Failure {
     Setup { operation: String, path: String, errno: i32 },
     Kind { path: String, found: String, wanted: String },
     Lacking { what: String },
+    Namespace { reason: String },
     NoNamespaces { wish: String },
     NoCommand,
     NotInPath { program: String, path: String },
@@ -159,6 +166,7 @@ impl From<Failure> for ExecuteError {
                 ExecuteError::Setup { operation, path, source: source(errno) }
             }
             Failure::Kind { path, found, wanted } => ExecuteError::Kind { path, found, wanted },
+            Failure::Namespace { reason } => ExecuteError::Namespace { reason },
             Failure::Lacking { what } => ExecuteError::Lacking { what },
             Failure::NoNamespaces { wish } => ExecuteError::NoNamespaces { wish },
             Failure::NoCommand => ExecuteError::NoCommand,

@@ -81,10 +81,12 @@ fn time(stat: &rustix::fs::Stat) -> Time {
     (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(i64::MAX))
 }
 
-/// Returns the tree as something that can be mounted elsewhere; where nothing can, the directory.
-pub(super) fn open(merged: &Path) -> Result<OwnedFd, MountError> {
+/// Returns the tree as something that can be mounted elsewhere; where nothing can, or shall be, the
+/// directory.
+pub(super) fn open(merged: &Path, mounted: bool) -> Result<OwnedFd, MountError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(CWD, merged, flags)
+    let mount = if mounted { open_tree(CWD, merged, flags) } else { Err(Errno::PERM) };
+    mount
         .or_else(|_| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(merged, flags, Mode::empty())
@@ -120,7 +122,8 @@ fn lay_directory(
             (Beneath::Nothing, Beneath::Directory(stub)) => {
                 lay_subdirectory(into, &name, &path, None, Some(&stub))
             }
-            (Beneath::Object(from, object), _) | (Beneath::Nothing, Beneath::Object(from, object)) => {
+            (Beneath::Object(from, object), _)
+            | (Beneath::Nothing, Beneath::Object(from, object)) => {
                 lay_object(into, &name, &from, &object).of(&path)
             }
             (Beneath::Nothing, Beneath::Nothing) => continue,
@@ -260,12 +263,7 @@ struct Place<'a> {
 }
 
 impl Collector {
-    fn directory(
-        &self,
-        place: &Place<'_>,
-        laid: &LaidDir,
-        depth: usize,
-    ) -> Result<(), CleanError> {
+    fn directory(&self, place: &Place<'_>, laid: &LaidDir, depth: usize) -> Result<(), CleanError> {
         if depth > DEPTH_MAX {
             return Err(CleanError::TooDeep { path: place.path.clone() });
         }
@@ -300,7 +298,14 @@ impl Collector {
             && let Some(inside) = laid.and_then(|laid| laid.directory.as_ref())
             && before.is_some_and(|before| before.inode == now.inode)
         {
-            return self.same_directory(place, name, &object, inside, self.is_same(before, now), depth);
+            return self.same_directory(
+                place,
+                name,
+                &object,
+                inside,
+                self.is_same(before, now),
+                depth,
+            );
         }
         if self.is_same(before, now) {
             return Ok(());

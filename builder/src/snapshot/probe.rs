@@ -30,10 +30,8 @@ pub(super) enum ProbeError {
 pub(super) fn probe(root: &Path, view: &View) -> Result<(), ProbeError> {
     let active = root.join("active");
     fs::create_dir_all(&active).map_err(ProbeError::Root)?;
-    let scratch = tempfile::Builder::new()
-        .prefix(".probe-")
-        .tempdir_in(&active)
-        .map_err(ProbeError::Root)?;
+    let scratch =
+        tempfile::Builder::new().prefix(".probe-").tempdir_in(&active).map_err(ProbeError::Root)?;
     let at = |name: &str| scratch.path().join(name);
     for name in ["lower", "upper", "work", "empty"] {
         fs::create_dir(at(name)).map_err(ProbeError::Root)?;
@@ -63,7 +61,8 @@ pub(super) fn probe(root: &Path, view: &View) -> Result<(), ProbeError> {
         }
         Kind::Copy => {}
     }
-    let upper = Dir::open_in(view.form(), &upper).map_err(|errno| ProbeError::Root(errno.into()))?;
+    let upper =
+        Dir::open_in(view.form(), &upper).map_err(|errno| ProbeError::Root(errno.into()))?;
     match view.kind() {
         Kind::Fuse => fuse::rewrite(&upper),
         Kind::Copy => upper.make_whiteout(FILE.as_bytes()),

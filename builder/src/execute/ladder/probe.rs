@@ -1,5 +1,6 @@
 //! The process that tries a rung: it does to itself what a step would need, and ends.
 
+use std::error::Error as _;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ use crate::execute::init::step;
 use crate::execute::ladder::Rung;
 use crate::execute::spec::Network;
 use crate::execute::sys::{self, Cloned, SingleThreaded};
+use crate::execute::userns::{self, EnterError};
 use crate::execute::wire::{self, Report};
 
 /// What a step without namespaces cannot do without: to give files away, to become users, to end
@@ -51,7 +53,15 @@ fn full() -> Result<(), Failure> {
 }
 
 fn userns() -> Result<(), Failure> {
-    Err(Errno::NOSYS).during("make", "a user namespace")
+    userns::enter().map_err(|error| Failure::Namespace { reason: in_one_line(&error) })?;
+    namespaces_and_mounts()
+}
+
+fn in_one_line(error: &EnterError) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 fn change_root() -> Result<(), Failure> {
