@@ -10,8 +10,7 @@ use boatyard_builder::build::BuildRequest;
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
-    CancelHandle, DEFAULT_SHM_SIZE, Isolation, Network, Outcome, Output, Rung, Spec,
-    stubs,
+    CancelHandle, DEFAULT_SHM_SIZE, Isolation, Network, Outcome, Output, Rung, Spec, stubs,
 };
 use boatyard_builder::export;
 use boatyard_builder::image::Image;
