@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use boatyard_builder::execute::userns::{self, EnterError, Entered};
-use boatyard_builder::snapshot::{Choice, Kind, choose};
+use boatyard_builder::snapshot::{Choice, ViewKind, choose};
 use clap::ValueEnum;
 use rustix::thread::CapabilitySet;
 
@@ -25,12 +25,12 @@ pub enum Snapshots {
 }
 
 impl Snapshots {
-    fn kinds(self) -> &'static [Kind] {
+    fn kinds(self) -> &'static [ViewKind] {
         match self {
-            Snapshots::Auto => &Kind::ALL,
-            Snapshots::Overlay => &[Kind::Root, Kind::User],
-            Snapshots::FuseOverlayfs => &[Kind::Fuse],
-            Snapshots::Copy => &[Kind::Copy],
+            Snapshots::Auto => &ViewKind::ALL,
+            Snapshots::Overlay => &[ViewKind::Root, ViewKind::User],
+            Snapshots::FuseOverlayfs => &[ViewKind::Fuse],
+            Snapshots::Copy => &[ViewKind::Copy],
         }
     }
 

@@ -270,7 +270,8 @@ impl Dir {
                 *moved += 1;
                 let to = format!(".moved-{moved}").into_bytes();
                 let flags = RenameFlags::NOREPLACE;
-                match rustix::fs::renameat_with(&directory.fd, name.as_slice(), &self.fd, to, flags) {
+                match rustix::fs::renameat_with(&directory.fd, name.as_slice(), &self.fd, to, flags)
+                {
                     Err(Errno::EXIST) => {}
                     other => break other?,
                 }

@@ -120,7 +120,8 @@ fn lay_directory(
             (Beneath::Nothing, Beneath::Directory(stub)) => {
                 lay_subdirectory(into, &name, &path, None, Some(&stub))
             }
-            (Beneath::Object(from, object), _) | (Beneath::Nothing, Beneath::Object(from, object)) => {
+            (Beneath::Object(from, object), _)
+            | (Beneath::Nothing, Beneath::Object(from, object)) => {
                 lay_object(into, &name, &from, &object).of(&path)
             }
             (Beneath::Nothing, Beneath::Nothing) => continue,
@@ -260,12 +261,7 @@ struct Place<'a> {
 }
 
 impl Collector {
-    fn directory(
-        &self,
-        place: &Place<'_>,
-        laid: &LaidDir,
-        depth: usize,
-    ) -> Result<(), CleanError> {
+    fn directory(&self, place: &Place<'_>, laid: &LaidDir, depth: usize) -> Result<(), CleanError> {
         if depth > DEPTH_MAX {
             return Err(CleanError::TooDeep { path: place.path.clone() });
         }
@@ -300,7 +296,14 @@ impl Collector {
             && let Some(inside) = laid.and_then(|laid| laid.directory.as_ref())
             && before.is_some_and(|before| before.inode == now.inode)
         {
-            return self.same_directory(place, name, &object, inside, self.is_same(before, now), depth);
+            return self.same_directory(
+                place,
+                name,
+                &object,
+                inside,
+                self.is_same(before, now),
+                depth,
+            );
         }
         if self.is_same(before, now) {
             return Ok(());

@@ -2,9 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 

@@ -58,7 +58,11 @@ fn same_file(file: &OwnedFd) -> Result<OwnedFd, Errno> {
     let named = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let (one, other) = (fstat(file)?, fstat(&named)?);
     // Another version may have been installed meanwhile.
-    if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) { Ok(named) } else { Err(Errno::STALE) }
+    if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) {
+        Ok(named)
+    } else {
+        Err(Errno::STALE)
+    }
 }
 
 fn restart(executable: &OwnedFd) -> Result<(), Failure> {
