@@ -34,6 +34,7 @@ use rustix::process::{
 use rustix::thread::set_name;
 
 use super::failure::{During, Failure};
+use super::seccomp;
 use super::sys::{Cloned, SingleThreaded, clone_process};
 use super::wire::{self, Report, Request};
 
@@ -67,6 +68,8 @@ struct Helper {
     builder: OwnedFd,
     /// This process, for a step to see whether it is still there.
     own: OwnedFd,
+    /// What every sandboxed step loads, made once.
+    filter: seccomp::Program,
     steps: Vec<Step>,
 }
 
@@ -98,7 +101,8 @@ impl Helper {
             .during("open", "/dev/null")?;
         wire::send(&builder, &Report::Ready).during("answer on", "the socket")?;
         rustix::stdio::dup2_stdin(&null).during("close", "the socket")?;
-        Ok(Helper { single, builder, own, steps: Vec::new() })
+        let filter = seccomp::filter(privileges::DEFAULT);
+        Ok(Helper { single, builder, own, filter, steps: Vec::new() })
     }
 
     fn run(mut self) -> ExitCode {
@@ -160,7 +164,7 @@ impl Helper {
 
     fn begin(&mut self, request: Request) {
         match clone_process(self.single, step::namespaces(request.network)) {
-            Ok(Cloned::Child) => step::run(self.single, &request, &self.own),
+            Ok(Cloned::Child) => step::run(self.single, &request, &self.own, &self.filter),
             Ok(Cloned::Parent { pidfd, .. }) => self.steps.push(Step {
                 first_process: pidfd,
                 socket: request.socket,
