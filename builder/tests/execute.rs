@@ -13,6 +13,8 @@
 mod harness;
 #[path = "execute/hostile.rs"]
 mod hostile;
+#[path = "execute/isolation.rs"]
+mod isolation;
 #[path = "execute/life.rs"]
 mod life;
 #[path = "execute/rights.rs"]
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == life::BUILDER) {
         return life::builder();
     }
-    let groups = [life::TESTS, rooms::TESTS, rights::TESTS, traces::TESTS, hostile::TESTS];
+    let groups =
+        [life::TESTS, rooms::TESTS, rights::TESTS, traces::TESTS, hostile::TESTS, isolation::TESTS];
     harness::main(&groups.concat())
 }

@@ -63,6 +63,16 @@ fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
 }
 
+/// A service may be set to outlive the rest when memory runs out; what it builds must not.
+fn be_killable() {
+    const ADJUSTMENT: &str = "/proc/self/oom_score_adj";
+    let protected = |text: String| text.starts_with('-');
+    if fs_err::read_to_string(ADJUSTMENT).is_ok_and(protected) {
+        // Anybody may make himself more likely to be killed.
+        let _ = fs_err::write(ADJUSTMENT, "0");
+    }
+}
+
 struct Helper {
     single: SingleThreaded,
     builder: OwnedFd,
@@ -89,6 +99,7 @@ impl Helper {
         // Else it is the number of the descriptor that it was executed by.
         set_name(c"boatyard-init").during("name", "the helper")?;
         raise_open_files();
+        be_killable();
         // Away from the terminal's process group: Ctrl-C is for the builder to act upon.
         // It fails only if we lead a group already, which is as good.
         let _ = setsid();
