@@ -17,6 +17,8 @@ mod hostile;
 mod isolation;
 #[path = "execute/life.rs"]
 mod life;
+#[path = "execute/oracle.rs"]
+mod oracle;
 #[path = "execute/rights.rs"]
 mod rights;
 #[path = "execute/rooms.rs"]
@@ -35,7 +37,14 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == life::BUILDER) {
         return life::builder();
     }
-    let groups =
-        [life::TESTS, rooms::TESTS, rights::TESTS, traces::TESTS, hostile::TESTS, isolation::TESTS];
+    let groups = [
+        life::TESTS,
+        rooms::TESTS,
+        rights::TESTS,
+        traces::TESTS,
+        hostile::TESTS,
+        isolation::TESTS,
+        oracle::TESTS,
+    ];
     harness::main(&groups.concat())
 }
