@@ -9,6 +9,8 @@
     reason = "clippy sees tests only where libtest's harness runs them"
 )]
 
+#[path = "execute/cves.rs"]
+mod cves;
 #[path = "execute/harness.rs"]
 mod harness;
 #[path = "execute/hostile.rs"]
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         traces::TESTS,
         hostile::TESTS,
         isolation::TESTS,
+        cves::TESTS,
         oracle::TESTS,
     ];
     harness::main(&groups.concat())
