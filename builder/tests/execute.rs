@@ -9,12 +9,18 @@
     reason = "clippy sees tests only where libtest's harness runs them"
 )]
 
+#[path = "execute/cves.rs"]
+mod cves;
 #[path = "execute/harness.rs"]
 mod harness;
 #[path = "execute/hostile.rs"]
 mod hostile;
+#[path = "execute/isolation.rs"]
+mod isolation;
 #[path = "execute/life.rs"]
 mod life;
+#[path = "execute/oracle.rs"]
+mod oracle;
 #[path = "execute/rights.rs"]
 mod rights;
 #[path = "execute/rooms.rs"]
@@ -33,6 +39,15 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == life::BUILDER) {
         return life::builder();
     }
-    let groups = [life::TESTS, rooms::TESTS, rights::TESTS, traces::TESTS, hostile::TESTS];
+    let groups = [
+        life::TESTS,
+        rooms::TESTS,
+        rights::TESTS,
+        traces::TESTS,
+        hostile::TESTS,
+        isolation::TESTS,
+        cves::TESTS,
+        oracle::TESTS,
+    ];
     harness::main(&groups.concat())
 }
