@@ -2,6 +2,7 @@
 
 mod build;
 mod completions;
+mod doctor;
 mod fsck;
 mod gc;
 mod history;
@@ -85,6 +86,7 @@ enum Command {
     Import(import::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
+    Doctor(doctor::Args),
     /// Run the registry
     Serve(serve::Args),
     /// Print a script that completes commands and options in a shell
@@ -130,6 +132,7 @@ impl Cli {
             Command::Import(args) => import::run(&args, &logged("boatyard import")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
+            Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),
             Command::Completions(args) => completions::run(&args),
         }
     }

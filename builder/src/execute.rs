@@ -20,10 +20,12 @@
 //!
 //! Needs Linux 5.12 for mount_setattr(2).
 
+mod chroot;
 pub mod environment;
 mod executor;
 mod failure;
 pub mod init;
+pub mod ladder;
 mod outcome;
 pub mod rootfs;
 mod seccomp;
@@ -35,8 +37,10 @@ pub mod user;
 pub mod userns;
 mod wire;
 
+pub use chroot::ChrootExecutor;
 pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
+pub use ladder::{Isolation, Refusal, Rung};
 pub use outcome::Outcome;
 pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, MountKind, Network, Resource, Rlimit, Security, Source,

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boatyard_builder::base::Say;
-use boatyard_builder::build::{BuildError, BuildRequest, Built, LazyExecutor, Tools, build};
+use boatyard_builder::build::{BuildError, BuildRequest, Built, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
-use boatyard_builder::execute::{CancelHandle, InitCommand, Outcome};
+use boatyard_builder::execute::{CancelHandle, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
@@ -50,7 +50,8 @@ const INTERRUPTED: u8 = 130;
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let options = options::Options::new(args)?;
-    isolation::become_root()?;
+    let isolation = args.isolation.unwrap_or(world.config.build.isolation);
+    let world = &world.with_rung(isolation::isolate(isolation)?);
     let root = world.open_root()?;
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
@@ -137,15 +138,12 @@ pub fn build_with(
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
-    let executor = LazyExecutor::new(InitCommand {
-        program: PathBuf::from("/proc/self/exe"),
-        args: vec!["init".into()],
-    });
+    let executor = isolation::executor(world.rung());
     let tools = Tools {
         root: Arc::clone(root),
         lease: lease.clone(),
         layers: world.open_layers(root, lease)?,
-        executor: &executor,
+        executor: &*executor,
         pull: &pull,
         progress,
         cancel: session.cancel.clone(),

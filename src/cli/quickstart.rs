@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boatyard_builder::build::{BuildRequest, LazyExecutor};
+use boatyard_builder::build::BuildRequest;
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
-    CancelHandle, DEFAULT_SHM_SIZE, Execute as _, InitCommand, Network, Outcome, Output, Spec,
-    stubs,
+    CancelHandle, DEFAULT_SHM_SIZE, Isolation, Network, Outcome, Output, Rung, Spec, stubs,
 };
 use boatyard_builder::export;
 use boatyard_builder::image::Image;
@@ -74,7 +73,7 @@ const GREETING: &str = "Hello from an image that Boatyard built, kept and ran.\n
 /// Shows the main job.
 pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
     let began = Instant::now();
-    isolation::become_root()?;
+    let world = &world.with_rung(isolation::isolate(Isolation::Auto)?);
     let scratch = tempfile::Builder::new()
         .prefix("boatyard-quickstart-")
         .tempdir()
@@ -217,7 +216,7 @@ fn build_example(
             build_platform: platform,
         },
         labels: std::collections::BTreeMap::new(),
-        network: Network::None,
+        network: network(world.rung()),
         hosts: Vec::new(),
         shm_size: DEFAULT_SHM_SIZE,
         rlimits: Vec::new(),
@@ -231,6 +230,14 @@ fn build_example(
     let built = built?;
     build::keep(root, std::slice::from_ref(name), &built)?;
     Ok(built.manifest.digest().clone())
+}
+
+/// It needs no network; but not every way to isolate steps can keep them from it.
+fn network(rung: Rung) -> Network {
+    match rung {
+        Rung::Full | Rung::Userns => Network::None,
+        Rung::Chroot => Network::Host,
+    }
 }
 
 /// Runs an image's command and returns what it said.
@@ -264,10 +271,8 @@ fn run_image(world: &World, root: &Arc<Root>, target: &boatyard_oci::Descriptor)
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     spec.cwd = if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() };
-    let executor = LazyExecutor::new(InitCommand {
-        program: "/proc/self/exe".into(),
-        args: vec!["init".into()],
-    });
+    spec.network = network(world.rung());
+    let executor = isolation::executor(world.rung());
     let cancel = CancelHandle::new().context(failed)?;
     let mut said = Said(Vec::new());
     let outcome = executor.run(mount, &spec, &mut said, &cancel).context(failed)?;

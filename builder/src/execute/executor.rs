@@ -87,6 +87,14 @@ pub struct InitCommand {
     pub args: Vec<OsString>,
 }
 
+impl InitCommand {
+    /// Returns how the command `boatyard` executes itself.
+    #[must_use]
+    pub fn of_this_program() -> InitCommand {
+        InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] }
+    }
+}
+
 /// The executor of a build: a helper process, ended when this is dropped, and its steps with it.
 #[derive(Debug)]
 pub struct Executor {
@@ -138,7 +146,8 @@ impl Execute for Executor {
         output: &mut dyn Output,
         cancel: &CancelHandle,
     ) -> Result<Outcome, ExecuteError> {
-        let mut running = Running::start(self.socket()?, rootfs.as_fd(), spec)?;
+        let sources = sources(spec)?;
+        let mut running = Running::start(self.socket()?, rootfs.as_fd(), spec, &sources)?;
         let waited = running.wait(output, cancel, spec.timeout);
         rootfs::remove(rootfs.as_fd(), &running.made);
         waited.and_then(|()| running.outcome())
@@ -154,7 +163,7 @@ impl Drop for Executor {
 }
 
 /// A step in the helper's hands.
-struct Running {
+pub(super) struct Running {
     socket: OwnedFd,
     stdout: Stream,
     stderr: Stream,
@@ -167,12 +176,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(
+    /// Hands a step to a helper.
+    pub(super) fn start(
         helper: BorrowedFd<'_>,
         rootfs: BorrowedFd<'_>,
         spec: &Spec,
+        sources: &[OwnedFd],
     ) -> Result<Running, ExecuteError> {
-        let sources = sources(spec)?;
         let failed = ExecuteError::builder;
         let memory = wire::to_memory(spec).map_err(failed("hand over the step"))?;
         let (socket, theirs) = wire::pair().map_err(failed("make a socket"))?;
@@ -190,7 +200,7 @@ impl Running {
     }
 
     /// Waits until the step is gone, and passes on what it writes.
-    fn wait(
+    pub(super) fn wait(
         &mut self,
         output: &mut dyn Output,
         cancel: &CancelHandle,
@@ -265,7 +275,8 @@ impl Running {
         }
     }
 
-    fn outcome(self) -> Result<Outcome, ExecuteError> {
+    /// Tells how the command ended, or why it could not start.
+    pub(super) fn outcome(self) -> Result<Outcome, ExecuteError> {
         match (self.ending, self.killed) {
             (Some(ending), _) => ending,
             (None, Some(outcome)) => Ok(outcome),

@@ -12,14 +12,14 @@
 //! The helper keeps running from a read-only mount of its own file, see `seal`: a step's first
 //! process is a copy of the helper, and what `/proc/1/exe` leads to must not be writable.
 
-mod command;
-mod devices;
-mod files;
-mod mounts;
-mod privileges;
-mod reaper;
+pub(super) mod command;
+pub(super) mod devices;
+pub(super) mod files;
+pub(super) mod mounts;
+pub(super) mod privileges;
+pub(super) mod reaper;
 mod seal;
-mod step;
+pub(super) mod step;
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -37,6 +37,7 @@ use super::failure::{During, Failure};
 use super::seccomp;
 use super::sys::{Cloned, SingleThreaded, clone_process};
 use super::wire::{self, Report, Request};
+use super::{chroot, ladder};
 
 /// Runs the helper until its builder is gone.
 ///
@@ -45,6 +46,11 @@ use super::wire::{self, Report, Request};
 /// thread may exist yet. May execute the same program, with the same arguments, once more.
 #[must_use]
 pub fn main() -> ExitCode {
+    match std::env::args_os().nth(2) {
+        Some(role) if role == chroot::ROLE => return chroot::helper::main(),
+        Some(role) if role == ladder::ROLE => return ladder::probe::main(),
+        _ => {}
+    }
     let stdin = rustix::stdio::stdin();
     match Helper::start() {
         Ok(helper) => helper.run(),
@@ -57,7 +63,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Each step takes descriptors of ours; a step's own limit is set for it later.
-fn raise_open_files() {
+pub(super) fn raise_open_files() {
     let most = getrlimit(Resource::Nofile).maximum;
     // What we have suffices for hundreds of steps.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });

@@ -5,6 +5,7 @@
 //! several threads may find the allocator's lock held for ever by a thread that was not copied.
 
 mod seccomp;
+mod signals;
 
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 pub(super) use seccomp::load_filter;
+pub(super) use signals::{SignalQueue, fork};
 
 /// Proof that this process has one thread, so that a copy of it is as good as the original.
 ///

@@ -88,6 +88,12 @@ pub(crate) enum ObjectKind {
     Whiteout,
 }
 
+impl From<OwnedFd> for Dir {
+    fn from(directory: OwnedFd) -> Self {
+        Self { fd: directory, form: Form::default() }
+    }
+}
+
 impl Dir {
     /// Opens a directory by its path on the host, which is trusted.
     pub(crate) fn open(path: &Path) -> Result<Self> {

@@ -135,7 +135,7 @@ impl Active {
             self.take_root_attributes(&root).map_err(|error| failed(io::Error::other(error)))?;
             mounted.laid = Some(laid);
         }
-        copy::open(&merged)
+        copy::open(&merged, self.layers.view().is_mounted())
     }
 
     /// Cleans the upper directory until it is what its archive would unpack to, and writes that

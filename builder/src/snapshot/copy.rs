@@ -81,10 +81,12 @@ fn time(stat: &rustix::fs::Stat) -> Time {
     (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(i64::MAX))
 }
 
-/// Returns the tree as something that can be mounted elsewhere; where nothing can, the directory.
-pub(super) fn open(merged: &Path) -> Result<OwnedFd, MountError> {
+/// Returns the tree as something that can be mounted elsewhere; where nothing can, or shall be, the
+/// directory.
+pub(super) fn open(merged: &Path, mounted: bool) -> Result<OwnedFd, MountError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(CWD, merged, flags)
+    let mount = if mounted { open_tree(CWD, merged, flags) } else { Err(Errno::PERM) };
+    mount
         .or_else(|_| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(merged, flags, Mode::empty())

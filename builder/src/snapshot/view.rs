@@ -72,6 +72,7 @@ impl fmt::Display for ViewKind {
 pub struct View {
     kind: ViewKind,
     name: String,
+    is_mounted: bool,
 }
 
 impl View {
@@ -82,12 +83,22 @@ impl View {
             Some(map) => format!("{directory}-{map}"),
             None => directory.to_owned(),
         };
-        View { kind, name }
+        View { kind, name, is_mounted: true }
     }
 
     /// Returns the view that has a directory of this name; `None` where it is none of this process.
     pub fn of_directory(name: &str) -> Option<View> {
         ViewKind::ALL.into_iter().map(View::new).find(|view| view.name == name)
+    }
+
+    /// Returns copies that are given to steps as directories, also where they could be mounted.
+    pub fn unmounted() -> View {
+        View { is_mounted: false, ..View::new(ViewKind::Copy) }
+    }
+
+    /// Reports whether steps get mounts, where those are possible.
+    pub(crate) fn is_mounted(&self) -> bool {
+        self.is_mounted
     }
 
     /// Returns the kind.

@@ -32,8 +32,12 @@ pub(super) fn run(
         sys::load_filter(filter).during("load", "the filter of system calls")?;
     }
     privileges::become_user(&spec.user, spec.security)?;
-    umask(Mode::from_raw_mode(spec.umask));
+    execute(spec)
+}
 
+/// Executes the command, as whoever this process is; returns only if that fails.
+pub(in crate::execute) fn execute(spec: &Spec) -> Result<Infallible, Failure> {
+    umask(Mode::from_raw_mode(spec.umask));
     let environment = environment::complete(&spec.env, &spec.user);
     let program = find(spec.args.first().map_or("", String::as_str), &environment)?;
     let arguments = strings(spec.args.iter().cloned(), &program)?;
@@ -53,7 +57,7 @@ fn redirect(request: &Request) -> Result<(), Failure> {
     rustix::stdio::dup2_stderr(&request.stderr).during("redirect", "standard error")
 }
 
-fn enter(cwd: &str) -> Result<(), Failure> {
+pub(in crate::execute) fn enter(cwd: &str) -> Result<(), Failure> {
     const ENTER: &str = "enter the working directory";
     chdir(cwd).during(ENTER, cwd)?;
     // CVE-2024-21626: a directory outside of the root has no absolute path.

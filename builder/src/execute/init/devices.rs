@@ -13,7 +13,7 @@ use crate::execute::failure::{During, Failure};
 use crate::execute::spec::Security;
 
 /// Name, major and minor number.
-const CHARACTER_DEVICES: [(&str, u32, u32); 6] = [
+pub(in crate::execute) const CHARACTER_DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -27,7 +27,7 @@ const INSECURE_CHARACTER_DEVICES: [(&str, u32, u32); 2] =
 const LOOP_MAJOR: u32 = 7;
 const LOOP_DEVICES: u32 = 8;
 
-const LINKS: [(&str, &str); 6] = [
+pub(in crate::execute) const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),

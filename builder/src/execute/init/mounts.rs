@@ -49,7 +49,7 @@ const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// For a file system that holds neither programs nor devices.
-pub(super) const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+pub(in crate::execute) const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
@@ -290,7 +290,7 @@ impl<'a> Tree<'a> {
 }
 
 /// Makes a file system of the kernel's, mounted nowhere yet.
-pub(super) fn file_system(
+pub(in crate::execute) fn file_system(
     kind: &str,
     options: &[(&str, &str)],
     attributes: MountAttrFlags,
@@ -369,7 +369,7 @@ fn pivot(root: BorrowedFd<'_>) -> Result<(), Errno> {
     chdir("/")
 }
 
-fn name(kind: FileType) -> &'static str {
+pub(in crate::execute) fn name(kind: FileType) -> &'static str {
     match kind {
         FileType::Directory => "a directory",
         FileType::RegularFile => "a file",

@@ -28,7 +28,7 @@ use crate::execute::sys::{self, Cloned, SingleThreaded};
 use crate::execute::wire::{self, Report, Request};
 
 /// Returns the namespaces that a step has of its own.
-pub(super) fn namespaces(network: Network) -> i32 {
+pub(in crate::execute) fn namespaces(network: Network) -> i32 {
     let always = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
