@@ -19,11 +19,13 @@
 //! at most eleven comparisons per call. Loading it takes 0.2 ms.
 
 mod calls;
+mod pretend;
 mod program;
 
 use rustix::thread::CapabilitySet;
 
 use calls::{ALLOWED, CLONE, CLONE3, Call, N, NEWEST, PERSONALITY, PRIVILEGED, SOCKET};
+pub(super) use pretend::pretending;
 pub(super) use program::Program;
 
 /// What the filter does about a call.
@@ -40,6 +42,10 @@ enum Verdict {
     Personality,
     /// Forbids to make namespaces.
     Clone,
+    /// Does nothing, and says that it was done.
+    Pretend,
+    /// The same for devices: the kind of file is in the argument of this index.
+    PretendDevice(u32),
 }
 
 /// One way to number calls: a column of the table, and what is added to its numbers.

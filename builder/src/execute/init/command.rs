@@ -14,6 +14,7 @@ use crate::execute::seccomp;
 use crate::execute::spec::{Security, Spec};
 use crate::execute::sys;
 use crate::execute::wire::Request;
+use crate::ids;
 
 /// Becomes the command; returns only if that fails.
 pub(super) fn run(
@@ -32,6 +33,10 @@ pub(super) fn run(
         sys::load_filter(filter).during("load", "the filter of system calls")?;
     }
     privileges::become_user(&spec.user, spec.security)?;
+    if ids::is_single() {
+        // After our own calls of the kind, which must not be pretended.
+        sys::load_filter(&seccomp::pretending()).during("load", "the filter of pretended calls")?;
+    }
     execute(spec)
 }
 

@@ -12,8 +12,10 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 /// The low half of the first argument. What is asked of it has 32 bits: so does the kernel see it.
 const ARGUMENT: u32 = 16;
+const ARGUMENT_BYTES: u32 = 8;
 
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
 const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -22,6 +24,7 @@ const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const FORBID: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+const PRETEND: u32 = libc::SECCOMP_RET_ERRNO;
 const UNKNOWN: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 
 /// Sockets of the kernel's cryptography, and to the host of a virtual machine: neither belongs to
@@ -77,6 +80,8 @@ fn judge(verdict: Verdict) -> Program {
         Verdict::Unknown => vec![step(RETURN, UNKNOWN)],
         Verdict::Socket => by_argument(EQUAL, &FORBIDDEN_FAMILIES, FORBID, ALLOW),
         Verdict::Personality => by_argument(EQUAL, &ALLOWED_PERSONALITIES, ALLOW, FORBID),
+        Verdict::Pretend => vec![step(RETURN, PRETEND)],
+        Verdict::PretendDevice(index) => pretend_device(index),
         Verdict::Clone => by_argument(ANY_BIT, &[NAMESPACES], FORBID, ALLOW),
     }
 }
@@ -89,6 +94,17 @@ fn by_argument(comparison: u32, values: &[u32], matching: u32, other: u32) -> Pr
         program.push(step(RETURN, matching));
     }
     program.push(step(RETURN, other));
+    program
+}
+
+/// Looks at a mode, and pretends to make a device of either kind.
+fn pretend_device(index: u32) -> Program {
+    let mut program = vec![step(LOAD, ARGUMENT + index * ARGUMENT_BYTES), step(AND, libc::S_IFMT)];
+    for kind in [libc::S_IFCHR, libc::S_IFBLK] {
+        program.extend(unless(EQUAL, kind, 1));
+        program.push(step(RETURN, PRETEND));
+    }
+    program.push(step(RETURN, ALLOW));
     program
 }
 

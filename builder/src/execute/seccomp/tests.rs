@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
-use super::{ALLOWED, Program, filter};
+use super::{ALLOWED, Program, filter, pretending};
 
 /// A step's.
 const GRANTED: CapabilitySet = CapabilitySet::from_bits_retain(0xa804_25fb);
@@ -24,10 +24,11 @@ fn answer(program: &Program, audit: u32, number: u32, argument: u32) -> i32 {
                 value = match step.k {
                     0 => number,
                     4 => audit,
-                    16 => argument,
+                    16 | 24 | 32 => argument,
                     other => panic!("loads from {other}"),
                 }
             }
+            0x54 => value &= step.k,
             0x05 => at += usize::try_from(step.k).unwrap(),
             0x15 => at += jump(value == step.k),
             0x35 => at += jump(value >= step.k),
@@ -147,4 +148,35 @@ fn numbers_are_the_kernels() {
         assert_eq!(of(name), number, "{name}");
     }
     assert_eq!(Errno::NOSYS.raw_os_error(), UNKNOWN);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn pretends_to_give_files_away_and_to_make_devices() {
+    let program = pretending();
+    let number = |call: libc::c_long| u32::try_from(call).unwrap();
+    let pretends = |audit, number, argument| -> bool {
+        // Both answers are 0: what tells them apart is where they come from.
+        let mut without = program.clone();
+        without.iter_mut().filter(|step| step.k == libc::SECCOMP_RET_ERRNO).for_each(|step| {
+            step.k |= 1;
+        });
+        answer(&without, audit, number, argument) == 1
+    };
+    for call in [libc::SYS_chown, libc::SYS_fchownat, libc::SYS_setgroups, libc::SYS_capset] {
+        assert!(pretends(X86_64, number(call), 0), "{call}");
+        assert!(pretends(X86_64, X32 + number(call), 0), "{call} of x32");
+    }
+    assert!(pretends(I386, 212, 0), "chown32");
+    for (mode, pretended) in [
+        (libc::S_IFCHR | 0o666, true),
+        (libc::S_IFBLK | 0o600, true),
+        (libc::S_IFIFO | 0o600, false),
+        (0o644, false),
+    ] {
+        assert_eq!(pretends(X86_64, number(libc::SYS_mknodat), mode), pretended, "{mode:o}");
+    }
+    for call in [libc::SYS_read, libc::SYS_fchmodat, libc::SYS_execve, libc::SYS_getuid] {
+        assert!(!pretends(X86_64, number(call), 0), "{call}");
+    }
 }
