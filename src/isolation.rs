@@ -8,7 +8,7 @@ use boatyard_builder::execute::userns::{self, EnterError, Entered};
 use boatyard_builder::execute::{
     ChrootExecutor, Execute, ExecuteError, InitCommand, Isolation, Refusal, Rung,
 };
-use boatyard_builder::snapshot::{Choice, Kind, View, choose};
+use boatyard_builder::snapshot::{Choice, View, ViewKind, choose};
 use clap::ValueEnum;
 use rustix::thread::CapabilitySet;
 
@@ -29,12 +29,12 @@ pub enum Snapshots {
 }
 
 impl Snapshots {
-    fn kinds(self) -> &'static [Kind] {
+    fn kinds(self) -> &'static [ViewKind] {
         match self {
-            Snapshots::Auto => &Kind::ALL,
-            Snapshots::Overlay => &[Kind::Root, Kind::User],
-            Snapshots::FuseOverlayfs => &[Kind::Fuse],
-            Snapshots::Copy => &[Kind::Copy],
+            Snapshots::Auto => &ViewKind::ALL,
+            Snapshots::Overlay => &[ViewKind::Root, ViewKind::User],
+            Snapshots::FuseOverlayfs => &[ViewKind::Fuse],
+            Snapshots::Copy => &[ViewKind::Copy],
         }
     }
 
@@ -43,7 +43,7 @@ impl Snapshots {
         let kinds = match rung {
             Rung::Full | Rung::Userns => self.kinds(),
             // It can mount nothing.
-            Rung::Chroot => &[Kind::Copy],
+            Rung::Chroot => &[ViewKind::Copy],
         };
         let choice = choose(root, kinds).context("cannot unpack layers here")?;
         Ok(match rung {

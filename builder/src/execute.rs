@@ -13,9 +13,8 @@
 //! is attached nowhere. What the step needs beyond the image (`/proc`, `/dev`, `resolv.conf`) is
 //! mounted over it; nothing of that stays in the layer, see [`stubs`].
 //!
-//! Left out, with places kept for them: the seccomp filter (`init/command.rs`), a cgroup per step
-//! (`init/step.rs`), and a network between "host" and "none" (another [`Network`], handed over as a
-//! namespace in the request).
+//! Left out, with places kept for them: a cgroup per step (`init/step.rs`), and a network between
+//! "host" and "none" (another [`Network`], handed over as a namespace in the request).
 //!
 //! An ordinary user's builder enters a user namespace before all this, see [`userns`].
 //!
@@ -29,6 +28,7 @@ pub mod init;
 pub mod ladder;
 mod outcome;
 pub mod rootfs;
+mod seccomp;
 mod spec;
 pub mod stubs;
 #[expect(unsafe_code, reason = "kernel calls that neither std nor rustix covers")]

@@ -32,4 +32,4 @@ mod testing;
 pub use active::{Active, ActiveError, DiffOptions};
 pub use layers::{LayerDir, Layers, LayersError, Unpack, stack};
 pub use overlay::MountError;
-pub use view::{Choice, Kind, View, choose};
+pub use view::{Choice, View, ViewKind, choose};

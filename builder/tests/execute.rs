@@ -12,12 +12,18 @@
 
 #[path = "execute/chroot.rs"]
 mod chroot;
+#[path = "execute/cves.rs"]
+mod cves;
 #[path = "execute/harness.rs"]
 mod harness;
 #[path = "execute/hostile.rs"]
 mod hostile;
+#[path = "execute/isolation.rs"]
+mod isolation;
 #[path = "execute/life.rs"]
 mod life;
+#[path = "execute/oracle.rs"]
+mod oracle;
 #[path = "execute/rights.rs"]
 mod rights;
 #[path = "execute/rooms.rs"]
@@ -39,9 +45,10 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == life::BUILDER) {
         return life::builder();
     }
-    let groups = [life::TESTS, rooms::TESTS, rights::TESTS, traces::TESTS, hostile::TESTS];
-    let tests = groups.concat();
-    let mut cases: Vec<Case> = tests.iter().map(|test| Case::new(test, Way::Namespaces)).collect();
+    let tests = [life::TESTS, rooms::TESTS, rights::TESTS, traces::TESTS, hostile::TESTS].concat();
+    let isolated = [isolation::TESTS, cves::TESTS, oracle::TESTS].concat();
+    let namespaces = tests.iter().chain(&isolated);
+    let mut cases: Vec<Case> = namespaces.map(|test| Case::new(test, Way::Namespaces)).collect();
     cases.extend(chroot::TESTS.iter().map(|test| Case::new(test, Way::Chroot)));
     cases.extend(chroot::of_both(&tests).map(|test| Case::new(test, Way::Chroot)));
     harness::main(&cases)

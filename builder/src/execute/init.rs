@@ -34,6 +34,7 @@ use rustix::process::{
 use rustix::thread::set_name;
 
 use super::failure::{During, Failure};
+use super::seccomp;
 use super::sys::{Cloned, SingleThreaded, clone_process};
 use super::wire::{self, Report, Request};
 use super::{chroot, ladder};
@@ -68,11 +69,23 @@ pub(super) fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
 }
 
+/// A service may be set to outlive the rest when memory runs out; what it builds must not.
+fn be_killable() {
+    const ADJUSTMENT: &str = "/proc/self/oom_score_adj";
+    let protected = |text: String| text.starts_with('-');
+    if fs_err::read_to_string(ADJUSTMENT).is_ok_and(protected) {
+        // Anybody may make himself more likely to be killed.
+        let _ = fs_err::write(ADJUSTMENT, "0");
+    }
+}
+
 struct Helper {
     single: SingleThreaded,
     builder: OwnedFd,
     /// This process, for a step to see whether it is still there.
     own: OwnedFd,
+    /// What every sandboxed step loads, made once.
+    filter: seccomp::Program,
     steps: Vec<Step>,
 }
 
@@ -92,6 +105,7 @@ impl Helper {
         // Else it is the number of the descriptor that it was executed by.
         set_name(c"boatyard-init").during("name", "the helper")?;
         raise_open_files();
+        be_killable();
         // Away from the terminal's process group: Ctrl-C is for the builder to act upon.
         // It fails only if we lead a group already, which is as good.
         let _ = setsid();
@@ -104,7 +118,8 @@ impl Helper {
             .during("open", "/dev/null")?;
         wire::send(&builder, &Report::Ready).during("answer on", "the socket")?;
         rustix::stdio::dup2_stdin(&null).during("close", "the socket")?;
-        Ok(Helper { single, builder, own, steps: Vec::new() })
+        let filter = seccomp::filter(privileges::DEFAULT);
+        Ok(Helper { single, builder, own, filter, steps: Vec::new() })
     }
 
     fn run(mut self) -> ExitCode {
@@ -166,7 +181,7 @@ impl Helper {
 
     fn begin(&mut self, request: Request) {
         match clone_process(self.single, step::namespaces(request.network)) {
-            Ok(Cloned::Child) => step::run(self.single, &request, &self.own),
+            Ok(Cloned::Child) => step::run(self.single, &request, &self.own, &self.filter),
             Ok(Cloned::Parent { pidfd, .. }) => self.steps.push(Step {
                 first_process: pidfd,
                 socket: request.socket,

@@ -17,6 +17,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::ids;
+
 /// How many symbolic links a path may lead through, as in the kernel.
 const LINKS_MAX: usize = 40;
 /// How often a path is resolved anew on a machine that renames directories all the time.
@@ -278,7 +280,10 @@ impl Walk {
         let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = openat(directory, &name, flags, Mode::from_raw_mode(0o644))?;
         if let Some((uid, gid)) = owner {
-            fchown(&entry, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            match fchown(&entry, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
+                Err(Errno::INVAL | Errno::PERM) if ids::is_single() => {}
+                given => given?,
+            }
         }
         let made = Made {
             parent: self.path(),

@@ -4,6 +4,7 @@
 //! by an argument. The weightiest is [`SingleThreaded`]: a process that is copied while it has
 //! several threads may find the allocator's lock held for ever by a thread that was not copied.
 
+mod seccomp;
 mod signals;
 
 use std::ffi::{CString, c_char, c_int, c_long};
@@ -13,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+pub(super) use seccomp::load_filter;
 pub(super) use signals::{SignalQueue, fork};
 
 /// Proof that this process has one thread, so that a copy of it is as good as the original.

@@ -20,7 +20,7 @@ use super::diff;
 use super::fuse::{self, Daemon};
 use super::layers::{LayerDir, Layers, LayersError, Temporary, create_private};
 use super::overlay::{MountError, Overlay};
-use super::view::Kind;
+use super::view::ViewKind;
 use crate::layer::dir::Dir;
 use crate::layer::entry::is_written_xattr;
 use crate::layer::stack::StackError;
@@ -110,13 +110,13 @@ impl Active {
         let overlay =
             Overlay { lowers: &lowers, upper: &upper, work: &work, mount_point: &empty, form };
         match self.layers.view().kind() {
-            Kind::Root | Kind::User => overlay.mount(),
-            Kind::Fuse => {
+            ViewKind::Root | ViewKind::User => overlay.mount(),
+            ViewKind::Fuse => {
                 let (mount, daemon) = fuse::mount(&overlay)?;
                 self.mounted().daemons.push(daemon);
                 Ok(mount)
             }
-            Kind::Copy => self.lay(extra_bottom),
+            ViewKind::Copy => self.lay(extra_bottom),
         }
     }
 
@@ -164,7 +164,7 @@ impl Active {
             daemon.finish().map_err(LayersError::from)?;
         }
         match (self.layers.view().kind(), laid) {
-            (Kind::Fuse, _) => {
+            (ViewKind::Fuse, _) => {
                 fuse::rewrite(upper).map_err(|errno| LayersError::Io(errno.into()))?;
             }
             (_, Some(laid)) => copy::collect(&self.merged(), &laid, beneath, upper)?,

@@ -13,7 +13,7 @@ use rustix::fs::XattrFlags;
 
 use super::fuse;
 use super::overlay::{MountError, Overlay};
-use super::view::{Kind, View};
+use super::view::{View, ViewKind};
 use crate::layer::dir::{Dir, ObjectKind};
 
 const FILE: &str = "file";
@@ -47,26 +47,26 @@ pub(super) fn probe(root: &Path, view: &View) -> Result<(), ProbeError> {
     };
     let fails = |error: MountError| ProbeError::Refused(reason(&error));
     match view.kind() {
-        Kind::Root => {
+        ViewKind::Root => {
             rustix::fs::lsetxattr(&upper, "trusted.boatyard", b"", XattrFlags::empty())
                 .map_err(|_| refused("only the host's root may write its attributes"))?;
             remove_file_in(overlay.mount().map_err(fails)?)?;
         }
-        Kind::User => remove_file_in(overlay.mount().map_err(fails)?)?,
-        Kind::Fuse => {
+        ViewKind::User => remove_file_in(overlay.mount().map_err(fails)?)?,
+        ViewKind::Fuse => {
             let (mount, daemon) = fuse::mount(&overlay).map_err(fails)?;
             let removed = remove_file_in(mount);
             daemon.finish().map_err(|error| refused(&error.to_string()))?;
             removed?;
         }
-        Kind::Copy => {}
+        ViewKind::Copy => {}
     }
     let upper =
         Dir::open_in(view.form(), &upper).map_err(|errno| ProbeError::Root(errno.into()))?;
     match view.kind() {
-        Kind::Fuse => fuse::rewrite(&upper),
-        Kind::Copy => upper.make_whiteout(FILE.as_bytes()),
-        Kind::Root | Kind::User => Ok(()),
+        ViewKind::Fuse => fuse::rewrite(&upper),
+        ViewKind::Copy => upper.make_whiteout(FILE.as_bytes()),
+        ViewKind::Root | ViewKind::User => Ok(()),
     }
     .map_err(|errno| refused(&format!("no whiteout can be made: {}", io::Error::from(errno))))?;
     match upper.stat(FILE.as_bytes()).map_err(|errno| ProbeError::Root(errno.into()))? {

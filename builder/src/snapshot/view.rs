@@ -22,7 +22,7 @@ use crate::layer::dir::Form;
 
 /// A kind of snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ViewKind {
     /// The kernel's overlay, with the attributes that only root may write.
     Root,
     /// The kernel's overlay, with attributes that a user may write.
@@ -33,36 +33,36 @@ pub enum Kind {
     Copy,
 }
 
-impl Kind {
+impl ViewKind {
     /// All of them, the best first.
-    pub const ALL: [Kind; 4] = [Kind::Root, Kind::User, Kind::Fuse, Kind::Copy];
+    pub const ALL: [ViewKind; 4] = [ViewKind::Root, ViewKind::User, ViewKind::Fuse, ViewKind::Copy];
 
     fn directory(self) -> &'static str {
         match self {
-            Kind::Root => "root",
-            Kind::User => "user",
-            Kind::Fuse => "fuse",
-            Kind::Copy => "copy",
+            ViewKind::Root => "root",
+            ViewKind::User => "user",
+            ViewKind::Fuse => "fuse",
+            ViewKind::Copy => "copy",
         }
     }
 
     /// Returns how its trees say what is gone.
     pub(crate) fn form(self) -> Form {
         match self {
-            Kind::Root => Form::Trusted,
-            Kind::User | Kind::Fuse => Form::User,
-            Kind::Copy => Form::Plain,
+            ViewKind::Root => Form::Trusted,
+            ViewKind::User | ViewKind::Fuse => Form::User,
+            ViewKind::Copy => Form::Plain,
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ViewKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Root => "overlay, as root",
-            Kind::User => "overlay, in a user namespace",
-            Kind::Fuse => "fuse-overlayfs",
-            Kind::Copy => "copies",
+            ViewKind::Root => "overlay, as root",
+            ViewKind::User => "overlay, in a user namespace",
+            ViewKind::Fuse => "fuse-overlayfs",
+            ViewKind::Copy => "copies",
         })
     }
 }
@@ -70,14 +70,14 @@ impl fmt::Display for Kind {
 /// A kind of snapshot, with the ids of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    kind: Kind,
+    kind: ViewKind,
     name: String,
     is_mounted: bool,
 }
 
 impl View {
     /// Returns the view of a kind for this process, whether it is possible or not.
-    pub fn new(kind: Kind) -> View {
+    pub fn new(kind: ViewKind) -> View {
         let directory = kind.directory();
         let name = match ids::map_name() {
             Some(map) => format!("{directory}-{map}"),
@@ -88,12 +88,12 @@ impl View {
 
     /// Returns the view that has a directory of this name; `None` where it is none of this process.
     pub fn of_directory(name: &str) -> Option<View> {
-        Kind::ALL.into_iter().map(View::new).find(|view| view.name == name)
+        ViewKind::ALL.into_iter().map(View::new).find(|view| view.name == name)
     }
 
     /// Returns copies that are given to steps as directories, also where they could be mounted.
     pub fn unmounted() -> View {
-        View { is_mounted: false, ..View::new(Kind::Copy) }
+        View { is_mounted: false, ..View::new(ViewKind::Copy) }
     }
 
     /// Reports whether steps get mounts, where those are possible.
@@ -102,7 +102,7 @@ impl View {
     }
 
     /// Returns the kind.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ViewKind {
         self.kind
     }
 
@@ -122,7 +122,7 @@ pub struct Choice {
     /// The first that is possible.
     pub view: View,
     /// Those before it, with what is in the way of each.
-    pub refused: Vec<(Kind, String)>,
+    pub refused: Vec<(ViewKind, String)>,
 }
 
 /// Tries kinds in order, below ROOT, and returns the first that works there.
@@ -132,7 +132,7 @@ pub struct Choice {
 ///
 /// # Errors
 /// Where none works, or ROOT cannot be written.
-pub fn choose(root: &Path, kinds: &[Kind]) -> Result<Choice, LayersError> {
+pub fn choose(root: &Path, kinds: &[ViewKind]) -> Result<Choice, LayersError> {
     let mut refused = Vec::new();
     for &kind in kinds {
         let view = View::new(kind);

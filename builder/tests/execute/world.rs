@@ -85,6 +85,17 @@ impl World {
         }
     }
 
+    /// Adds `probe`, which makes the system calls that it is told to.
+    pub(crate) fn add_probe(&self) {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/execute/probe.c");
+        let built = Command::new("cc")
+            .args(["-O1", "-static", "-D_GNU_SOURCE", "-o"])
+            .args([&self.image().join("bin/probe"), &PathBuf::from(source)])
+            .status()
+            .expect("these tests need a C compiler (Debian: gcc libc6-dev)");
+        assert!(built.success());
+    }
+
     pub(crate) fn image(&self) -> PathBuf {
         self.dir.path().join("image")
     }

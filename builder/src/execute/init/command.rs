@@ -10,20 +10,33 @@ use rustix::process::{chdir, getcwd, setsid, umask};
 use super::privileges;
 use crate::execute::environment;
 use crate::execute::failure::{During, Failure};
-use crate::execute::spec::Spec;
+use crate::execute::seccomp;
+use crate::execute::spec::{Security, Spec};
 use crate::execute::sys;
 use crate::execute::wire::Request;
+use crate::ids;
 
 /// Becomes the command; returns only if that fails.
-pub(super) fn run(request: &Request, spec: &Spec) -> Result<Infallible, Failure> {
+pub(super) fn run(
+    request: &Request,
+    spec: &Spec,
+    filter: &seccomp::Program,
+) -> Result<Infallible, Failure> {
     setsid().during("start", "a session")?;
     sys::reset_signals();
     redirect(request)?;
     privileges::limit(&spec.rlimits)?;
     enter(&spec.cwd)?;
-    // A seccomp filter would be loaded here: without no_new_privs, which would break sudo, that
-    // takes CAP_SYS_ADMIN, which the next line gives up.
+    if spec.security == Security::Sandboxed {
+        // Without no_new_privs, which would break sudo, this takes CAP_SYS_ADMIN, which the next
+        // line gives up.
+        sys::load_filter(filter).during("load", "the filter of system calls")?;
+    }
     privileges::become_user(&spec.user, spec.security)?;
+    if ids::is_single() {
+        // After our own calls of the kind, which must not be pretended.
+        sys::load_filter(&seccomp::pretending()).during("load", "the filter of pretended calls")?;
+    }
     execute(spec)
 }
 

@@ -14,7 +14,7 @@ use crate::execute::spec::{Resource, Rlimit, Security, User};
 use crate::ids;
 
 /// The capabilities of a step: the field's default.
-const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
+pub(super) const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)

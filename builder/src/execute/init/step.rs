@@ -22,6 +22,7 @@ use rustix::system::sethostname;
 
 use super::{command, mounts, privileges, reaper};
 use crate::execute::failure::{During, Failure};
+use crate::execute::seccomp;
 use crate::execute::spec::{Network, Spec};
 use crate::execute::sys::{self, Cloned, SingleThreaded};
 use crate::execute::wire::{self, Report, Request};
@@ -42,8 +43,13 @@ pub(in crate::execute) fn namespaces(network: Network) -> i32 {
 /// Sets a step up and sees it through, as the first process of its namespaces.
 ///
 /// Never returns, so that nobody uses what was closed here.
-pub(super) fn run(single: SingleThreaded, request: &Request, helper: &OwnedFd) -> ! {
-    let Err(failure) = begin(single, request, helper);
+pub(super) fn run(
+    single: SingleThreaded,
+    request: &Request,
+    helper: &OwnedFd,
+    filter: &seccomp::Program,
+) -> ! {
+    let Err(failure) = begin(single, request, helper, filter);
     let _ = wire::send(&request.socket, &Report::Failed(failure));
     sys::exit(1)
 }
@@ -52,6 +58,7 @@ fn begin(
     single: SingleThreaded,
     request: &Request,
     helper: &OwnedFd,
+    filter: &seccomp::Program,
 ) -> Result<Infallible, Failure> {
     live_no_longer_than(helper)?;
     close_foreign(single, request, helper)?;
@@ -69,7 +76,7 @@ fn begin(
     }
     sethostname(spec.hostname.as_bytes()).during("set the host name to", &spec.hostname)?;
     mounts::enter(request, &mut spec)?;
-    start(single, request, &spec)
+    start(single, request, &spec, filter)
 }
 
 /// Has the kernel kill us when the helper ends.
@@ -104,11 +111,16 @@ fn loopback() -> Result<(), Errno> {
 }
 
 /// Starts the command as a second process, and becomes its reaper.
-fn start(single: SingleThreaded, request: &Request, spec: &Spec) -> Result<Infallible, Failure> {
+fn start(
+    single: SingleThreaded,
+    request: &Request,
+    spec: &Spec,
+    filter: &seccomp::Program,
+) -> Result<Infallible, Failure> {
     sys::block_signals();
     match sys::clone_process(single, 0).during("start", "the command's process")? {
         Cloned::Child => {
-            let Err(failure) = command::run(request, spec);
+            let Err(failure) = command::run(request, spec, filter);
             let _ = wire::send(&request.socket, &Report::Failed(failure));
             sys::exit(127)
         }
