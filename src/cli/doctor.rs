@@ -15,6 +15,7 @@ mod cgroups;
 mod isolation;
 mod place;
 mod process;
+mod snapshots;
 mod tools;
 mod users;
 
@@ -124,6 +125,9 @@ impl Examination {
             sections.push(users::examine());
         }
         sections.extend([tools::examine(needs_userns), cgroups::examine()]);
+        if let (Some(rung), true) = (rung, fit) {
+            sections.insert(1, snapshots::examine(world.root_path(), rung));
+        }
         Examination {
             version: env!("CARGO_PKG_VERSION"),
             kernel: process::kernel(),
