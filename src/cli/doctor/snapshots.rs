@@ -3,21 +3,21 @@
 use std::path::Path;
 
 use boatyard_builder::execute::{Rung, userns};
-use boatyard_builder::snapshot::{Kind, choose};
+use boatyard_builder::snapshot::{ViewKind, choose};
 
 use super::{Finding, Section, in_one_line};
 
 /// Tries the kinds of snapshots that fit a rung. It may move this process into a user namespace,
 /// as a build would, so it has to come last.
 pub(super) fn examine(root: &Path, rung: Rung) -> Section {
-    let kinds: &[Kind] = match rung {
-        Rung::Full | Rung::Userns => &Kind::ALL,
-        Rung::Chroot => &[Kind::Copy],
+    let kinds: &[ViewKind] = match rung {
+        Rung::Full | Rung::Userns => &ViewKind::ALL,
+        Rung::Chroot => &[ViewKind::Copy],
     };
     Section { name: "File systems of steps, the best first", findings: findings(root, rung, kinds) }
 }
 
-fn findings(root: &Path, rung: Rung, kinds: &[Kind]) -> Vec<Finding> {
+fn findings(root: &Path, rung: Rung, kinds: &[ViewKind]) -> Vec<Finding> {
     let failed = |why: String| vec![Finding::bad("snapshots", why)];
     if rung == Rung::Userns
         && let Err(error) = userns::enter()
@@ -41,21 +41,21 @@ fn findings(root: &Path, rung: Rung, kinds: &[Kind]) -> Vec<Finding> {
     }
 }
 
-fn name(kind: Kind) -> &'static str {
+fn name(kind: ViewKind) -> &'static str {
     match kind {
-        Kind::Root => "overlay (root)",
-        Kind::User => "overlay (user)",
-        Kind::Fuse => "fuse-overlayfs",
-        Kind::Copy => "copies",
+        ViewKind::Root => "overlay (root)",
+        ViewKind::User => "overlay (user)",
+        ViewKind::Fuse => "fuse-overlayfs",
+        ViewKind::Copy => "copies",
     }
 }
 
-fn meaning(kind: Kind) -> &'static str {
+fn meaning(kind: ViewKind) -> &'static str {
     match kind {
-        Kind::Root => "the kernel's, with root's attributes",
-        Kind::User => "the kernel's, in a user namespace",
-        Kind::Fuse => "by a program: slower than the kernel",
-        Kind::Copy => {
+        ViewKind::Root => "the kernel's, with root's attributes",
+        ViewKind::User => "the kernel's, in a user namespace",
+        ViewKind::Fuse => "by a program: slower than the kernel",
+        ViewKind::Copy => {
             "of the whole tree, for each step: slow unless the file system can share blocks"
         }
     }
