@@ -83,6 +83,8 @@ enum Attempt {
     Unread(Write),
     /// It can be gone on with later.
     Broken(Write, TransferError),
+    /// There was no answer, as often as the source has tried.
+    Unanswered(Write, TransferError),
     /// It cannot, from this source.
     Refused(Write, TransferError),
     /// What had come cannot be gone on with, and was dropped.
@@ -159,7 +161,7 @@ impl Fetch<'_> {
 
     /// Appends what is missing, over as many connections as it takes.
     async fn fill(&self, source: &dyn Source, mut write: Write) -> Result<Filled, TransferError> {
-        let (mut failed, mut begun, mut came) = (0, 0, false);
+        let (mut failed, mut begun, mut answered) = (0, 0, false);
         let mut last = TransferError::Anew;
         loop {
             let (before, size) = (write.offset(), self.size(&write));
@@ -171,13 +173,16 @@ impl Fetch<'_> {
                 Attempt::Unread(left) => return Ok(Filled::Unread(left)),
                 Attempt::Refused(left, error) => return Ok(Filled::Failed(Some(left), error)),
                 Attempt::Wrong(error) => return Ok(Filled::Failed(None, error)),
+                Attempt::Unanswered(left, error) if !answered => {
+                    return Ok(Filled::Failed(Some(left), error));
+                }
+                Attempt::Unanswered(left, error) => {
+                    failed += 1;
+                    (write, last) = (left, error);
+                }
                 Attempt::Broken(left, error) => {
-                    came |= left.offset() > before;
+                    answered = true;
                     failed = if left.offset() > before { 1 } else { failed + 1 };
-                    // Before there was any answer, the source has tried as often as it should.
-                    if !came && matches!(error, TransferError::Source { .. }) {
-                        return Ok(Filled::Failed(Some(left), error));
-                    }
                     (write, last) = (left, error);
                 }
                 Attempt::Anew => {
@@ -225,7 +230,7 @@ impl Fetch<'_> {
             }
             Ok(Err(source @ SourceError::Interrupted(_))) => {
                 let error = TransferError::Source { upstream: upstream(), source };
-                return Ok(Attempt::Broken(write, error));
+                return Ok(Attempt::Unanswered(write, error));
             }
             Ok(Err(source)) => {
                 let error = TransferError::Source { upstream: upstream(), source };
@@ -234,7 +239,7 @@ impl Fetch<'_> {
             Err(_) => {
                 let after = self.limits.first_byte;
                 let error = TransferError::FirstByte { upstream: upstream(), after };
-                return Ok(Attempt::Refused(write, error));
+                return Ok(Attempt::Unanswered(write, error));
             }
         };
         self.receive(source, &missing, arrival, write).await
