@@ -142,7 +142,10 @@ impl Growing {
         match &self.held {
             Held::Memory(bytes) => Ok(Some(Blob::Memory(bytes.read_at(0, size as usize)))),
             Held::File { file, .. } => {
-                let file = file.try_clone().doing("open a blob")?;
+                // Not a clone: those share one position. And not by a name: it may have none now.
+                let descriptor = std::os::fd::AsRawFd::as_raw_fd(file);
+                let file = fs::File::open(format!("/proc/self/fd/{descriptor}"));
+                let file = file.doing("open a blob")?;
                 let metadata = file.metadata().doing("look at a blob")?;
                 Ok(Some(Blob::File(BlobFile::new(file, &metadata))))
             }

@@ -201,6 +201,8 @@ impl Fetch<'_> {
                 let error = broken(source, write.offset(), failed, last);
                 return Ok(Filled::Failed(Some(write), error));
             };
+            // Readers need not wait for what is there.
+            write.ingest.write_out().await.map_err(|error| self.failed(error))?;
             self.clock.sleep(delay).await;
         }
     }
@@ -283,8 +285,8 @@ impl Fetch<'_> {
         self.append(source, arrival, write).await
     }
 
-    /// Appends a body. Where it begins earlier than was asked for, what is there already is passed
-    /// over.
+    /// Appends a body, up to the known size. Where it begins earlier than was asked for, what is
+    /// there already is passed over.
     async fn append(
         &self,
         source: &dyn Source,
@@ -330,6 +332,9 @@ impl Fetch<'_> {
             }
             let bytes = bytes.slice(bytes.len() - new as usize..);
             write = self.keep(write, bytes, &mut checkpoint).await?;
+            if size == Some(write.offset()) {
+                return Ok(Attempt::Complete(write));
+            }
         }
     }
 

@@ -164,7 +164,7 @@ async fn lie(answer: impl Fn() -> Response + Send + Sync + 'static) -> (Transfer
     assert!(store.stat(&wanted).await.unwrap().is_none());
     let text = chain(&error);
     assert!(text.contains(&wanted.to_string()) && text.contains(&server.host()), "{text}");
-    let PullError::Blob { source, .. } = error else { panic!("{text}") };
+    let PullError::Blob { source, .. } = error else { unreachable!("{text}") };
     (source, server.count(&line))
 }
 
