@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod build;
+mod client_config;
 mod completions;
 mod doctor;
 mod fsck;
@@ -12,6 +13,7 @@ mod inspect;
 mod load;
 mod login;
 mod logout;
+mod mirror;
 mod pull;
 mod push;
 mod quickstart;
@@ -89,6 +91,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Run the registry
     Serve(serve::Args),
+    Mirror(mirror::Args),
+    ClientConfig(client_config::Args),
     /// Print a script that completes commands and options in a shell
     Completions(completions::Args),
 }
@@ -133,6 +137,10 @@ impl Cli {
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),
+            Command::Mirror(args) => mirror::run(&args, &logged("boatyard mirror")?),
+            Command::ClientConfig(args) => {
+                client_config::run(&args, &logged("boatyard client-config")?)
+            }
             Command::Completions(args) => completions::run(&args),
         }
     }

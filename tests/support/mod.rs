@@ -10,10 +10,12 @@
 
 pub mod clients;
 pub mod debian;
+pub mod distribution;
 pub mod http;
 pub mod images;
 pub mod place;
 pub mod process;
+pub mod relay;
 pub mod server;
 pub mod tree;
 
