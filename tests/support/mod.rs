@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 
 pub mod clients;
+pub mod debian;
 pub mod http;
 pub mod images;
 pub mod place;

@@ -35,7 +35,8 @@ impl<'a> Docker<'a> {
         docker
     }
 
-    fn docker<const N: usize>(&self, args: [&str; N]) -> Run {
+    /// Returns its command, ready to run.
+    pub fn docker<const N: usize>(&self, args: [&str; N]) -> Run {
         let socket = format!("unix://{}", text(&self.place.path("docker/sock")));
         self.place.run("docker", ["-H", &socket]).args(args)
     }

@@ -20,7 +20,8 @@ impl<'a> Podman<'a> {
         Podman { place }
     }
 
-    fn podman<const N: usize>(&self, args: [&str; N]) -> Run {
+    /// Returns its command, ready to run.
+    pub fn podman<const N: usize>(&self, args: [&str; N]) -> Run {
         let base = self.place.path("podman");
         let at = |name: &str| text(&base.join(name)).to_owned();
         self.place
