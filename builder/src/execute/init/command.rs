@@ -32,9 +32,11 @@ pub(super) fn run(
         // line gives up.
         sys::load_filter(filter).during("load", "the filter of system calls")?;
     }
+    // Asked of this process, which is still root.
+    let has_one_id = ids::is_single();
     privileges::become_user(&spec.user, spec.security)?;
     let mut environment = environment::complete(&spec.env, &spec.user);
-    if ids::is_single() {
+    if has_one_id {
         // After our own calls of the kind, which must not be pretended.
         single::pretend(&mut environment)?;
     }
