@@ -21,6 +21,7 @@ exec \"$@\"";
 pub struct User {
     name: String,
     uid: u32,
+    gid: u32,
     home: PathBuf,
     program: PathBuf,
 }
@@ -45,15 +46,17 @@ impl User {
         Run::new("useradd")
             .args(["--system", "--no-create-home", "--shell", "/bin/sh", &name])
             .ok();
-        let uid = Run::new("id").args(["-u", &name]).ok().text().parse().unwrap();
+        let id =
+            |which: &str| Run::new("id").args([which, name.as_str()]).ok().text().parse().unwrap();
+        let (uid, gid) = (id("-u"), id("-g"));
         let home = place.path("user");
         fs_err::create_dir(&home).unwrap();
-        chown(&home, Some(uid), Some(uid)).unwrap();
+        chown(&home, Some(uid), Some(gid)).unwrap();
         // The place is closed to others, and so may be the directory of the tests' programs.
         open(place.path("").as_path());
         let program = place.path("boatyard");
         fs_err::copy(env!("CARGO_BIN_EXE_boatyard"), &program).unwrap();
-        User { name, uid, home, program }
+        User { name, uid, gid, home, program }
     }
 
     /// Returns Boatyard's root, where it is if nobody says.
@@ -80,12 +83,12 @@ impl User {
 
     /// Becomes the user, with an environment that says nothing else.
     fn line(&self) -> Vec<String> {
-        let (uid, home) = (self.uid, self.home.display());
+        let (uid, gid, home) = (self.uid, self.gid, self.home.display());
         let words =
             ["setpriv", "--clear-groups", "--reuid", "--regid", "env", "--ignore-environment"];
         let [setpriv, groups, reuid, regid, env, empty] = words.map(str::to_owned);
         let path = "PATH=/usr/local/bin:/usr/bin:/bin".to_owned();
-        let (reuid, regid) = (format!("{reuid}={uid}"), format!("{regid}={uid}"));
+        let (reuid, regid) = (format!("{reuid}={uid}"), format!("{regid}={gid}"));
         vec![setpriv, groups, reuid, regid, env, empty, format!("HOME={home}"), path]
     }
 
