@@ -1,7 +1,8 @@
 //! What a command needs that works on unpacked layers: to be root, if only among ids of its own,
 //! and a way to make snapshots; and what it needs to run steps: a way to isolate them.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use boatyard_builder::build::LazyExecutor;
 use boatyard_builder::execute::userns::{self, EnterError, Entered};
@@ -10,7 +11,9 @@ use boatyard_builder::execute::{
 };
 use boatyard_builder::snapshot::{Choice, View, ViewKind, choose};
 use clap::ValueEnum;
-use rustix::thread::CapabilitySet;
+use rustix::fs::{Gid, Uid};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{CapabilitySet, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::report::{self, Context as _, Failure, Result};
 
@@ -148,4 +151,52 @@ fn become_root_of_a_namespace() -> Result<()> {
 fn may_mount() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// Where a user is at home, and who that is.
+#[derive(Debug)]
+pub struct Account {
+    uid: u32,
+    gid: u32,
+    /// The home directory.
+    pub home: PathBuf,
+}
+
+impl Account {
+    /// Returns who owns a root that root is about to work on; `None` if that is root, nobody that
+    /// this machine knows, or if there is no root yet.
+    pub fn of_root(root: &Path) -> Option<Account> {
+        let owner = fs_err::metadata(root.join("version")).ok()?.uid();
+        if owner == 0 {
+            return None;
+        }
+        // passwd(5): name:password:UID:GID:comment:home:shell
+        let passwd = fs_err::read_to_string("/etc/passwd").ok()?;
+        let account = |line: &str| {
+            let fields: Vec<_> = line.split(':').collect();
+            let (uid, gid) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
+            let home = PathBuf::from(fields.get(5)?);
+            (uid == owner).then_some(Account { uid, gid, home })
+        };
+        passwd.lines().find_map(account)
+    }
+
+    /// Becomes this user for good: what root wrote below another's root, that user could not
+    /// remove. To be called before any thread is started.
+    pub fn enter(&self) -> Result<()> {
+        let enter = || {
+            set_thread_groups(&[])?;
+            let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+            set_thread_res_gid(gid, gid, gid)?;
+            set_thread_res_uid(uid, uid, uid)?;
+            // Else /proc/self would be root's, and newuidmap would refuse.
+            set_dumpable_behavior(DumpableBehavior::Dumpable)
+        };
+        let uid = self.uid;
+        enter().map_err(|errno| {
+            Failure::new(format!("cannot become uid {uid}, who owns the root"))
+                .because(std::io::Error::from(errno))
+                .hint("run it as that user, or name a directory of your own with --root")
+        })
+    }
 }

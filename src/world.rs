@@ -9,7 +9,7 @@ use boatyard_content::local::{RootError, RootOptions};
 use boatyard_content::{Lease, Root};
 
 use crate::config::Config;
-use crate::isolation::Snapshots;
+use crate::isolation::{Account, Snapshots};
 use crate::report::{Context as _, Failure, Result};
 
 /// What the environment says, read once.
@@ -90,12 +90,19 @@ pub struct World {
 impl World {
     /// Reads the configuration and decides where the root is.
     pub fn new(root: Option<&Path>, config: Option<&Path>, command: &'static str) -> Result<World> {
-        let environment = Environment::read();
+        let mut environment = Environment::read();
         let config = Config::load(config, &environment.usual_configs())?;
         let root = match root.or(config.root.as_deref()) {
             Some(root) => root.to_path_buf(),
             None => environment.default_root()?,
         };
+        if environment.superuser
+            && let Some(owner) = Account::of_root(&root)
+        {
+            owner.enter()?;
+            environment.superuser = false;
+            environment.home = Some(owner.home);
+        }
         Ok(World {
             config,
             environment,

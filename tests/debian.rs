@@ -4,8 +4,6 @@
 //! debootstrap makes it from the machine's own package sources, once: the archive is kept below
 //! the target directory, and later runs need no network.
 
-#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
-
 mod support;
 
 use support::clients::{Client as _, Podman};

@@ -133,7 +133,7 @@ fn options(args: &[&str]) -> Vec<String> {
 }
 
 fn global_options() -> Vec<String> {
-    ["--root", "--config", "--help", "--version"].map(str::to_owned).into()
+    ["--root", "--config", "--snapshots", "--help", "--version"].map(str::to_owned).into()
 }
 
 fn long_options(text: &str) -> impl Iterator<Item = String> {

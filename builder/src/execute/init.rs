@@ -19,6 +19,7 @@ pub(super) mod mounts;
 pub(super) mod privileges;
 pub(super) mod reaper;
 mod seal;
+mod single;
 pub(super) mod step;
 
 use std::os::fd::OwnedFd;

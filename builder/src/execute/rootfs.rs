@@ -17,8 +17,6 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::ids;
-
 /// How many symbolic links a path may lead through, as in the kernel.
 const LINKS_MAX: usize = 40;
 /// How often a path is resolved anew on a machine that renames directories all the time.
@@ -280,10 +278,7 @@ impl Walk {
         let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let entry = openat(directory, &name, flags, Mode::from_raw_mode(0o644))?;
         if let Some((uid, gid)) = owner {
-            match fchown(&entry, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
-                Err(Errno::INVAL | Errno::PERM) if ids::is_single() => {}
-                given => given?,
-            }
+            fchown(&entry, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
         let made = Made {
             parent: self.path(),

@@ -246,8 +246,9 @@ pub(super) fn collect(
 ) -> Result<(), CleanError> {
     let path = EntryPath::root();
     let merged = Dir::open_in(Form::Plain, merged).at("open", &path)?;
-    let place = Place { merged: &merged, upper, path: &path, beneath: Some(beneath.root()) };
-    Collector { end: laid.end }.directory(&place, &laid.root, 0)
+    let place =
+        Place { merged: &merged, upper, path: &path, beneath: Some(beneath.root()), depth: 0 };
+    Collector { end: laid.end }.directory(&place, &laid.root)
 }
 
 struct Collector {
@@ -260,16 +261,17 @@ struct Place<'a> {
     upper: &'a Dir,
     path: &'a EntryPath,
     beneath: Option<&'a MergedDir>,
+    depth: usize,
 }
 
 impl Collector {
-    fn directory(&self, place: &Place<'_>, laid: &LaidDir, depth: usize) -> Result<(), CleanError> {
-        if depth > DEPTH_MAX {
+    fn directory(&self, place: &Place<'_>, laid: &LaidDir) -> Result<(), CleanError> {
+        if place.depth > DEPTH_MAX {
             return Err(CleanError::TooDeep { path: place.path.clone() });
         }
         let names = checked_names(place.merged, place.path)?;
         for name in &names {
-            self.object(place, name, laid.names.get(name), depth)?;
+            self.object(place, name, laid.names.get(name))?;
         }
         for (name, object) in &laid.names {
             if object.state.is_some() && names.binary_search(name).is_err() {
@@ -284,7 +286,6 @@ impl Collector {
         place: &Place<'_>,
         name: &[u8],
         laid: Option<&LaidObject>,
-        depth: usize,
     ) -> Result<(), CleanError> {
         let path = place.path.join(name);
         let Some(object) = place.merged.stat(name).at("read", &path)? else { return Ok(()) };
@@ -298,14 +299,7 @@ impl Collector {
             && let Some(inside) = laid.and_then(|laid| laid.directory.as_ref())
             && before.is_some_and(|before| before.inode == now.inode)
         {
-            return self.same_directory(
-                place,
-                name,
-                &object,
-                inside,
-                self.is_same(before, now),
-                depth,
-            );
+            return self.same_directory(place, name, &object, inside, self.is_same(before, now));
         }
         if self.is_same(before, now) {
             return Ok(());
@@ -314,7 +308,7 @@ impl Collector {
         if object.kind == ObjectKind::Directory {
             let moved = place.upper.subdir(name).at("open", &path)?;
             let beneath = child(place.beneath, name).at("look beneath", &path)?;
-            hide(&moved, &path, directory(&beneath), depth + 1)?;
+            hide(&moved, &path, directory(&beneath), place.depth + 1)?;
         }
         Ok(())
     }
@@ -331,16 +325,15 @@ impl Collector {
         object: &Object,
         inside: &LaidDir,
         is_same: bool,
-        depth: usize,
     ) -> Result<(), CleanError> {
         let path = place.path.join(name);
         let merged = place.merged.subdir(name).at("open", &path)?;
         place.upper.make_dir(name).at("make", &path)?;
         let upper = place.upper.subdir(name).at("open", &path)?;
         let beneath = child(place.beneath, name).at("look beneath", &path)?;
-        let below =
-            Place { merged: &merged, upper: &upper, path: &path, beneath: directory(&beneath) };
-        self.directory(&below, inside, depth + 1)?;
+        let (beneath, depth) = (directory(&beneath), place.depth + 1);
+        let below = Place { merged: &merged, upper: &upper, path: &path, beneath, depth };
+        self.directory(&below, inside)?;
         if is_same && upper.names().at("list", &path)?.is_empty() {
             return place.upper.remove_dir(name).at("remove", &path);
         }

@@ -50,12 +50,13 @@ pub(super) fn probe(root: &Path, view: &View) -> Result<(), ProbeError> {
         ViewKind::Root => {
             rustix::fs::lsetxattr(&upper, "trusted.boatyard", b"", XattrFlags::empty())
                 .map_err(|_| refused("only the host's root may write its attributes"))?;
-            remove_file_in(overlay.mount().map_err(fails)?)?;
+            remove_file_in(&overlay.mount().map_err(fails)?)?;
         }
-        ViewKind::User => remove_file_in(overlay.mount().map_err(fails)?)?,
+        ViewKind::User => remove_file_in(&overlay.mount().map_err(fails)?)?,
         ViewKind::Fuse => {
             let (mount, daemon) = fuse::mount(&overlay).map_err(fails)?;
-            let removed = remove_file_in(mount);
+            let removed = remove_file_in(&mount);
+            drop(mount);
             daemon.finish().map_err(|error| refused(&error.to_string()))?;
             removed?;
         }
@@ -75,7 +76,7 @@ pub(super) fn probe(root: &Path, view: &View) -> Result<(), ProbeError> {
     }
 }
 
-fn remove_file_in(mount: OwnedFd) -> Result<(), ProbeError> {
+fn remove_file_in(mount: &OwnedFd) -> Result<(), ProbeError> {
     fs::remove_file(format!("/proc/self/fd/{}/{FILE}", mount.as_raw_fd()))
         .map_err(|error| refused(&format!("nothing can be removed in it: {error}")))
 }

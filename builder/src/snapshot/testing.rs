@@ -24,7 +24,6 @@ const LONG_AGO: i64 = 1_000_000_000;
 /// Tells a story in each view.
 fn on_every_view(story: impl Fn(ViewKind)) {
     for kind in ViewKind::ALL {
-        println!("the view: {kind}");
         story(kind);
     }
 }

@@ -23,6 +23,7 @@ use rustix::thread::set_name;
 use super::devices::{self, Played};
 use super::furniture::Furniture;
 use super::{mounts, processes};
+use crate::execute::environment;
 use crate::execute::failure::{During, Failure};
 use crate::execute::init::{self, command, files, privileges, reaper};
 use crate::execute::rootfs::{self, Kind};
@@ -184,7 +185,7 @@ fn become_command(request: &Request, spec: &Spec, helper: Pid) -> Result<Infalli
     if getppid() != Some(helper) {
         sys::exit(1);
     }
-    command::execute(spec)
+    command::execute(spec, &environment::complete(&spec.env, &spec.user))
 }
 
 fn enter(root: &OwnedFd) -> Result<(), Errno> {

@@ -7,7 +7,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat,
 use rustix::io::Errno;
 use rustix::process::{chdir, getcwd, setsid, umask};
 
-use super::privileges;
+use super::{privileges, single};
 use crate::execute::environment;
 use crate::execute::failure::{During, Failure};
 use crate::execute::seccomp;
@@ -35,18 +35,21 @@ pub(super) fn run(
     // Asked of this process, which is still root.
     let has_one_id = ids::is_single();
     privileges::become_user(&spec.user, spec.security)?;
+    let mut environment = environment::complete(&spec.env, &spec.user);
     if has_one_id {
         // After our own calls of the kind, which must not be pretended.
-        sys::load_filter(&seccomp::pretending()).during("load", "the filter of pretended calls")?;
+        single::pretend(&mut environment)?;
     }
-    execute(spec)
+    execute(spec, &environment)
 }
 
 /// Executes the command, as whoever this process is; returns only if that fails.
-pub(in crate::execute) fn execute(spec: &Spec) -> Result<Infallible, Failure> {
+pub(in crate::execute) fn execute(
+    spec: &Spec,
+    environment: &[(String, String)],
+) -> Result<Infallible, Failure> {
     umask(Mode::from_raw_mode(spec.umask));
-    let environment = environment::complete(&spec.env, &spec.user);
-    let program = find(spec.args.first().map_or("", String::as_str), &environment)?;
+    let program = find(spec.args.first().map_or("", String::as_str), environment)?;
     let arguments = strings(spec.args.iter().cloned(), &program)?;
     let variables = environment.iter().map(|(name, value)| format!("{name}={value}"));
     let variables = strings(variables, &program)?;

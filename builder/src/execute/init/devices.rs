@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::mounts::{INERT, Tree, beneath, bind, file_system, move_onto};
+use super::single;
 use crate::execute::failure::{During, Failure};
 use crate::execute::spec::Security;
 
@@ -58,6 +59,9 @@ pub(super) fn mount(tree: &Tree<'_>, shm_size: u64) -> Result<Devices, Failure> 
         ("mqueue", file_system("mqueue", &[], INERT)),
     ] {
         inner(&dev, name, mount).during("mount at", &format!("/dev/{name}"))?;
+    }
+    if tree.has_one_id {
+        single::furnish(&dev).during("write", single::APT_CONFIG)?;
     }
     Ok(devices)
 }

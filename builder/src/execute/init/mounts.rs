@@ -27,6 +27,7 @@ use crate::execute::rootfs::{self, Kind};
 use crate::execute::spec::{MountKind, Security, Spec, StepMount};
 use crate::execute::sys;
 use crate::execute::wire::{self, Report, Request};
+use crate::ids;
 
 /// What of procfs tells about, or acts upon, the host: hidden.
 const MASKED_PROC: [&str; 9] = [
@@ -66,7 +67,7 @@ pub(super) fn enter(request: &Request, spec: &mut Spec) -> Result<(), Failure> {
     tree.mount_proc(&devices)?;
     tree.mount_sys(&devices)?;
     tree.mount_own(&mut spec.mounts, &request.sources)?;
-    let owner = Some((spec.user.uid, spec.user.gid));
+    let owner = (!tree.has_one_id).then_some((spec.user.uid, spec.user.gid));
     // A working directory that is made here belongs to the layer, so nobody is told.
     rootfs::make(tree.root, &spec.cwd, Kind::Directory, owner, &mut |_| Ok(()))
         .during("make the working directory", &spec.cwd)?;
@@ -79,6 +80,8 @@ pub(super) struct Tree<'a> {
     scratch: OwnedFd,
     socket: BorrowedFd<'a>,
     pub(super) security: Security,
+    /// Whether there is nobody but root. Known before the host's `/proc` is covered.
+    pub(super) has_one_id: bool,
 }
 
 impl<'a> Tree<'a> {
@@ -86,6 +89,7 @@ impl<'a> Tree<'a> {
         // From here on nothing that we mount or unmount is seen outside, nor the reverse.
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .during("make private", "the mounts")?;
+        let has_one_id = ids::is_single();
         let scratch = file_system("tmpfs", &[("mode", "755")], INERT)
             .during("make", "a file system in memory")?;
         // Any directory would do: it is the host's /proc in this namespace only, and in a moment
@@ -103,7 +107,7 @@ impl<'a> Tree<'a> {
         }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(root, "", &scratch, SCRATCH_ROOT, flags).during("mount", "the image")?;
-        Ok(Tree { root, scratch, socket: request.socket.as_fd(), security })
+        Ok(Tree { root, scratch, socket: request.socket.as_fd(), security, has_one_id })
     }
 
     /// The scratch file system, to put files in and bind them from there.
