@@ -13,12 +13,12 @@
 //! is attached nowhere. What the step needs beyond the image (`/proc`, `/dev`, `resolv.conf`) is
 //! mounted over it; nothing of that stays in the layer, see [`stubs`].
 //!
-//! Left out, with places kept for them: a cgroup per step
-//! (`init/step.rs`), a network between "host" and "none" (another [`Network`], handed over as a
+//! Left out, with places kept for them: a network between "host" and "none" (another [`Network`], handed over as a
 //! namespace in the request), and user namespaces (the builder enters one before all this).
 //!
 //! Needs Linux 5.12 for mount_setattr(2).
 
+mod cgroup;
 pub mod environment;
 mod executor;
 mod failure;
@@ -37,6 +37,6 @@ pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
 pub use outcome::Outcome;
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, MountKind, Network, Resource, Rlimit, Security, Source,
-    Spec, StepMount, User,
+    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Limits, MountKind, Network, Resource, Rlimit, Security,
+    Source, Spec, StepMount, User,
 };

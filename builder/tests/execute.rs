@@ -19,6 +19,8 @@ mod hostile;
 mod isolation;
 #[path = "execute/life.rs"]
 mod life;
+#[path = "execute/limits.rs"]
+mod limits;
 #[path = "execute/oracle.rs"]
 mod oracle;
 #[path = "execute/rights.rs"]
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         hostile::TESTS,
         isolation::TESTS,
         cves::TESTS,
+        limits::TESTS,
         oracle::TESTS,
     ];
     harness::main(&groups.concat())

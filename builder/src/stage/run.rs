@@ -160,4 +160,8 @@ impl Output for Told<'_> {
     fn stderr(&mut self, bytes: &[u8]) {
         self.progress.output(self.id, Stream::Stderr, bytes);
     }
+
+    fn warning(&mut self, text: &str) {
+        self.progress.warning(text);
+    }
 }

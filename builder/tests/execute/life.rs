@@ -52,6 +52,7 @@ impl<F: FnMut() + Send> Output for OnOutput<F> {
         (self.0)();
     }
     fn stderr(&mut self, _: &[u8]) {}
+    fn warning(&mut self, _: &str) {}
 }
 
 fn says_what_it_writes() {
@@ -191,7 +192,7 @@ fn steps_run_at_the_same_time() {
 }
 
 /// How many processes sleep for `seconds`, anywhere on this machine.
-fn sleeping(seconds: &str) -> usize {
+pub(crate) fn sleeping(seconds: &str) -> usize {
     let line = format!("sleep\0{seconds}\0");
     let processes = fs_err::read_dir("/proc").unwrap();
     let lines = processes.map(|entry| fs_err::read(entry.unwrap().path().join("cmdline")));
