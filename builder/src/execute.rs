@@ -37,6 +37,6 @@ pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
 pub use outcome::Outcome;
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Limits, MountKind, Network, Resource, Rlimit, Security,
-    Source, Spec, StepMount, User,
+    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, HostAddress, Limits, MountKind, Network, Resource, Rlimit,
+    Security, Source, Spec, StepMount, User,
 };

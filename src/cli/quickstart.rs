@@ -10,8 +10,8 @@ use boatyard_builder::build::{BuildRequest, LazyExecutor};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
-    CancelHandle, DEFAULT_SHM_SIZE, Execute as _, InitCommand, Network, Outcome, Output, Spec,
-    stubs,
+    CancelHandle, DEFAULT_SHM_SIZE, Execute as _, InitCommand, Limits, Network, Outcome, Output,
+    Spec, stubs,
 };
 use boatyard_builder::export;
 use boatyard_builder::image::Image;
@@ -224,6 +224,8 @@ fn build_example(
         hosts: Vec::new(),
         shm_size: DEFAULT_SHM_SIZE,
         rlimits: Vec::new(),
+        limits: Limits::default(),
+        timeout: None,
         compression: Compression::GZIP,
         always_pull: false,
     };
@@ -246,6 +248,7 @@ fn run_image(root: &Arc<Root>, target: &boatyard_oci::Descriptor) -> Result<Stri
         fn stderr(&mut self, bytes: &[u8]) {
             self.0.extend_from_slice(bytes);
         }
+        fn warning(&mut self, _text: &str) {}
     }
     let failed = "cannot run the image";
     let lease = root.lease().context("cannot begin a lease")?;

@@ -5,7 +5,7 @@
 //! busybox-static and debootstrap. Nothing is skipped: what is not installed fails and says so.
 
 #![allow(clippy::allow_attributes, reason = "each test file uses its own part of this module")]
-#![allow(dead_code, reason = "each test file uses its own part of this module")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part of this module")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 
 pub mod clients;

@@ -1,6 +1,6 @@
 //! What a step is to run, and within what: plain data, made by the plan and the snapshotter.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +100,37 @@ pub enum Network {
     Host,
     /// A network of its own with a loopback interface and nothing else.
     None,
+}
+
+impl Network {
+    /// Returns where a step reaches the services of the machine that it runs on.
+    #[must_use]
+    pub fn host(self) -> Option<IpAddr> {
+        match self {
+            Network::Host => Some(Ipv4Addr::LOCALHOST.into()),
+            Network::None => None,
+        }
+    }
+}
+
+/// What a name that a build adds to `/etc/hosts` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAddress {
+    /// This address.
+    Is(IpAddr),
+    /// `host-gateway`: the machine that the step runs on, where its network has a way there.
+    Gateway,
+}
+
+impl HostAddress {
+    /// Returns the address as a step in `network` has to use it; `None` if there is no way.
+    #[must_use]
+    pub fn within(self, network: Network) -> Option<IpAddr> {
+        match self {
+            HostAddress::Is(address) => Some(address),
+            HostAddress::Gateway => network.host(),
+        }
+    }
 }
 
 /// How much a step may do.
