@@ -22,7 +22,7 @@ mod hierarchy;
 mod setting;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -169,9 +169,9 @@ impl Part {
     fn inherit_cpus(&self, parent: &Path) {
         if self.version == Version::One {
             for file in ["cpuset.cpus", "cpuset.mems"] {
-                if let Ok(value) = fs_err::read(parent.join(file)) {
+                if let Ok(value) = fs_err::read_to_string(parent.join(file)) {
                     // If this fails, joining will tell.
-                    let _ = fs_err::write(self.path.join(file), value);
+                    let _ = put(&self.path.join(file), &value);
                 }
             }
         }
@@ -179,7 +179,7 @@ impl Part {
 
     fn set(&self, setting: &Setting) -> Result<(), Trouble> {
         let file = self.path.join(setting.file);
-        let Err(error) = fs_err::write(&file, &setting.value) else { return Ok(()) };
+        let Err(error) = put(&file, &setting.value) else { return Ok(()) };
         match errno(&error) {
             // A kernel without accounting of swap limits memory all the same.
             Errno::NOENT | Errno::OPNOTSUPP if setting.optional => Ok(()),
@@ -216,7 +216,7 @@ impl Leaf {
     pub(super) fn join(&self) -> Result<(), Failure> {
         for part in &self.parts {
             let file = part.path.join("cgroup.procs");
-            let joined = fs_err::write(&file, "0").map_err(|error| errno(&error));
+            let joined = put(&file, "0").map_err(|error| errno(&error));
             joined.during("join", &file.to_string_lossy())?;
         }
         Ok(())
@@ -260,6 +260,12 @@ fn lock(directory: &Path, operation: FlockOperation) -> Result<OwnedFd, Errno> {
     let directory = openat(CWD, directory, flags, Mode::empty())?;
     flock(&directory, operation)?;
     Ok(directory)
+}
+
+/// Writes to a file of the kernel's, which says that there is no such file rather than that none
+/// can be made.
+fn put(file: &Path, value: &str) -> io::Result<()> {
+    fs_err::OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
 }
 
 fn rmdir(path: &Path) -> Result<(), Errno> {

@@ -133,7 +133,7 @@ fn the_step_sees_its_own_cgroups_and_cannot_write_them() {
 }
 
 /// The leaves of a helper, anywhere.
-fn leaves(helper: u32) -> Vec<String> {
+pub(crate) fn leaves(helper: u32) -> Vec<String> {
     let found = std::process::Command::new("find")
         .args(["/sys/fs/cgroup", "-name", &format!("boatyard-step-{helper}-*")])
         .output()

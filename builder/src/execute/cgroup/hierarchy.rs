@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{getpid, getppid};
 
-use super::{OWN, words};
+use super::{OWN, put, words};
 
 /// Which of the kernel's two kinds of cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Hierarchy {
 fn give_children(parent: &Path, controller: &str) -> io::Result<()> {
     let file = parent.join("cgroup.subtree_control");
     if !words(&file).contains(controller) {
-        fs_err::write(&file, format!("+{controller}"))?;
+        put(&file, &format!("+{controller}"))?;
     }
     // It may be there, and the directory not ours to write to.
     if rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_err() {
@@ -145,13 +145,17 @@ fn make_room(own: &Path) {
     let ours =
         [Some(getpid()), getppid()].map(|pid| pid.map(|pid| pid.as_raw_nonzero().to_string()));
     let members = words(&own.join("cgroup.procs"));
+    // Moved already, by us or by an earlier helper of this builder.
+    if own.ends_with(OWN) {
+        return;
+    }
     if members.is_empty() || !members.iter().all(|pid| ours.contains(&Some(pid.clone()))) {
         return;
     }
     let room = own.join(OWN);
     let _ = fs_err::create_dir(&room);
     for pid in members {
-        let _ = fs_err::write(room.join("cgroup.procs"), pid);
+        let _ = put(&room.join("cgroup.procs"), &pid);
     }
 }
 
@@ -226,8 +230,13 @@ mod tests {
     fn a_cgroup_that_is_ours_alone_is_left_for_a_child() {
         let dir = tempfile::tempdir().unwrap();
         cgroup(dir.path(), &format!("{}\n", std::process::id()), "");
+        // The kernel would make the file with the directory.
+        let room = dir.path().join(OWN);
+        cgroup(&room, "", "");
         make_room(dir.path());
-        let moved = fs_err::read_to_string(dir.path().join(OWN).join("cgroup.procs")).unwrap();
+        let moved = fs_err::read_to_string(room.join("cgroup.procs")).unwrap();
         assert_eq!(moved, std::process::id().to_string());
+        make_room(&room);
+        assert!(!room.join(OWN).exists(), "once is enough");
     }
 }
