@@ -191,7 +191,7 @@ impl Helper {
         let socket = request.socket.try_clone().map_err(|_| Errno::MFILE);
         let socket = socket.during("keep", "the socket")?;
         let leaf = self.limit(request)?;
-        let namespaces = step::namespaces(request.frame.network);
+        let namespaces = step::namespaces(request.frame.network, leaf.as_ref());
         match clone_process(self.single, namespaces) {
             Ok(Cloned::Child) => {
                 let means = Means { helper: &self.own, filter: &self.filter, leaf: leaf.as_ref() };

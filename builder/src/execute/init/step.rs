@@ -37,12 +37,16 @@ pub(super) struct Means<'a> {
 
 /// Returns the namespaces that a step has of its own from the start.
 ///
-/// That of cgroups comes later: its roots are those that the step has joined by then.
-pub(super) fn namespaces(network: Network) -> i32 {
-    let always = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+/// The roots of a namespace of cgroups are those that its maker is in: a step that is to join some
+/// makes it later.
+pub(super) fn namespaces(network: Network, leaf: Option<&Leaf>) -> i32 {
+    let mut all = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if leaf.is_none() {
+        all |= libc::CLONE_NEWCGROUP;
+    }
     match network {
-        Network::Host => always,
-        Network::None => always | libc::CLONE_NEWNET,
+        Network::Host => all,
+        Network::None => all | libc::CLONE_NEWNET,
     }
 }
 
@@ -64,8 +68,8 @@ fn begin(
     close_foreign(single, request, means.helper)?;
     if let Some(leaf) = means.leaf {
         leaf.join()?;
+        sys::enter_cgroup_namespace().during("make a namespace of", "cgroups")?;
     }
-    sys::enter_cgroup_namespace().during("make a namespace of", "cgroups")?;
     let spec = request.spec.try_clone().map_err(|_| Errno::MFILE).during("read", "the spec")?;
     let mut spec: Spec = wire::from_memory(spec).during("read", "the spec")?;
     // Modes are given where things are made; the command's own mask is set when it starts.
