@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod build;
+mod client_config;
 mod completions;
 mod fsck;
 mod gc;
@@ -11,6 +12,7 @@ mod inspect;
 mod load;
 mod login;
 mod logout;
+mod mirror;
 mod pull;
 mod push;
 mod quickstart;
@@ -77,6 +79,8 @@ enum Command {
     Fsck(fsck::Args),
     /// Run the registry
     Serve(serve::Args),
+    Mirror(mirror::Args),
+    ClientConfig(client_config::Args),
     /// Print a script that completes commands and options in a shell
     Completions(completions::Args),
 }
@@ -119,6 +123,10 @@ impl Cli {
             Command::Import(args) => import::run(&args, &logged("boatyard import")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
+            Command::Mirror(args) => mirror::run(&args, &logged("boatyard mirror")?),
+            Command::ClientConfig(args) => {
+                client_config::run(&args, &logged("boatyard client-config")?)
+            }
             Command::Completions(args) => completions::run(&args),
         }
     }

@@ -9,8 +9,10 @@
 mod cli;
 mod config;
 mod images;
+mod mirrors;
 mod output;
 mod progress;
+mod quantity;
 mod remote;
 mod report;
 mod telemetry;

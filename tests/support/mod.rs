@@ -9,10 +9,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 
 pub mod clients;
+pub mod distribution;
 pub mod http;
 pub mod images;
 pub mod place;
 pub mod process;
+pub mod relay;
 pub mod server;
 pub mod tree;
 
