@@ -14,6 +14,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boatyard_content::{Lease, Root, StoreError};
 use boatyard_oci::{Digest, ImageConfig, ImageName, Manifest, Raw};
@@ -23,7 +24,9 @@ use crate::assemble::{self, AssembleError};
 use crate::base::{BaseError, Bases, Pull};
 use crate::context::directory::Directory;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, parse_trigger, render};
-use crate::execute::{CancelHandle, Execute, ExecuteError, Network, Outcome, Rlimit, stubs};
+use crate::execute::{
+    CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Outcome, Rlimit, stubs,
+};
 use crate::layer::compress::Compression;
 use crate::pack::{PackOptions, Packer};
 use crate::plan::{Base, Plan, PlanOptions, PlannedStage, plan};
@@ -47,11 +50,15 @@ pub struct BuildRequest {
     /// What a RUN reaches that does not say.
     pub network: Network,
     /// `--add-host`.
-    pub hosts: Vec<(String, std::net::IpAddr)>,
+    pub hosts: Vec<(String, HostAddress)>,
     /// `--shm-size`, in bytes.
     pub shm_size: u64,
     /// `--ulimit`.
     pub rlimits: Vec<Rlimit>,
+    /// `--memory` and its kin.
+    pub limits: Limits,
+    /// `--timeout`: how long one step may run.
+    pub timeout: Option<Duration>,
     /// How layers are compressed.
     pub compression: Compression,
     /// Looks upstream for newer base images.

@@ -13,13 +13,14 @@
 //! is attached nowhere. What the step needs beyond the image (`/proc`, `/dev`, `resolv.conf`) is
 //! mounted over it; nothing of that stays in the layer, see [`stubs`].
 //!
-//! Left out, with places kept for them: a cgroup per step (`init/step.rs`), and a network between
-//! "host" and "none" (another [`Network`], handed over as a namespace in the request).
+//! Left out, with a place kept for it: a network between "host" and "none" (another [`Network`],
+//! handed over as a namespace in the request).
 //!
 //! An ordinary user's builder enters a user namespace before all this, see [`userns`].
 //!
 //! Needs Linux 5.12 for mount_setattr(2).
 
+mod cgroup;
 mod chroot;
 pub mod environment;
 mod executor;
@@ -43,6 +44,6 @@ pub use failure::ExecuteError;
 pub use ladder::{Isolation, Refusal, Rung};
 pub use outcome::Outcome;
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, MountKind, Network, Resource, Rlimit, Security, Source,
-    Spec, StepMount, User,
+    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, HostAddress, Limits, MountKind, Network, Resource, Rlimit,
+    Security, Source, Spec, StepMount, User,
 };

@@ -22,6 +22,8 @@ mod hostile;
 mod isolation;
 #[path = "execute/life.rs"]
 mod life;
+#[path = "execute/limits.rs"]
+mod limits;
 #[path = "execute/oracle.rs"]
 mod oracle;
 #[path = "execute/rights.rs"]
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
         return life::builder();
     }
     let tests = [life::TESTS, rooms::TESTS, rights::TESTS, traces::TESTS, hostile::TESTS].concat();
-    let isolated = [isolation::TESTS, cves::TESTS, oracle::TESTS].concat();
+    let isolated = [isolation::TESTS, cves::TESTS, limits::TESTS, oracle::TESTS].concat();
     let namespaces = tests.iter().chain(&isolated);
     let mut cases: Vec<Case> = namespaces.map(|test| Case::new(test, Way::Namespaces)).collect();
     cases.extend(chroot::TESTS.iter().map(|test| Case::new(test, Way::Chroot)));

@@ -71,6 +71,8 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         hosts: options.hosts.clone(),
         shm_size: options.shm_size,
         rlimits: options.rlimits.clone(),
+        limits: options.limits.clone(),
+        timeout: options.timeout,
         compression: options.compression,
         always_pull: args.pull,
     };

@@ -10,7 +10,7 @@ use boatyard_builder::build::BuildRequest;
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
-    CancelHandle, DEFAULT_SHM_SIZE, Isolation, Network, Outcome, Output, Rung, Spec, stubs,
+    CancelHandle, DEFAULT_SHM_SIZE, Isolation, Limits, Network, Outcome, Output, Rung, Spec, stubs,
 };
 use boatyard_builder::export;
 use boatyard_builder::image::Image;
@@ -221,6 +221,8 @@ fn build_example(
         hosts: Vec::new(),
         shm_size: DEFAULT_SHM_SIZE,
         rlimits: Vec::new(),
+        limits: Limits::default(),
+        timeout: None,
         compression: Compression::GZIP,
         always_pull: false,
     };
@@ -251,6 +253,7 @@ fn run_image(world: &World, root: &Arc<Root>, target: &boatyard_oci::Descriptor)
         fn stderr(&mut self, bytes: &[u8]) {
             self.0.extend_from_slice(bytes);
         }
+        fn warning(&mut self, _text: &str) {}
     }
     let failed = "cannot run the image";
     let lease = root.lease().context("cannot begin a lease")?;

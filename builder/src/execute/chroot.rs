@@ -88,7 +88,7 @@ impl Execute for ChrootExecutor {
         let waited = running.wait(output, cancel, spec.timeout);
         // The helper ends by itself after its last word, or when it sees the end of the socket.
         drop((ours, helper));
-        waited.and_then(|()| running.outcome())
+        waited.and_then(|()| running.outcome(None))
     }
 }
 

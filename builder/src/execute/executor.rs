@@ -1,10 +1,11 @@
 //! The builder's side: it starts the helper, hands it steps, and waits for them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -18,7 +19,7 @@ use super::failure::ExecuteError;
 use super::outcome::Outcome;
 use super::rootfs::{self, Made};
 use super::spec::{MountKind, Spec, StepMount};
-use super::wire::{self, MOUNTS_MAX, Report};
+use super::wire::{self, Frame, MOUNTS_MAX, Report};
 
 /// How much output is taken at once: what a pipe holds.
 const OUTPUT_BYTES: usize = 64 << 10;
@@ -52,6 +53,8 @@ pub trait Output: Send {
     fn stdout(&mut self, bytes: &[u8]);
     /// Takes bytes of the standard error.
     fn stderr(&mut self, bytes: &[u8]);
+    /// Takes what should be known but stops nothing: one line. An executor says each line once.
+    fn warning(&mut self, text: &str);
 }
 
 /// Cancels steps; clones cancel the same ones.
@@ -101,6 +104,8 @@ pub struct Executor {
     helper: Child,
     /// `None` only while being dropped.
     socket: Option<OwnedFd>,
+    /// What was said, and need not be said again.
+    warnings: Mutex<BTreeSet<String>>,
 }
 
 impl Executor {
@@ -119,7 +124,7 @@ impl Executor {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|source| ExecuteError::Start { program: init.program.clone(), source })?;
-        let executor = Executor { helper, socket: Some(ours) };
+        let executor = Executor { helper, socket: Some(ours), warnings: Mutex::default() };
         match wire::receive(executor.socket()?) {
             Ok(Some(Report::Ready)) => Ok(executor),
             Ok(Some(Report::Failed(failure))) => Err(failure.into()),
@@ -150,7 +155,12 @@ impl Execute for Executor {
         let mut running = Running::start(self.socket()?, rootfs.as_fd(), spec, &sources)?;
         let waited = running.wait(output, cancel, spec.timeout);
         rootfs::remove(rootfs.as_fd(), &running.made);
-        waited.and_then(|()| running.outcome())
+        for warning in std::mem::take(&mut running.warnings) {
+            if self.warnings.lock().is_ok_and(|mut said| said.insert(warning.clone())) {
+                output.warning(&warning);
+            }
+        }
+        waited.and_then(|()| running.outcome(spec.limits.memory))
     }
 }
 
@@ -172,6 +182,8 @@ pub(super) struct Running {
     ending: Option<Result<Outcome, ExecuteError>>,
     /// Why the step is being killed, if it is.
     killed: Option<Outcome>,
+    warnings: Vec<String>,
+    out_of_memory: bool,
     gone: bool,
 }
 
@@ -191,12 +203,22 @@ impl Running {
         let mut descriptors = vec![memory.as_fd(), theirs.as_fd(), rootfs];
         descriptors.extend([stdout_end.as_fd(), stderr_end.as_fd()]);
         descriptors.extend(sources.iter().map(AsFd::as_fd));
-        wire::send_request(helper, spec.network, &descriptors).map_err(|errno| match errno {
+        let frame = Frame { network: spec.network, limits: spec.limits.clone() };
+        wire::send_request(helper, &frame, &descriptors).map_err(|errno| match errno {
             Errno::PIPE | Errno::CONNRESET => ExecuteError::HelperDied,
             errno => failed("hand over the step")(errno),
         })?;
-        let (made, ending, killed) = (Vec::new(), None, None);
-        Ok(Running { socket, stdout, stderr, made, ending, killed, gone: false })
+        Ok(Running {
+            socket,
+            stdout,
+            stderr,
+            made: Vec::new(),
+            ending: None,
+            killed: None,
+            warnings: Vec::new(),
+            out_of_memory: false,
+            gone: false,
+        })
     }
 
     /// Waits until the step is gone, and passes on what it writes.
@@ -261,6 +283,10 @@ impl Running {
             Some(Report::Signaled(signal)) => {
                 self.ending.get_or_insert(Ok(Outcome::Signaled(signal)));
             }
+            Some(Report::Unlimited(what, why)) => {
+                self.warnings.push(format!("the {what} of steps is not limited: {why}"));
+            }
+            Some(Report::OutOfMemory) => self.out_of_memory = true,
             Some(Report::Gone) => self.gone = true,
             Some(Report::Ready) | None => return Err(ExecuteError::HelperDied),
         }
@@ -275,8 +301,12 @@ impl Running {
         }
     }
 
-    /// Tells how the command ended, or why it could not start.
-    pub(super) fn outcome(self) -> Result<Outcome, ExecuteError> {
+    /// Tells how the command ended, or why it could not start. `memory` is its limit, in bytes.
+    pub(super) fn outcome(self, memory: Option<u64>) -> Result<Outcome, ExecuteError> {
+        let failed = !matches!(self.ending, Some(Ok(Outcome::Exited(0)) | Err(_)));
+        if let (true, true, None, Some(limit)) = (failed, self.out_of_memory, self.killed, memory) {
+            return Ok(Outcome::OutOfMemory { limit });
+        }
         match (self.ending, self.killed) {
             (Some(ending), _) => ending,
             (None, Some(outcome)) => Ok(outcome),

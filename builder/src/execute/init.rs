@@ -34,11 +34,13 @@ use rustix::process::{
 };
 use rustix::thread::set_name;
 
+use super::cgroup::{Cgroups, Leaf};
 use super::failure::{During, Failure};
 use super::seccomp;
 use super::sys::{Cloned, SingleThreaded, clone_process};
 use super::wire::{self, Report, Request};
 use super::{chroot, ladder};
+use step::Means;
 
 /// Runs the helper until its builder is gone.
 ///
@@ -87,6 +89,7 @@ struct Helper {
     own: OwnedFd,
     /// What every sandboxed step loads, made once.
     filter: seccomp::Program,
+    cgroups: Cgroups,
     steps: Vec<Step>,
 }
 
@@ -94,6 +97,7 @@ struct Helper {
 struct Step {
     first_process: OwnedFd,
     socket: OwnedFd,
+    leaf: Option<Leaf>,
     killed: bool,
 }
 
@@ -120,18 +124,23 @@ impl Helper {
         wire::send(&builder, &Report::Ready).during("answer on", "the socket")?;
         rustix::stdio::dup2_stdin(&null).during("close", "the socket")?;
         let filter = seccomp::filter(privileges::DEFAULT);
-        Ok(Helper { single, builder, own, filter, steps: Vec::new() })
+        let cgroups = Cgroups::find();
+        cgroups.sweep();
+        Ok(Helper { single, builder, own, filter, cgroups, steps: Vec::new() })
     }
 
     fn run(mut self) -> ExitCode {
-        loop {
+        let code = loop {
             match self.turn() {
                 Ok(true) => {}
-                // The kernel kills what still runs when this process ends.
-                Ok(false) => return ExitCode::SUCCESS,
-                Err(_) => return ExitCode::FAILURE,
+                Ok(false) => break ExitCode::SUCCESS,
+                Err(_) => break ExitCode::FAILURE,
             }
-        }
+        };
+        // The kernel would kill what still runs when this process ends, but leave its cgroups.
+        self.steps.iter_mut().for_each(Step::kill);
+        self.steps.drain(..).for_each(Step::end);
+        code
     }
 
     /// Waits for something to happen and acts on it; `false` when the builder is gone.
@@ -139,22 +148,20 @@ impl Helper {
         let (builder, steps) = self.wait()?;
         let mut ended = Vec::new();
         for (index, (gone, shut)) in steps.into_iter().enumerate() {
-            let step = &mut self.steps[index];
             if gone {
-                step.end();
                 ended.push(index);
             } else if shut {
-                step.kill();
+                self.steps[index].kill();
             }
         }
         for index in ended.into_iter().rev() {
-            self.steps.remove(index);
+            self.steps.remove(index).end();
         }
         if !builder {
             return Ok(true);
         }
         match wire::receive_request(&self.builder) {
-            Ok(Some(request)) => self.begin(request),
+            Ok(Some(request)) => self.begin(&request),
             Ok(None) => return Ok(false),
             // A request that cannot be understood: its step's socket closes, its caller learns it.
             Err(_) => {}
@@ -180,21 +187,44 @@ impl Helper {
         Ok((happened(&watched[0]), steps.collect()))
     }
 
-    fn begin(&mut self, request: Request) {
-        match clone_process(self.single, step::namespaces(request.network)) {
-            Ok(Cloned::Child) => step::run(self.single, &request, &self.own, &self.filter),
-            Ok(Cloned::Parent { pidfd, .. }) => self.steps.push(Step {
-                first_process: pidfd,
-                socket: request.socket,
-                killed: false,
-            }),
+    fn begin(&mut self, request: &Request) {
+        if let Err(failure) = self.start_step(request) {
+            let _ = wire::send(&request.socket, &Report::Failed(failure));
+            let _ = wire::send(&request.socket, &Report::Gone);
+        }
+    }
+
+    fn start_step(&mut self, request: &Request) -> Result<(), Failure> {
+        let socket = request.socket.try_clone().map_err(|_| Errno::MFILE);
+        let socket = socket.during("keep", "the socket")?;
+        let leaf = self.limit(request)?;
+        let namespaces = step::namespaces(request.frame.network, leaf.as_ref());
+        match clone_process(self.single, namespaces) {
+            Ok(Cloned::Child) => {
+                let means = Means { helper: &self.own, filter: &self.filter, leaf: leaf.as_ref() };
+                step::run(self.single, request, &means)
+            }
+            Ok(Cloned::Parent { pidfd: first_process, .. }) => {
+                self.steps.push(Step { first_process, socket, leaf, killed: false });
+                Ok(())
+            }
             Err(errno) => {
-                let failure = Err::<(), _>(errno).during("make namespaces for", "the step");
-                let failed = failure.expect_err("it was made from an error");
-                let _ = wire::send(&request.socket, &Report::Failed(failed));
-                let _ = wire::send(&request.socket, &Report::Gone);
+                leaf.into_iter().for_each(Leaf::remove);
+                Err(errno).during("make namespaces for", "the step")
             }
         }
+    }
+
+    /// Makes the step's cgroups, if it has limits; says which of them are not in force.
+    fn limit(&mut self, request: &Request) -> Result<Option<Leaf>, Failure> {
+        if request.frame.limits.is_empty() {
+            return Ok(None);
+        }
+        let limited = self.cgroups.leaf(&request.frame.limits)?;
+        for (what, why) in limited.missing {
+            let _ = wire::send(&request.socket, &Report::Unlimited(what.to_owned(), why));
+        }
+        Ok(limited.leaf)
     }
 }
 
@@ -209,9 +239,15 @@ impl Step {
     ///
     /// The kernel reports the end of the first process of a PID namespace only when all others
     /// in it are gone, and its namespaces and mounts with them.
-    fn end(&self) {
+    fn end(self) {
         let process = WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.first_process));
         let _ = retry_on_intr(|| waitid(process.clone(), WaitIdOptions::EXITED));
+        if let Some(leaf) = self.leaf {
+            if leaf.ran_out_of_memory() {
+                let _ = wire::send(&self.socket, &Report::OutOfMemory);
+            }
+            leaf.remove();
+        }
         let _ = wire::send(&self.socket, &Report::Gone);
     }
 }

@@ -9,6 +9,11 @@ pub enum Outcome {
     Exited(i32),
     /// By this signal.
     Signaled(i32),
+    /// It failed after the kernel killed a process of it, for want of memory within its limit.
+    OutOfMemory {
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// It ran longer than it may.
     TimedOut,
     /// It was cancelled.
@@ -34,9 +39,28 @@ impl fmt::Display for Outcome {
                 Some(name) => write!(f, "ended by signal {name}{}", hint(number)),
                 None => write!(f, "ended by signal {number}"),
             },
+            Outcome::OutOfMemory { limit } => write!(f, "out of memory (limit {})", Bytes(limit)),
             Outcome::TimedOut => f.write_str("it took longer than it may"),
             Outcome::Cancelled => f.write_str("it was cancelled"),
         }
+    }
+}
+
+/// A size in the largest unit that leaves no rest, as `--memory` takes it.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut number = self.0;
+        let mut units = ["bytes", "KB", "MB", "GB"].into_iter();
+        let mut unit = units.next().unwrap_or_default();
+        while number > 0
+            && number.is_multiple_of(1024)
+            && let Some(larger) = units.next()
+        {
+            (number, unit) = (number / 1024, larger);
+        }
+        write!(f, "{number} {unit}")
     }
 }
 
@@ -94,6 +118,9 @@ mod tests {
                 "ended by signal SIGKILL, which the kernel sends when memory runs out",
             ),
             (Outcome::Signaled(40), "ended by signal 40"),
+            (Outcome::OutOfMemory { limit: 64 << 20 }, "out of memory (limit 64 MB)"),
+            (Outcome::OutOfMemory { limit: 3 << 30 }, "out of memory (limit 3 GB)"),
+            (Outcome::OutOfMemory { limit: 7_000_001 }, "out of memory (limit 7000001 bytes)"),
             (Outcome::TimedOut, "it took longer than it may"),
             (Outcome::Cancelled, "it was cancelled"),
         ] {

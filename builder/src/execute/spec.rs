@@ -1,6 +1,6 @@
 //! What a step is to run, and within what: plain data, made by the plan and the snapshotter.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,9 @@ pub struct Spec {
     pub network: Network,
     /// Further lines of `/etc/hosts`.
     pub hosts: Vec<(String, IpAddr)>,
-    /// Resource limits. Without one on open files, that is 1024, to be raised up to 1048576:
+    /// What all its processes together may use.
+    pub limits: Limits,
+    /// Resource limits of each process. Without one on open files, that is 1024, to be raised up to 1048576:
     /// an inherited limit of a thousand million makes old programs that close every
     /// descriptor crawl.
     pub rlimits: Vec<Rlimit>,
@@ -58,6 +60,7 @@ impl Spec {
             hostname: DEFAULT_HOSTNAME.to_owned(),
             network: Network::None,
             hosts: Vec::new(),
+            limits: Limits::default(),
             rlimits: Vec::new(),
             shm_size: DEFAULT_SHM_SIZE,
             umask: 0o022,
@@ -99,6 +102,37 @@ pub enum Network {
     None,
 }
 
+impl Network {
+    /// Returns where a step reaches the services of the machine that it runs on.
+    #[must_use]
+    pub fn host(self) -> Option<IpAddr> {
+        match self {
+            Network::Host => Some(Ipv4Addr::LOCALHOST.into()),
+            Network::None => None,
+        }
+    }
+}
+
+/// What a name that a build adds to `/etc/hosts` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAddress {
+    /// This address.
+    Is(IpAddr),
+    /// `host-gateway`: the machine that the step runs on, where its network has a way there.
+    Gateway,
+}
+
+impl HostAddress {
+    /// Returns the address as a step in `network` has to use it; `None` if there is no way.
+    #[must_use]
+    pub fn within(self, network: Network) -> Option<IpAddr> {
+        match self {
+            HostAddress::Is(address) => Some(address),
+            HostAddress::Gateway => network.host(),
+        }
+    }
+}
+
 /// How much a step may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -107,6 +141,45 @@ pub enum Security {
     Sandboxed,
     /// All capabilities, nothing masked, loop devices and FUSE: as mighty as root on the host.
     Insecure,
+}
+
+/// What the processes of a step may use together; of what is `None`, as much as there is.
+///
+/// It takes cgroups to enforce them. Where those are missing the step runs all the same, and
+/// [`Output::warning`](super::Output::warning) is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Memory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Memory and swap together, in bytes; `u64::MAX` is unlimited. Twice the memory if it is not
+    /// given; it has no meaning without a limit on memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_swap: Option<u64>,
+    /// The share of CPU time when others want it, too: 1024 is what everybody has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_shares: Option<u64>,
+    /// The period over which the quota counts, in microseconds; 100,000 if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_period_us: Option<u64>,
+    /// CPU time per period, in microseconds: 150,000 in 100,000 is one CPU and a half.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_quota_us: Option<u64>,
+    /// The CPUs to run on, such as `0-2,7`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpuset_cpus: Option<String>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+}
+
+impl Limits {
+    /// Says whether nothing is limited.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Limits::default()
+    }
 }
 
 /// One `--ulimit`.

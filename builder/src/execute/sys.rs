@@ -142,6 +142,14 @@ pub(super) fn set_mount_attributes(tree: BorrowedFd<'_>, set: u64) -> Result<(),
     check(result).map(drop)
 }
 
+/// Makes the cgroups that this process is in the roots of those that it can see.
+///
+/// rustix has it, but calls it unsafe, since other kinds of namespaces would be.
+pub(super) fn enter_cgroup_namespace() -> Result<(), Errno> {
+    // SAFETY: what cgroups a process sees touches neither its memory nor its descriptors.
+    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
+}
+
 /// Enters a fresh, empty session keyring, so that the caller's keys cannot be searched.
 pub(super) fn join_new_session_keyring() -> Result<(), Errno> {
     const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;

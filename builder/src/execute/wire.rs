@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::rootfs::Made;
-use super::spec::Network;
+use super::spec::{Limits, Network};
 
 /// The kernel's limit on descriptors per packet.
 const DESCRIPTORS_MAX: usize = 253;
@@ -51,15 +51,27 @@ pub(super) enum Report {
     Exited(i32),
     /// A signal ended the command.
     Signaled(i32),
+    /// A limit is not in force: what is not limited, and why not.
+    Unlimited(String, String),
+    /// The kernel killed a process of the step, which had reached its limit on memory.
+    OutOfMemory,
     /// No process of the step is left, nor a mount nor a namespace.
     Gone,
+}
+
+/// What the helper has to know of a step before the step reads its spec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Frame {
+    /// Decides which namespaces are made.
+    pub(super) network: Network,
+    /// Decides which cgroups are made.
+    pub(super) limits: Limits,
 }
 
 /// A request to run a step, as the helper receives it.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// Known before the spec is read: it decides which namespaces are made.
-    pub(super) network: Network,
+    pub(super) frame: Frame,
     pub(super) spec: OwnedFd,
     pub(super) socket: OwnedFd,
     pub(super) rootfs: OwnedFd,
@@ -94,25 +106,25 @@ pub(super) fn receive(socket: impl AsFd) -> Result<Option<Report>, Errno> {
 /// Asks the helper to run a step.
 pub(super) fn send_request(
     helper: impl AsFd,
-    network: Network,
+    frame: &Frame,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), Errno> {
-    let bytes = serde_json::to_vec(&network).map_err(|_| Errno::INVAL)?;
+    let bytes = serde_json::to_vec(frame).map_err(|_| Errno::INVAL)?;
     send_packet(helper.as_fd(), &bytes, descriptors)
 }
 
 /// Waits for a request; `None` when the builder is gone.
 pub(super) fn receive_request(builder: impl AsFd) -> Result<Option<Request>, Errno> {
-    let mut bytes = [0; 64];
+    let mut bytes = vec![0; PACKET_BYTES_MAX];
     let Some((length, descriptors)) = receive_packet(builder.as_fd(), &mut bytes)? else {
         return Ok(None);
     };
-    let network = serde_json::from_slice(&bytes[..length]).map_err(|_| Errno::BADMSG)?;
+    let frame = serde_json::from_slice(&bytes[..length]).map_err(|_| Errno::BADMSG)?;
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or(Errno::BADMSG);
     let (spec, socket, rootfs, stdout, stderr) = (next()?, next()?, next()?, next()?, next()?);
     let sources = descriptors.collect();
-    Ok(Some(Request { network, spec, socket, rootfs, stdout, stderr, sources }))
+    Ok(Some(Request { frame, spec, socket, rootfs, stdout, stderr, sources }))
 }
 
 /// Writes a value of any size where another process can read it.

@@ -1,5 +1,6 @@
 //! RUN: a command on a snapshot, and the layer that it leaves.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -88,14 +89,16 @@ impl Step<'_> {
             .collect();
         state.directory().clone_into(&mut spec.cwd);
         spec.user = user;
-        spec.hosts.clone_from(&request.hosts);
         spec.shm_size = request.shm_size;
         spec.rlimits.clone_from(&request.rlimits);
+        spec.limits.clone_from(&request.limits);
+        spec.timeout = request.timeout;
         spec.network = match run.network.as_ref().map(|network| network.value) {
             Some(RunNetwork::None) => Network::None,
             Some(RunNetwork::Host) => Network::Host,
             Some(RunNetwork::Default) | None => request.network,
         };
+        spec.hosts = self.hosts(spec.network)?;
         if let (Some(script), RunCommand::Script { name, .. }) = (script, &run.command) {
             let source =
                 open(script.path().join(SCRIPT), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
@@ -110,6 +113,23 @@ impl Step<'_> {
             });
         }
         Ok(spec)
+    }
+
+    /// Returns the names that the build adds, with the addresses that they have in `network`.
+    fn hosts(&self, network: Network) -> StepResult<Vec<(String, IpAddr)>> {
+        let hosts = self.builder.request.hosts.iter();
+        hosts
+            .map(|(name, address)| match address.within(network) {
+                Some(address) => Ok((name.clone(), address)),
+                None => {
+                    let mut failure = self.whole(format!(
+                        "`{name}` is to be the host, which the network of this step does not reach"
+                    ));
+                    failure.hint = Some("--network=host reaches it".to_owned());
+                    Err(StepFailure::new(failure))
+                }
+            })
+            .collect()
     }
 
     /// Writes the script of a heredoc that begins with `#!`, in a directory that is removed with
@@ -159,5 +179,9 @@ impl Output for Told<'_> {
 
     fn stderr(&mut self, bytes: &[u8]) {
         self.progress.output(self.id, Stream::Stderr, bytes);
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.progress.warning(text);
     }
 }

@@ -1,6 +1,6 @@
 //! How steps begin and end.
 
-use std::io::Read;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,6 +52,7 @@ impl<F: FnMut() + Send> Output for OnOutput<F> {
         (self.0)();
     }
     fn stderr(&mut self, _: &[u8]) {}
+    fn warning(&mut self, _: &str) {}
 }
 
 fn says_what_it_writes() {
@@ -191,7 +192,7 @@ fn steps_run_at_the_same_time() {
 }
 
 /// How many processes sleep for `seconds`, anywhere on this machine.
-fn sleeping(seconds: &str) -> usize {
+pub(crate) fn sleeping(seconds: &str) -> usize {
     let line = format!("sleep\0{seconds}\0");
     let processes = fs_err::read_dir("/proc").unwrap();
     let lines = processes.map(|entry| fs_err::read(entry.unwrap().path().join("cmdline")));
@@ -242,9 +243,12 @@ pub(crate) const BUILDER: &str = "builder";
 pub(crate) fn builder() -> std::process::ExitCode {
     let seconds = std::env::args().nth(2).unwrap();
     let world = World::new();
-    let mut output = OnOutput(|| println!("ready"));
+    let helper = world.executor.helper_id();
+    let mut output = OnOutput(|| println!("{helper}"));
     let cancel = CancelHandle::new().unwrap();
-    let _ = world.executor.run(world.root(), &sleeper_of(&seconds), &mut output, &cancel);
+    let mut spec = sleeper_of(&seconds);
+    spec.limits.pids = Some(100);
+    let _ = world.executor.run(world.root(), &spec, &mut output, &cancel);
     std::process::ExitCode::FAILURE
 }
 
@@ -258,13 +262,19 @@ fn steps_end_with_the_builder() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = [0; 5];
-    builder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    let mut helper = String::new();
+    BufReader::new(builder.stdout.as_mut().unwrap()).read_line(&mut helper).unwrap();
     let running = sleeping(&seconds);
     builder.kill().unwrap();
     builder.wait().unwrap();
     wait_until_none_sleeps(&seconds);
-    assert_eq!((&said, running), (b"ready", 2));
+    assert_eq!(running, 2);
+    // The helper outlives its builder until it has cleaned up.
+    let helper = helper.trim().parse().unwrap();
+    let started = Instant::now();
+    while !crate::limits::leaves(helper).is_empty() {
+        assert!(started.elapsed() < PROMPT, "{:?}", crate::limits::leaves(helper));
+    }
 }
 
 fn the_helper_ends_with_the_executor() {

@@ -27,6 +27,7 @@ pub(crate) struct World {
 pub(crate) struct Written {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Output for Written {
@@ -36,6 +37,9 @@ impl Output for Written {
     fn stderr(&mut self, bytes: &[u8]) {
         self.stderr.extend_from_slice(bytes);
     }
+    fn warning(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
+    }
 }
 
 /// How a step went.
@@ -43,6 +47,7 @@ pub(crate) struct Ran {
     pub(crate) result: Result<Outcome, ExecuteError>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl World {
@@ -167,6 +172,7 @@ impl World {
             result,
             stdout: String::from_utf8_lossy(&written.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&written.stderr).into_owned(),
+            warnings: written.warnings,
         }
     }
 

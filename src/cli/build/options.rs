@@ -1,15 +1,19 @@
 //! The options of `boatyard build`: what was typed, and what it means.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use boatyard_builder::execute::{DEFAULT_SHM_SIZE, Isolation, Network, Resource, Rlimit};
+use boatyard_builder::execute::{
+    DEFAULT_SHM_SIZE, HostAddress, Isolation, Limits, Network, Resource, Rlimit,
+};
 use boatyard_builder::layer::compress::Compression;
 use boatyard_oci::{ImageName, Platform, Reference};
 
 use crate::progress::ProgressMode;
 use crate::report::{Failure, Result};
+
+mod limits;
 
 /// Build an image from a Dockerfile.
 ///
@@ -45,7 +49,7 @@ pub struct Args {
     /// What RUN steps reach: host (everything), none (nothing), default (the host, too, for now)
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
-    /// A line for /etc/hosts of RUN steps
+    /// A line for /etc/hosts of RUN steps; `host-gateway` as IP is this machine
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,
     /// The size of /dev/shm in RUN steps, such as 128m
@@ -54,6 +58,33 @@ pub struct Args {
     /// A limit of RUN steps, such as nofile=1024:4096
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub ulimits: Vec<String>,
+    /// The memory that a RUN step may use, such as 512m
+    #[arg(short, long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// The memory and swap together; -1 for as much swap as there is [default: twice the memory]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// The CPUs' worth of time that a RUN step may use, such as 1.5
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    pub cpus: Option<String>,
+    /// A RUN step's share of CPU time that others want, too: 1024 is the usual
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(2..))]
+    pub cpu_shares: Option<u64>,
+    /// The CPU time of a RUN step in each period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub cpu_quota: Option<u64>,
+    /// The period of --cpu-quota, in microseconds [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000))]
+    pub cpu_period: Option<u64>,
+    /// The CPUs that RUN steps run on, such as 0-2,7
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// The number of processes and threads that a RUN step may have
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub pids_limit: Option<u64>,
+    /// How long a RUN step may take, such as 90s or 1h30m
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<String>,
     /// Look for newer base images
     #[arg(long)]
     pub pull: bool,
@@ -100,11 +131,15 @@ pub struct Options {
     /// The network of steps that do not say.
     pub network: Network,
     /// Further hosts.
-    pub hosts: Vec<(String, IpAddr)>,
+    pub hosts: Vec<(String, HostAddress)>,
     /// The size of `/dev/shm`.
     pub shm_size: u64,
-    /// Limits of steps.
+    /// Limits of each process of a step.
     pub rlimits: Vec<Rlimit>,
+    /// Limits of a step as a whole.
+    pub limits: Limits,
+    /// How long a step may take.
+    pub timeout: Option<Duration>,
     /// How layers are compressed.
     pub compression: Compression,
     /// How progress is shown.
@@ -171,6 +206,8 @@ impl Options {
             hosts: args.add_hosts.iter().map(|text| host(text)).collect::<Result<_>>()?,
             shm_size: args.shm_size.as_deref().map_or(Ok(DEFAULT_SHM_SIZE), bytes)?,
             rlimits: args.ulimits.iter().map(|text| rlimit(text)).collect::<Result<_>>()?,
+            limits: limits::limits(args)?,
+            timeout: args.timeout.as_deref().map(limits::duration).transpose()?,
             compression: compression(&args.compression)?,
             progress: if args.quiet { ProgressMode::Quiet } else { args.progress },
             outputs,
@@ -241,13 +278,16 @@ fn network(args: &Args) -> Result<Network> {
     }
 }
 
-fn host(text: &str) -> Result<(String, IpAddr)> {
+fn host(text: &str) -> Result<(String, HostAddress)> {
     let wrong = || {
         Failure::usage(format!("cannot use --add-host {text}: write NAME:IP, such as db:10.0.0.5"))
     };
     let (name, address) = text.split_once([':', '=']).ok_or_else(wrong)?;
+    if address == "host-gateway" {
+        return Ok((name.to_owned(), HostAddress::Gateway));
+    }
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    Ok((name.to_owned(), address.parse().map_err(|_| wrong())?))
+    Ok((name.to_owned(), HostAddress::Is(address.parse().map_err(|_| wrong())?)))
 }
 
 /// Reads a number of bytes: `64m`, `1g`, `1048576`.
@@ -385,6 +425,7 @@ mod tests {
         assert_eq!(bytes("1gb").unwrap(), 1 << 30);
         assert!(bytes("x").is_err());
         assert_eq!(host("db:10.0.0.5").unwrap().0, "db");
+        assert_eq!(host("me=host-gateway").unwrap(), ("me".to_owned(), HostAddress::Gateway));
         assert!(host("db").is_err());
         assert_eq!(rlimit("nofile=1:2").unwrap().hard, 2);
         assert!(rlimit("none=1").is_err());

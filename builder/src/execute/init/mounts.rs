@@ -10,18 +10,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     CWD, FileType, FsWord, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat,
-    openat2,
+    openat2, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-    mount_change, move_mount, open_tree, unmount,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::devices::{self, Devices};
 use super::files;
+use crate::execute::cgroup::Leaf;
 use crate::execute::failure::{During, Failure};
 use crate::execute::rootfs::{self, Kind};
 use crate::execute::spec::{MountKind, Security, Spec, StepMount};
@@ -59,13 +60,18 @@ const SCRATCH_ROOT: &str = "root";
 const SCRATCH_EMPTY: &str = "empty";
 
 /// Makes the step's file tree and makes it the root of this process.
-pub(super) fn enter(request: &Request, spec: &mut Spec) -> Result<(), Failure> {
+pub(super) fn enter(
+    request: &Request,
+    spec: &mut Spec,
+    leaf: Option<&Leaf>,
+) -> Result<(), Failure> {
     let tree = Tree::attach(request, spec.security)?;
     // First, so that a link of the image from there into /proc hits the image's own /proc.
     files::bind(&tree, spec)?;
     let devices = devices::mount(&tree, spec.shm_size)?;
     tree.mount_proc(&devices)?;
-    tree.mount_sys(&devices)?;
+    let sys = tree.mount_sys(&devices)?;
+    tree.mount_cgroups(&sys, leaf, &devices).during("mount cgroups at", "/sys/fs/cgroup")?;
     tree.mount_own(&mut spec.mounts, &request.sources)?;
     let owner = (!tree.has_one_id).then_some((spec.user.uid, spec.user.gid));
     // A working directory that is made here belongs to the layer, so nobody is told.
@@ -82,6 +88,13 @@ pub(super) struct Tree<'a> {
     pub(super) security: Security,
     /// Whether there is nobody but root. Known before the host's `/proc` is covered.
     pub(super) has_one_id: bool,
+}
+
+/// The step's `/sys`.
+struct Sys {
+    root: OwnedFd,
+    /// It is the host's, bound read-only, and not one of its own.
+    borrowed: bool,
 }
 
 impl<'a> Tree<'a> {
@@ -208,38 +221,64 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    fn mount_sys(&self, devices: &Devices) -> Result<(), Failure> {
-        let attributes = match self.security {
+    /// Attributes of the kernel's interfaces to what is not the step's own.
+    fn interface(&self) -> MountAttrFlags {
+        match self.security {
             Security::Sandboxed => INERT | MountAttrFlags::MOUNT_ATTR_RDONLY,
             Security::Insecure => INERT,
-        };
-        let (sysfs, borrowed) = match file_system("sysfs", &[], attributes) {
+        }
+    }
+
+    fn mount_sys(&self, devices: &Devices) -> Result<Sys, Failure> {
+        let (sysfs, borrowed) = match file_system("sysfs", &[], self.interface()) {
             // It shows a network, and this user may not have the host's.
-            Err(Errno::PERM) => (bind_tree("/sys", attributes), true),
+            Err(Errno::PERM) => (bind_tree("/sys", self.interface()), true),
             other => (other, false),
         };
-        let sys = self.place_kernel("/sys", "sysfs", sysfs)?;
-        // Not every kernel has it, and where another hierarchy is mounted it may be denied. The
-        // directory is then empty, as on such a host.
-        let cgroup = file_system("cgroup2", &[], attributes);
-        if let Ok(target) = beneath(&sys, "fs/cgroup") {
-            match cgroup {
-                Ok(cgroup) => {
-                    move_onto(&cgroup, &target).during("mount cgroup2 at", "/sys/fs/cgroup")?;
-                }
-                Err(_) if borrowed => {
-                    self.mask(&sys, "fs/cgroup", devices).during("mask", "/sys/fs/cgroup")?;
-                }
-                Err(_) => {}
-            }
-        }
+        let sys = Sys { root: self.place_kernel("/sys", "sysfs", sysfs)?, borrowed };
         if self.security == Security::Insecure {
-            return Ok(());
+            return Ok(sys);
         }
         for path in MASKED_SYS {
-            self.mask(&sys, path, devices).during("mask", &format!("/sys/{path}"))?;
+            self.mask(&sys.root, path, devices).during("mask", &format!("/sys/{path}"))?;
         }
-        Ok(())
+        Ok(sys)
+    }
+
+    /// Shows the step its cgroups: of v1 those that limit it, or else those of v2.
+    fn mount_cgroups(
+        &self,
+        sys: &Sys,
+        leaf: Option<&Leaf>,
+        devices: &Devices,
+    ) -> Result<(), Errno> {
+        // Not every kernel has the place.
+        let Ok(target) = beneath(&sys.root, "fs/cgroup") else { return Ok(()) };
+        let mut old = leaf.into_iter().flat_map(Leaf::old_hierarchies).peekable();
+        if old.peek().is_none() {
+            // Where the machine is all of v1 this may be denied: the directory is then empty.
+            return match file_system("cgroup2", &[], self.interface()) {
+                Ok(unified) => move_onto(&unified, &target),
+                // What shows there is the host's.
+                Err(_) if sys.borrowed => self.mask(&sys.root, "fs/cgroup", devices),
+                Err(_) => Ok(()),
+            };
+        }
+        let all = file_system("tmpfs", &[("mode", "755")], INERT)?;
+        move_onto(&all, &target)?;
+        for controllers in old {
+            let name = controllers.join(",");
+            let options: Vec<(&str, &str)> =
+                controllers.iter().map(|controller| (controller.as_str(), "")).collect();
+            mkdirat(&all, &name, Mode::from_raw_mode(0o555))?;
+            let hierarchy = file_system("cgroup", &options, self.interface())?;
+            move_onto(&hierarchy, &beneath(&all, &name)?)?;
+            // `cpu` and `cpuacct` are often one, and programs look for each.
+            for controller in controllers.iter().filter(|controller| **controller != name) {
+                symlinkat(&name, &all, controller)?;
+            }
+        }
+        sys::set_mount_attributes(all.as_fd(), u64::from(self.interface().bits()))
     }
 
     /// Hides a directory of a file system of ours under an empty one, a file under `/dev/null`.
@@ -293,7 +332,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Makes a file system of the kernel's, mounted nowhere yet.
+/// Makes a file system of the kernel's, mounted nowhere yet. An option without a value is a flag.
 pub(in crate::execute) fn file_system(
     kind: &str,
     options: &[(&str, &str)],
@@ -303,7 +342,10 @@ pub(in crate::execute) fn file_system(
     // What /proc/mounts shows as the device.
     fsconfig_set_string(&context, "source", kind)?;
     for (key, value) in options {
-        fsconfig_set_string(&context, *key, *value)?;
+        match value.is_empty() {
+            true => fsconfig_set_flag(&context, *key)?,
+            false => fsconfig_set_string(&context, *key, *value)?,
+        }
     }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)

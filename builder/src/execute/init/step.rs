@@ -2,13 +2,11 @@
 //!
 //! The order matters, and follows what the field's runtimes learned:
 //!
-//! 1. tie our life to the helper's, close what is not ours;
+//! 1. tie our life to the helper's, close what is not ours, join the cgroups of our limits;
 //! 2. a keyring, a network, a host name of our own;
 //! 3. the file tree: all mounts, made by descriptor, then `pivot_root`;
 //! 4. a second process, which gives up privileges and executes the command ([`command`]);
 //! 5. reap and forward signals until the command ends ([`reaper`]).
-//!
-//! A cgroup of the step's own would be joined in 1, by the helper with `CLONE_INTO_CGROUP`.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,35 +19,42 @@ use rustix::process::{Signal, set_parent_process_death_signal, umask};
 use rustix::system::sethostname;
 
 use super::{command, mounts, privileges, reaper};
+use crate::execute::cgroup::Leaf;
 use crate::execute::failure::{During, Failure};
 use crate::execute::seccomp;
 use crate::execute::spec::{Network, Spec};
 use crate::execute::sys::{self, Cloned, SingleThreaded};
 use crate::execute::wire::{self, Report, Request};
 
-/// Returns the namespaces that a step has of its own.
-pub(in crate::execute) fn namespaces(network: Network) -> i32 {
-    let always = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+/// What the helper has for a step, beyond what was asked for.
+pub(super) struct Means<'a> {
+    /// The helper, to see whether it still is there.
+    pub(super) helper: &'a OwnedFd,
+    pub(super) filter: &'a seccomp::Program,
+    /// The cgroups that enforce the step's limits.
+    pub(super) leaf: Option<&'a Leaf>,
+}
+
+/// Returns the namespaces that a step has of its own from the start.
+///
+/// The roots of a namespace of cgroups are those that its maker is in: a step that is to join some
+/// makes it later.
+pub(in crate::execute) fn namespaces(network: Network, leaf: Option<&Leaf>) -> i32 {
+    let mut all = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if leaf.is_none() {
+        all |= libc::CLONE_NEWCGROUP;
+    }
     match network {
-        Network::Host => always,
-        Network::None => always | libc::CLONE_NEWNET,
+        Network::Host => all,
+        Network::None => all | libc::CLONE_NEWNET,
     }
 }
 
 /// Sets a step up and sees it through, as the first process of its namespaces.
 ///
 /// Never returns, so that nobody uses what was closed here.
-pub(super) fn run(
-    single: SingleThreaded,
-    request: &Request,
-    helper: &OwnedFd,
-    filter: &seccomp::Program,
-) -> ! {
-    let Err(failure) = begin(single, request, helper, filter);
+pub(super) fn run(single: SingleThreaded, request: &Request, means: &Means<'_>) -> ! {
+    let Err(failure) = begin(single, request, means);
     let _ = wire::send(&request.socket, &Report::Failed(failure));
     sys::exit(1)
 }
@@ -57,11 +62,14 @@ pub(super) fn run(
 fn begin(
     single: SingleThreaded,
     request: &Request,
-    helper: &OwnedFd,
-    filter: &seccomp::Program,
+    means: &Means<'_>,
 ) -> Result<Infallible, Failure> {
-    live_no_longer_than(helper)?;
-    close_foreign(single, request, helper)?;
+    live_no_longer_than(means.helper)?;
+    close_foreign(single, request, means.helper)?;
+    if let Some(leaf) = means.leaf {
+        leaf.join()?;
+        sys::enter_cgroup_namespace().during("make a namespace of", "cgroups")?;
+    }
     let spec = request.spec.try_clone().map_err(|_| Errno::MFILE).during("read", "the spec")?;
     let mut spec: Spec = wire::from_memory(spec).during("read", "the spec")?;
     // Modes are given where things are made; the command's own mask is set when it starts.
@@ -75,8 +83,8 @@ fn begin(
         loopback().during("bring up", "the loopback interface")?;
     }
     sethostname(spec.hostname.as_bytes()).during("set the host name to", &spec.hostname)?;
-    mounts::enter(request, &mut spec)?;
-    start(single, request, &spec, filter)
+    mounts::enter(request, &mut spec, means.leaf)?;
+    start(single, request, &spec, means.filter)
 }
 
 /// Has the kernel kill us when the helper ends.
@@ -98,7 +106,7 @@ fn close_foreign(
     request: &Request,
     helper: &OwnedFd,
 ) -> Result<(), Failure> {
-    let Request { network: _, spec, socket, rootfs, stdout, stderr, sources } = request;
+    let Request { frame: _, spec, socket, rootfs, stdout, stderr, sources } = request;
     let mut ours = vec![helper.as_fd()];
     ours.extend([spec, socket, rootfs, stdout, stderr].map(AsFd::as_fd));
     ours.extend(sources.iter().map(AsFd::as_fd));

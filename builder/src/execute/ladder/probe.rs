@@ -88,7 +88,7 @@ fn namespaces_and_mounts() -> Result<(), Failure> {
         .during("count the threads in", "/proc/self/task")?
         .ok_or(Failure::Threads)?;
     let (ours, theirs) = wire::pair().during("make", "a socket")?;
-    let cloned = sys::clone_process(single, step::namespaces(Network::None));
+    let cloned = sys::clone_process(single, step::namespaces(Network::None, None));
     match cloned.during("make namespaces for", "a step")? {
         Cloned::Child => {
             let report = mounts().map_or_else(Report::Failed, |()| Report::Ready);

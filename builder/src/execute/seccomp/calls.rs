@@ -13,12 +13,6 @@ pub(super) type Call = (&'static str, [i32; 5]);
 /// The architecture has no such call.
 pub(super) const N: i32 = -1;
 
-/// The newest number that the policy knows. All newer calls are numbered alike everywhere.
-///
-/// A program that tries a call newer than the policy must find that it does not exist, and not
-/// that it is forbidden, or it would not fall back to an older one.
-pub(super) const NEWEST: u32 = 466;
-
 /// Forbids the families AF_ALG and AF_VSOCK, by its first argument.
 pub(super) const SOCKET: Call = ("socket", [41, 359, 41, 198, 281]);
 

@@ -89,7 +89,8 @@ fn answers_as_runc_does_with_the_fields_policy() {
         ("x32 read", X86_64, X32, 0, ALLOW),
         ("x32 mount", X86_64, X32 + 165, 0, FORBID),
         ("x32 ioctl", X86_64, X32 + 514, 0, ALLOW),
-        ("x32 newer", X86_64, X32 + 470, 0, UNKNOWN),
+        ("x32 kexec_load", X86_64, X32 + 528, 0, FORBID),
+        ("x32 newer", X86_64, X32 + 548, 0, UNKNOWN),
         ("another architecture", 0xc000_00b7, 63, 0, UNKNOWN),
     ] {
         assert_eq!(answer(&program, audit, number, argument), expected, "{name}");
