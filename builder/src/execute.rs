@@ -14,8 +14,7 @@
 //! mounted over it; nothing of that stays in the layer, see [`stubs`].
 //!
 //! Left out, with places kept for them: the seccomp filter (`init/command.rs`), a cgroup per step
-//! (`init/step.rs`), a network between "host" and "none" (another [`Network`], handed over as a
-//! namespace in the request), and user namespaces (the builder enters one before all this).
+//! (`init/step.rs`), and user namespaces (the builder enters one before all this).
 //!
 //! Needs Linux 5.12 for mount_setattr(2).
 
@@ -23,6 +22,7 @@ pub mod environment;
 mod executor;
 mod failure;
 pub mod init;
+mod network;
 mod outcome;
 pub mod rootfs;
 mod spec;
@@ -34,6 +34,7 @@ mod wire;
 
 pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
+pub use network::{NetworkError, NetworkOptions, Networks, Ways};
 pub use outcome::Outcome;
 pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, MountKind, Network, Resource, Rlimit, Security, Source,

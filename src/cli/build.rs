@@ -10,7 +10,7 @@ use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, LazyExecutor, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
-use boatyard_builder::execute::{CancelHandle, InitCommand, Outcome};
+use boatyard_builder::execute::{CancelHandle, InitCommand, Network, NetworkOptions, Networks, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
@@ -68,7 +68,8 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             build_platform: Platform::host(),
         },
         labels: options.labels.clone(),
-        network: options.network,
+        network: options.network.unwrap_or(Network::Default),
+        network_may_fall_back: options.network.is_none(),
         hosts: options.hosts.clone(),
         shm_size: options.shm_size,
         rlimits: options.rlimits.clone(),
@@ -139,14 +140,18 @@ pub fn build_with(
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
-    let executor = LazyExecutor::new(InitCommand {
-        program: PathBuf::from("/proc/self/exe"),
-        args: vec!["init".into()],
+    let networks = Networks::new(NetworkOptions {
+        search: world.environment.path.clone(),
+        ..NetworkOptions::default()
     });
+    let init =
+        InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] };
+    let executor = LazyExecutor::new(init).with_networks(networks.clone());
     let tools = Tools {
         root: Arc::clone(root),
         lease: lease.clone(),
         executor: &executor,
+        networks: &networks,
         pull: &pull,
         progress,
         cancel: session.cancel.clone(),

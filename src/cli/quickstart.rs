@@ -221,6 +221,7 @@ fn build_example(
         },
         labels: std::collections::BTreeMap::new(),
         network: Network::None,
+        network_may_fall_back: false,
         hosts: Vec::new(),
         shm_size: DEFAULT_SHM_SIZE,
         rlimits: Vec::new(),

@@ -15,9 +15,10 @@ use rustix::net::{Shutdown, shutdown};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::failure::ExecuteError;
+use super::network::{Lent, NetworkError, Networks};
 use super::outcome::Outcome;
 use super::rootfs::{self, Made};
-use super::spec::{MountKind, Spec, StepMount};
+use super::spec::{MountKind, Network, Spec, StepMount};
 use super::wire::{self, MOUNTS_MAX, Report};
 
 /// How much output is taken at once: what a pipe holds.
@@ -93,6 +94,7 @@ pub struct Executor {
     helper: Child,
     /// `None` only while being dropped.
     socket: Option<OwnedFd>,
+    networks: Option<Networks>,
 }
 
 impl Executor {
@@ -111,12 +113,30 @@ impl Executor {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|source| ExecuteError::Start { program: init.program.clone(), source })?;
-        let executor = Executor { helper, socket: Some(ours) };
+        let executor = Executor { helper, socket: Some(ours), networks: None };
         match wire::receive(executor.socket()?) {
             Ok(Some(Report::Ready)) => Ok(executor),
             Ok(Some(Report::Failed(failure))) => Err(failure.into()),
             _ => Err(ExecuteError::HelperDied),
         }
+    }
+
+    /// Gives steps with [`Network::Default`] networks of `networks`.
+    #[must_use]
+    pub fn with_networks(mut self, networks: impl Into<Option<Networks>>) -> Executor {
+        self.networks = networks.into();
+        self
+    }
+
+    /// Lends a step the network that it asks for, if that has to be made.
+    fn network(&self, spec: &Spec) -> Result<Option<Lent>, ExecuteError> {
+        if spec.network != Network::Default {
+            return Ok(None);
+        }
+        let networks = self.networks.as_ref().ok_or_else(|| {
+            ExecuteError::Network(NetworkError::Before("this executor has none".to_owned()))
+        })?;
+        networks.lend().map(Some).map_err(ExecuteError::Network)
     }
 
     /// Returns the process id of the helper.
@@ -138,7 +158,9 @@ impl Execute for Executor {
         output: &mut dyn Output,
         cancel: &CancelHandle,
     ) -> Result<Outcome, ExecuteError> {
-        let mut running = Running::start(self.socket()?, rootfs.as_fd(), spec)?;
+        let network = self.network(spec)?;
+        let namespace = network.as_ref().and_then(Lent::namespace);
+        let mut running = Running::start(self.socket()?, rootfs.as_fd(), namespace, spec)?;
         let waited = running.wait(output, cancel, spec.timeout);
         rootfs::remove(rootfs.as_fd(), &running.made);
         waited.and_then(|()| running.outcome())
@@ -170,6 +192,7 @@ impl Running {
     fn start(
         helper: BorrowedFd<'_>,
         rootfs: BorrowedFd<'_>,
+        namespace: Option<BorrowedFd<'_>>,
         spec: &Spec,
     ) -> Result<Running, ExecuteError> {
         let sources = sources(spec)?;
@@ -180,6 +203,7 @@ impl Running {
         let (stderr, stderr_end) = Stream::open().map_err(failed("make a pipe"))?;
         let mut descriptors = vec![memory.as_fd(), theirs.as_fd(), rootfs];
         descriptors.extend([stdout_end.as_fd(), stderr_end.as_fd()]);
+        descriptors.extend(namespace);
         descriptors.extend(sources.iter().map(AsFd::as_fd));
         wire::send_request(helper, spec.network, &descriptors).map_err(|errno| match errno {
             Errno::PIPE | Errno::CONNRESET => ExecuteError::HelperDied,

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::network::NetworkError;
+
 /// Why a step could not be run, as opposed to a command that ran and failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -69,6 +71,9 @@ pub enum ExecuteError {
         /// What has to be there.
         wanted: String,
     },
+    /// The step cannot have a network of its own.
+    #[error("cannot give this step a network of its own")]
+    Network(#[source] NetworkError),
     /// There is no command to run.
     #[error("the command is empty")]
     NoCommand,

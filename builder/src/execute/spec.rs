@@ -93,6 +93,9 @@ impl User {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
+    /// A network of its own with a way out, but none to the host's services; the executor must
+    /// have [`Networks`](super::Networks).
+    Default,
     /// The host's network, with the host's resolver configuration.
     Host,
     /// A network of its own with a loopback interface and nothing else.

@@ -6,7 +6,8 @@
 //! ```text
 //! 0  the spec, a file in memory             3  standard output
 //! 1  the step's own socket                  4  standard error
-//! 2  the root, a detached mount             5… the sources of the bind mounts, in order
+//! 2  the root, a detached mount             5  the network namespace, if there is one; then
+//!                                              the sources of the bind mounts, in order
 //! ```
 //!
 //! Answers come on the step's socket, from whoever knows: the step what it made and why it could
@@ -33,8 +34,8 @@ use super::spec::Network;
 
 /// The kernel's limit on descriptors per packet.
 const DESCRIPTORS_MAX: usize = 253;
-/// How many mounts a step can have: each may need a descriptor, and five are taken.
-pub(super) const MOUNTS_MAX: usize = DESCRIPTORS_MAX - 5;
+/// How many mounts a step can have: each may need a descriptor, and six are taken.
+pub(super) const MOUNTS_MAX: usize = DESCRIPTORS_MAX - 6;
 /// The largest packet. A report holds at most two paths.
 const PACKET_BYTES_MAX: usize = 64 << 10;
 
@@ -65,6 +66,8 @@ pub(super) struct Request {
     pub(super) rootfs: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
+    /// The network to enter, with [`Network::Default`].
+    pub(super) namespace: Option<OwnedFd>,
     pub(super) sources: Vec<OwnedFd>,
 }
 
@@ -111,8 +114,12 @@ pub(super) fn receive_request(builder: impl AsFd) -> Result<Option<Request>, Err
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or(Errno::BADMSG);
     let (spec, socket, rootfs, stdout, stderr) = (next()?, next()?, next()?, next()?, next()?);
+    let namespace = match network {
+        Network::Default => Some(next()?),
+        Network::Host | Network::None => None,
+    };
     let sources = descriptors.collect();
-    Ok(Some(Request { network, spec, socket, rootfs, stdout, stderr, sources }))
+    Ok(Some(Request { network, spec, socket, rootfs, stdout, stderr, namespace, sources }))
 }
 
 /// Writes a value of any size where another process can read it.

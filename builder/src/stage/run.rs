@@ -91,11 +91,12 @@ impl Step<'_> {
         spec.hosts.clone_from(&request.hosts);
         spec.shm_size = request.shm_size;
         spec.rlimits.clone_from(&request.rlimits);
-        spec.network = match run.network.as_ref().map(|network| network.value) {
+        let network = match run.network.as_ref().map(|network| network.value) {
             Some(RunNetwork::None) => Network::None,
             Some(RunNetwork::Host) => Network::Host,
             Some(RunNetwork::Default) | None => request.network,
         };
+        spec.network = self.builder.network(network);
         if let (Some(script), RunCommand::Script { name, .. }) = (script, &run.command) {
             let source =
                 open(script.path().join(SCRIPT), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())

@@ -14,8 +14,7 @@ use crate::report::{Failure, Result};
 /// Build an image from a Dockerfile.
 ///
 /// The options are those of `docker build` and `docker buildx build`. Without --tag the image is
-/// built and its digest printed, but it has no name. RUN steps share the host's network unless
-/// --network=none or the step says otherwise.
+/// built and its digest printed, but it has no name.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The build context: a directory; `-` for none, with the Dockerfile on stdin
@@ -39,7 +38,8 @@ pub struct Args {
     /// The platform that the image is for: this machine's
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
-    /// What RUN steps reach: host (everything), none (nothing), default (the host, too, for now)
+    /// What RUN steps reach: default (a network of their own, without this machine's services),
+    /// host (everything), none (nothing)
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
     /// A line for /etc/hosts of RUN steps
@@ -94,8 +94,8 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// The platform.
     pub platform: Platform,
-    /// The network of steps that do not say.
-    pub network: Network,
+    /// The network of steps that do not say, if it was asked for.
+    pub network: Option<Network>,
     /// Further hosts.
     pub hosts: Vec<(String, IpAddr)>,
     /// The size of `/dev/shm`.
@@ -228,10 +228,12 @@ fn platform(args: &Args) -> Result<Platform> {
     Ok(platform)
 }
 
-fn network(args: &Args) -> Result<Network> {
+fn network(args: &Args) -> Result<Option<Network>> {
     match args.network.as_deref() {
-        None | Some("default" | "host") => Ok(Network::Host),
-        Some("none") => Ok(Network::None),
+        None => Ok(None),
+        Some("default") => Ok(Some(Network::Default)),
+        Some("host") => Ok(Some(Network::Host)),
+        Some("none") => Ok(Some(Network::None)),
         Some(other) => Err(Failure::usage(format!(
             "--network {other} is not supported: use default, host or none"
         ))),

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Signal, set_parent_process_death_signal, umask};
 use rustix::system::sethostname;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{command, mounts, privileges, reaper};
 use crate::execute::failure::{During, Failure};
@@ -34,7 +35,8 @@ pub(super) fn namespaces(network: Network) -> i32 {
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
     match network {
-        Network::Host => always,
+        // The default one was made before, and is entered.
+        Network::Host | Network::Default => always,
         Network::None => always | libc::CLONE_NEWNET,
     }
 }
@@ -64,6 +66,10 @@ fn begin(
     if !matches!(keyring, Err(Errno::NOSYS | Errno::PERM)) {
         keyring.during("make", "a session keyring")?;
     }
+    if let Some(namespace) = &request.namespace {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace.as_fd(), kind).during("enter", "the step's network")?;
+    }
     if spec.network == Network::None {
         loopback().during("bring up", "the loopback interface")?;
     }
@@ -91,10 +97,10 @@ fn close_foreign(
     request: &Request,
     helper: &OwnedFd,
 ) -> Result<(), Failure> {
-    let Request { network: _, spec, socket, rootfs, stdout, stderr, sources } = request;
+    let Request { network: _, spec, socket, rootfs, stdout, stderr, namespace, sources } = request;
     let mut ours = vec![helper.as_fd()];
     ours.extend([spec, socket, rootfs, stdout, stderr].map(AsFd::as_fd));
-    ours.extend(sources.iter().map(AsFd::as_fd));
+    ours.extend(namespace.iter().chain(sources).map(AsFd::as_fd));
     sys::close_all_but(single, &ours).during("close", "the helper's descriptors")
 }
 
