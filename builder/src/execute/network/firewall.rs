@@ -104,7 +104,8 @@ fn ruleset(name: &str, plan: &Plan) -> String {
     [
         &format!("add table inet {name} {{ flags owner; "),
         "chain prerouting { type filter hook prerouting priority -300; policy accept; ",
-        &format!("{from} fib daddr type {{ local, broadcast, anycast, multicast }} drop; }}; "),
+        &format!("{from} fib daddr type local reject with icmpx type admin-prohibited; "),
+        &format!("{from} fib daddr type {{ broadcast, anycast, multicast }} drop; }}; "),
         "chain input { type filter hook input priority -300; policy accept; ",
         &format!("{from} drop; }}; "),
         "chain forward { type filter hook forward priority -300; policy accept; ",

@@ -14,7 +14,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -173,7 +173,7 @@ impl Process {
         let memory = memfd_create("pasta", MemfdFlags::CLOEXEC)
             .map_err(NetworkError::kernel("run pasta"))?;
         let said = File::from(memory);
-        let mut command = command(program, namespace);
+        let mut command = command(program, namespace).map_err(&failed)?;
         command.stderr(said.try_clone().map_err(&failed)?);
         let (tell, told) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
@@ -224,7 +224,7 @@ impl Drop for Process {
     }
 }
 
-fn command(program: &Path, namespace: &Namespace) -> Command {
+fn command(program: &Path, namespace: &Namespace) -> io::Result<Command> {
     let mut command = Command::new(program);
     command.args(["--foreground", "--quiet", "--ns-ifname", OUT]);
     // No port of either side appears on the other, and the gateway's address is not the host.
@@ -235,11 +235,12 @@ fn command(program: &Path, namespace: &Namespace) -> Command {
         // Else it becomes nobody, who may not enter the namespace.
         command.args(["--runas", "0:0"]);
     }
-    let descriptor = namespace.descriptor.as_raw_fd();
-    command.arg("--netns").arg(format!("/proc/{}/fd/{descriptor}", std::process::id()));
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    // It has given up the right to look at our descriptors when it opens the namespace, so that
+    // comes as one of its own.
+    command.args(["--netns", "/proc/self/fd/0"]);
+    command.stdin(namespace.descriptor.try_clone()?).stdout(Stdio::null());
     sys::end_with_this_thread(&mut command);
-    command
+    Ok(command)
 }
 
 /// Starts a program that ends with this thread, and ends with it.
