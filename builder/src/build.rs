@@ -23,7 +23,9 @@ use crate::assemble::{self, AssembleError};
 use crate::base::{BaseError, Bases, Pull};
 use crate::context::directory::Directory;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, parse_trigger, render};
-use crate::execute::{CancelHandle, Execute, ExecuteError, Network, Networks, Outcome, Rlimit, stubs};
+use crate::execute::{
+    CancelHandle, Execute, ExecuteError, Network, Networks, Outcome, Rlimit, stubs,
+};
 use crate::layer::compress::Compression;
 use crate::pack::{PackOptions, Packer};
 use crate::plan::{Base, Plan, PlanOptions, PlannedStage, plan};

@@ -10,7 +10,9 @@ use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, LazyExecutor, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
-use boatyard_builder::execute::{CancelHandle, InitCommand, Network, NetworkOptions, Networks, Outcome};
+use boatyard_builder::execute::{
+    CancelHandle, InitCommand, Network, NetworkOptions, Networks, Outcome,
+};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
@@ -144,8 +146,7 @@ pub fn build_with(
         search: world.environment.path.clone(),
         ..NetworkOptions::default()
     });
-    let init =
-        InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] };
+    let init = InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] };
     let executor = LazyExecutor::new(init).with_networks(networks.clone());
     let tools = Tools {
         root: Arc::clone(root),

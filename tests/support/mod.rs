@@ -11,6 +11,7 @@
 pub mod clients;
 pub mod http;
 pub mod images;
+pub mod lab;
 pub mod place;
 pub mod process;
 pub mod server;
@@ -18,4 +19,5 @@ pub mod tree;
 
 pub use place::Place;
 pub use process::Run;
+#[allow(unused_imports, reason = "each test file uses its own part of this module")]
 pub use server::Server;

@@ -42,8 +42,7 @@ impl Table {
         let mut stdin = nft.stdin.take();
         if let Some(stdin) = &mut stdin {
             // It prints the last rule once all are in force.
-            let commands =
-                format!("{}\nlist chain inet {name} postrouting\n", ruleset(name, plan));
+            let commands = format!("{}\nlist chain inet {name} postrouting\n", ruleset(name, plan));
             stdin.write_all(commands.as_bytes()).map_err(&failed)?;
         }
         let said = wait_for("masquerade", &mut output).map_err(&failed)?;

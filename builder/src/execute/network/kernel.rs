@@ -73,9 +73,9 @@ fn plan(netlink: &mut Netlink) -> Result<Plan, NetworkError> {
     let failed = || NetworkError::kernel("look at this machine's network");
     let routes = netlink.routes().map_err(failed())?;
     let default = |v4: bool| {
-        routes.iter().find(|route| {
-            route.destination.bits == 0 && route.destination.address.is_ipv4() == v4
-        })
+        routes
+            .iter()
+            .find(|route| route.destination.bits == 0 && route.destination.address.is_ipv4() == v4)
     };
     if !forwards("ipv4/ip_forward") {
         return Err(NetworkError::NoForwarding("IPv4"));
@@ -94,8 +94,7 @@ fn plan(netlink: &mut Netlink) -> Result<Plan, NetworkError> {
 }
 
 fn forwards(setting: &str) -> bool {
-    fs_err::read_to_string(format!("/proc/sys/net/{setting}"))
-        .is_ok_and(|text| text.trim() != "0")
+    fs_err::read_to_string(format!("/proc/sys/net/{setting}")).is_ok_and(|text| text.trim() != "0")
 }
 
 fn random() -> Result<[u8; 4], NetworkError> {
