@@ -2,6 +2,7 @@
 
 mod build;
 mod completions;
+mod doctor;
 mod fsck;
 mod gc;
 mod history;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::isolation::Snapshots;
 use crate::report::{Context as _, Result};
 use crate::telemetry;
 use crate::world::World;
@@ -53,6 +55,15 @@ struct Global {
     /// /etc/boatyard/boatyard.toml, where there is one]
     #[arg(long, global = true, value_name = "FILE", env = "BOATYARD_CONFIG")]
     config: Option<PathBuf>,
+    /// How the file systems of build steps are made
+    #[arg(
+        long,
+        global = true,
+        value_name = "KIND",
+        default_value = "auto",
+        env = "BOATYARD_SNAPSHOTS"
+    )]
+    snapshots: Snapshots,
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,6 +86,7 @@ enum Command {
     Import(import::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
+    Doctor(doctor::Args),
     /// Run the registry
     Serve(serve::Args),
     /// Print a script that completes commands and options in a shell
@@ -86,6 +98,7 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         let world = |command| {
             World::new(self.global.root.as_deref(), self.global.config.as_deref(), command)
+                .map(|world| world.with_snapshots(self.global.snapshots))
         };
         let logged = |command| {
             telemetry::start("warn");
@@ -119,6 +132,7 @@ impl Cli {
             Command::Import(args) => import::run(&args, &logged("boatyard import")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
+            Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),
             Command::Completions(args) => completions::run(&args),
         }
     }

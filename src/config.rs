@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use boatyard_builder::execute::Isolation;
+use serde::{Deserialize, Deserializer};
 
 use crate::report::{Failure, Result};
 
@@ -18,6 +19,8 @@ pub struct Config {
     pub serve: Serve,
     /// Other registries: how to reach them.
     pub registry: Vec<Registry>,
+    /// Builds.
+    pub build: Build,
     /// The collector.
     pub gc: Gc,
 }
@@ -49,6 +52,21 @@ pub struct Registry {
     pub plain_http: bool,
     /// The authority that signed its certificate, PEM.
     pub ca: Option<PathBuf>,
+}
+
+/// `[build]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Build {
+    /// How steps are isolated: auto, full, userns or chroot.
+    #[serde(deserialize_with = "isolation")]
+    pub isolation: Isolation,
+}
+
+fn isolation<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Isolation, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 /// `[gc]`

@@ -9,6 +9,7 @@
 mod cli;
 mod config;
 mod images;
+mod isolation;
 mod output;
 mod progress;
 mod remote;

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use boatyard_content::Root;
+use boatyard_builder::execute::Rung;
+use boatyard_builder::snapshot::Layers;
 use boatyard_content::local::{RootError, RootOptions};
+use boatyard_content::{Lease, Root};
 
 use crate::config::Config;
-use crate::report::{Failure, Result};
+use crate::isolation::Snapshots;
+use crate::report::{Context as _, Failure, Result};
 
 /// What the environment says, read once.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +84,8 @@ pub struct World {
     pub config: Config,
     /// What the environment says.
     pub environment: Environment,
+    snapshots: Snapshots,
+    rung: Rung,
     root: PathBuf,
     command: &'static str,
 }
@@ -94,12 +99,45 @@ impl World {
             Some(root) => root.to_path_buf(),
             None => environment.default_root()?,
         };
-        Ok(World { config, environment, root, command })
+        Ok(World {
+            config,
+            environment,
+            snapshots: Snapshots::default(),
+            rung: Rung::Full,
+            root,
+            command,
+        })
+    }
+
+    /// Returns the same world with another way to make snapshots.
+    pub fn with_snapshots(self, snapshots: Snapshots) -> World {
+        World { snapshots, ..self }
+    }
+
+    /// Returns the same world with another way to isolate steps.
+    pub fn with_rung(&self, rung: Rung) -> World {
+        World { rung, ..self.clone() }
+    }
+
+    /// Returns how steps are isolated.
+    pub fn rung(&self) -> Rung {
+        self.rung
     }
 
     /// Returns the same world with another root.
     pub fn with_root(&self, root: PathBuf) -> World {
         World { root, ..self.clone() }
+    }
+
+    /// Returns where the root is, or would be.
+    pub fn root_path(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens the unpacked layers of a root, in the view that works there.
+    pub fn open_layers(&self, root: &Root, lease: &Lease) -> Result<Layers> {
+        let choice = self.snapshots.choose(root.path(), self.rung)?;
+        Layers::open(root.path(), lease.clone(), choice.view).context("cannot open unpacked layers")
     }
 
     /// Opens the root, and makes it where there is none.
@@ -114,6 +152,7 @@ impl World {
                 RootError::Owner { .. } => {
                     "run as the user who owns it, or name a directory of your own with --root"
                 }
+                RootError::Unfit { missing, .. } => missing.feature.remedy(),
                 RootError::Locked { .. } | RootError::InUse { .. } => "try again when it is done",
                 RootError::Store { .. } => "--root names another place",
             };

@@ -10,7 +10,7 @@ use boatyard_oci::{Descriptor, Digest, History, ImageConfig, ImageName, Platform
 
 use crate::export::{self, ExportError};
 use crate::image::{Image, ImageError};
-use crate::snapshot::LayerDir;
+use crate::snapshot::{LayerDir, Layers};
 
 /// An image to build on.
 #[derive(Clone, Debug)]
@@ -99,6 +99,7 @@ pub enum BaseError {
 /// The base images of a build: each is looked for once.
 pub struct Bases<'a> {
     root: Arc<Root>,
+    layers: Layers,
     lease: Lease,
     pull: &'a Pull<'a>,
     /// Looks upstream first, for a newer image of the same tag.
@@ -111,13 +112,14 @@ impl<'a> Bases<'a> {
     /// Returns the bases that are in a root, or that `pull` can bring there.
     pub fn new(
         root: Arc<Root>,
+        layers: Layers,
         lease: Lease,
         pull: &'a Pull<'a>,
         always_pull: bool,
         threads: usize,
     ) -> Bases<'a> {
         let known = Mutex::default();
-        Bases { root, lease, pull, always_pull, threads, known }
+        Bases { root, layers, lease, pull, always_pull, threads, known }
     }
 
     /// Finds an image. A tag that is here is taken as it is; what is not here is fetched.
@@ -210,7 +212,7 @@ impl<'a> Bases<'a> {
     /// # Errors
     /// Where a blob is missing, or is not what the configuration promises.
     pub fn unpack(&self, base: &BaseImage, say: &Say<'_>) -> Result<Vec<LayerDir>, BaseError> {
-        export::unpack(&self.root, &base.image, &self.lease, self.threads, say)
+        export::unpack(&self.layers, &self.root.store(), &base.image, self.threads, say)
             .map_err(|source| BaseError::Unpack { name: base.name.familiar(), source })
     }
 }

@@ -69,10 +69,12 @@ pub struct Tools<'a> {
     pub root: Arc<Root>,
     /// Holds what the build makes until the caller has put it somewhere.
     pub lease: Lease,
+    /// The root's unpacked layers, in the view that steps get.
+    pub layers: Layers,
     /// Runs commands.
     pub executor: &'a dyn Execute,
-    /// The networks that the executor gives to steps.
-    pub networks: &'a Networks,
+    /// The networks that the executor gives to steps, if it can.
+    pub networks: Option<&'a Networks>,
     /// Fetches base images.
     pub pull: &'a Pull<'a>,
     /// Is told what happens.
@@ -218,10 +220,11 @@ pub(crate) struct Builder<'a> {
 /// Where the plan, a step, or the assembly fails. What was built until then is garbage that the
 /// collector finds; nothing stays mounted and no process is left.
 pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildError> {
-    let layers = Layers::open(tools.root.path(), tools.lease.clone())?;
+    let layers = tools.layers.clone();
     layers.sweep_active()?;
     let bases = Bases::new(
         Arc::clone(&tools.root),
+        layers.clone(),
         tools.lease.clone(),
         tools.pull,
         request.always_pull,
@@ -240,8 +243,11 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
             epoch: epoch.map(Timestamp::as_second),
         },
     );
-    if request.network == Network::Default && plan.runs_commands() {
-        tools.networks.prepare();
+    if request.network == Network::Default
+        && plan.runs_commands()
+        && let Some(networks) = tools.networks
+    {
+        networks.prepare();
     }
     let stubs = layers.stubs();
     prepare_stubs(&stubs).map_err(BuildError::Stubs)?;
@@ -414,7 +420,9 @@ impl Builder<'_> {
         if network != Network::Default || !self.request.network_may_fall_back {
             return network;
         }
-        *self.default_network.get_or_init(|| match self.tools.networks.check() {
+        // Whoever chose an executor without networks was told what that means.
+        let Some(networks) = self.tools.networks else { return Network::Host };
+        *self.default_network.get_or_init(|| match networks.check() {
             Ok(()) => Network::Default,
             Err(error) => {
                 self.tools.progress.warning(&format!(

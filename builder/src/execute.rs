@@ -13,30 +13,37 @@
 //! is attached nowhere. What the step needs beyond the image (`/proc`, `/dev`, `resolv.conf`) is
 //! mounted over it; nothing of that stays in the layer, see [`stubs`].
 //!
-//! Left out, with places kept for them: the seccomp filter (`init/command.rs`), a cgroup per step
-//! (`init/step.rs`), and user namespaces (the builder enters one before all this).
+//! Left out, with a place kept for it: a cgroup per step (`init/step.rs`).
+//!
+//! An ordinary user's builder enters a user namespace before all this, see [`userns`].
 //!
 //! Needs Linux 5.12 for mount_setattr(2).
 
+mod chroot;
 pub mod environment;
 mod executor;
 mod failure;
 pub mod init;
+pub mod ladder;
 mod network;
 mod outcome;
 pub mod rootfs;
+mod seccomp;
 mod spec;
 pub mod stubs;
 #[expect(unsafe_code, reason = "kernel calls that neither std nor rustix covers")]
 mod sys;
 pub mod user;
+pub mod userns;
 mod wire;
 
+pub use chroot::ChrootExecutor;
 pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
+pub use ladder::{Isolation, Refusal, Rung};
 pub use network::{NetworkError, NetworkOptions, Networks, Ways};
 pub use outcome::Outcome;
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, MountKind, Network, Resource, Rlimit, Security, Source,
-    Spec, StepMount, User,
+    Console, DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, MountKind, Network, Resource, Rlimit, Security,
+    Source, Spec, StepMount, User,
 };

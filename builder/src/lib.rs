@@ -9,6 +9,7 @@ pub mod copy;
 pub mod dockerfile;
 pub mod execute;
 pub mod export;
+pub mod ids;
 pub mod image;
 pub mod import;
 pub mod layer;

@@ -9,23 +9,27 @@
 //! ROOT/layers/<view>/stubs/                       mount points that lie beneath every step
 //! ROOT/active/<view>/<id>/                        0700, removed when the step ends
 //!     lock     held as long as the step's process lives
-//!     upper/ work/ empty/
+//!     upper/ work/ empty/ merged/
 //! ```
 //!
-//! [`layers`] owns the first tree and [`active`] the second; [`overlay`] mounts, `clean` makes an
-//! upper directory what its archive would unpack to, and `diff` writes that archive. A view is one
-//! kind of extended attributes and one map of ids; so far there is `root`: `trusted.*`, ids as they
-//! are.
+//! [`layers`] owns the first tree and [`active`] the second. A [`view`] is a way to make snapshots:
+//! [`overlay`], `fuse` or `copy`; `probe` finds out which of them is possible. `clean` makes an upper
+//! directory what its archive would unpack to, and `diff` writes that archive.
 
 pub mod active;
 mod clean;
+mod copy;
 mod diff;
+mod fuse;
 pub mod layers;
 pub mod overlay;
+mod probe;
+pub mod view;
 
 #[cfg(test)]
 mod testing;
 
 pub use active::{Active, ActiveError, DiffOptions};
-pub use layers::{LayerDir, Layers, LayersError, Unpack};
+pub use layers::{LayerDir, Layers, LayersError, Unpack, stack};
 pub use overlay::MountError;
+pub use view::{Choice, View, ViewKind, choose};

@@ -16,6 +16,7 @@
 //! collide.
 
 pub mod disk;
+pub mod fitness;
 pub mod journal;
 pub mod layout;
 

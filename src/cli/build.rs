@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boatyard_builder::base::Say;
-use boatyard_builder::build::{BuildError, BuildRequest, Built, LazyExecutor, Tools, build};
+use boatyard_builder::build::{BuildError, BuildRequest, Built, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
-use boatyard_builder::execute::{
-    CancelHandle, InitCommand, Network, NetworkOptions, Networks, Outcome,
-};
+use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
@@ -21,6 +19,7 @@ use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 use tokio::runtime::Runtime;
 
 use crate::cli::runtime;
+use crate::isolation;
 use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
@@ -51,10 +50,8 @@ const INTERRUPTED: u8 = 130;
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let options = options::Options::new(args)?;
-    if !world.environment.superuser {
-        return Err(Failure::new("building mounts file systems, and for now that needs root")
-            .hint("run it with sudo"));
-    }
+    let isolation = args.isolation.unwrap_or(world.config.build.isolation);
+    let world = &world.with_rung(isolation::isolate(isolation)?);
     let root = world.open_root()?;
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
@@ -146,13 +143,13 @@ pub fn build_with(
         search: world.environment.path.clone(),
         ..NetworkOptions::default()
     });
-    let init = InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] };
-    let executor = LazyExecutor::new(init).with_networks(networks.clone());
+    let executor = isolation::executor(world.rung(), &networks);
     let tools = Tools {
         root: Arc::clone(root),
         lease: lease.clone(),
-        executor: &executor,
-        networks: &networks,
+        layers: world.open_layers(root, lease)?,
+        executor: &*executor,
+        networks: isolation::has_networks(world.rung()).then_some(&networks),
         pull: &pull,
         progress,
         cancel: session.cancel.clone(),

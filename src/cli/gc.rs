@@ -7,6 +7,7 @@ use boatyard_builder::snapshot::Layers;
 use boatyard_content::gc::{self, GcError, GcOptions, GcReport};
 use boatyard_content::{Lease, Root};
 
+use crate::isolation;
 use crate::output;
 use crate::report::{self, Context as _, Failure, Result};
 use crate::world::World;
@@ -36,6 +37,7 @@ pub struct Args {
 
 /// Collects.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
+    isolation::become_root()?;
     let grace = args.grace.unwrap_or_else(|| world.config.gc.grace());
     if grace.is_zero() && !args.dry_run {
         report::warn(
@@ -68,12 +70,15 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
 fn sweep_layers(world: &World, root: &Root, args: &Args) -> Result<u64> {
     let failed = "cannot remove unpacked layers";
     let unused = args.layers.unwrap_or_else(|| world.config.gc.layers());
-    let layers = Layers::open(root.path(), Lease::unheld()).context(failed)?;
-    if !args.dry_run {
-        layers.sweep_active().context("cannot remove what ended builds left behind")?;
-    }
     let before = SystemTime::now() - unused;
-    layers.sweep(|| root.held_layers(), before, args.dry_run).context(failed)
+    let mut count = 0;
+    for layers in Layers::open_all(root.path(), &Lease::unheld()).context(failed)? {
+        if !args.dry_run {
+            layers.sweep_active().context("cannot remove what ended builds left behind")?;
+        }
+        count += layers.sweep(|| root.held_layers(), before, args.dry_run).context(failed)?;
+    }
+    Ok(count)
 }
 
 fn tell(report: &GcReport, dry_run: bool) -> Result<()> {

@@ -6,19 +6,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boatyard_builder::build::{BuildRequest, LazyExecutor};
+use boatyard_builder::build::BuildRequest;
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
-    CancelHandle, DEFAULT_SHM_SIZE, Execute as _, InitCommand, Network, Outcome, Output, Spec,
-    stubs,
+    CancelHandle, DEFAULT_SHM_SIZE, Isolation, Network, NetworkOptions, Networks, Outcome, Output,
+    Rung, Spec, stubs,
 };
 use boatyard_builder::export;
 use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
 use boatyard_builder::layer::compress::Compression;
 use boatyard_builder::plan::PlanOptions;
-use boatyard_builder::snapshot::Layers;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
 use boatyard_front::server::ServerOptions;
@@ -26,6 +25,7 @@ use boatyard_oci::{Digest, ImageName, Platform, Reference};
 use boatyard_upstream::{NoProgress, Platforms};
 
 use crate::cli::{build, runtime, serve};
+use crate::isolation;
 use crate::output;
 use crate::progress::{self, ProgressMode};
 use crate::remote::{self, Mover};
@@ -37,7 +37,7 @@ mod base;
 /// Show all of it in a minute: a base image made from this machine's own tools, a registry, an
 /// image built in two stages, pushed, pulled back by digest, and run.
 ///
-/// Needs root, and nothing else: no network, no image, no other program. It keeps what it makes
+/// Needs nothing: no network, no image, no other program. It keeps what it makes
 /// in a directory of its own, and goes on serving until Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -74,10 +74,7 @@ const GREETING: &str = "Hello from an image that Boatyard built, kept and ran.\n
 /// Shows the main job.
 pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
     let began = Instant::now();
-    if !world.environment.superuser {
-        return Err(Failure::new("quickstart runs build steps, and for now that needs root")
-            .hint("run it with sudo"));
-    }
+    let world = &world.with_rung(isolation::isolate(Isolation::Auto)?);
     let scratch = tempfile::Builder::new()
         .prefix("boatyard-quickstart-")
         .tempdir()
@@ -138,7 +135,7 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
     output::line("   into a root that had never seen it")?;
 
     title("5. Run")?;
-    let said = run_image(&elsewhere, &pulled.top)?;
+    let said = run_image(&world, &elsewhere, &pulled.top)?;
     output::line(&format!("   {}", said.trim_end()))?;
     drop(other_lease);
     drop(elsewhere);
@@ -220,7 +217,7 @@ fn build_example(
             build_platform: platform,
         },
         labels: std::collections::BTreeMap::new(),
-        network: Network::None,
+        network: network(world.rung()),
         network_may_fall_back: false,
         hosts: Vec::new(),
         shm_size: DEFAULT_SHM_SIZE,
@@ -237,8 +234,16 @@ fn build_example(
     Ok(built.manifest.digest().clone())
 }
 
+/// It needs no network; but not every way to isolate steps can keep them from it.
+fn network(rung: Rung) -> Network {
+    match rung {
+        Rung::Full | Rung::Userns => Network::None,
+        Rung::Chroot => Network::Host,
+    }
+}
+
 /// Runs an image's command and returns what it said.
-fn run_image(root: &Arc<Root>, target: &boatyard_oci::Descriptor) -> Result<String> {
+fn run_image(world: &World, root: &Arc<Root>, target: &boatyard_oci::Descriptor) -> Result<String> {
     struct Said(Vec<u8>);
     impl Output for Said {
         fn stdout(&mut self, bytes: &[u8]) {
@@ -251,8 +256,8 @@ fn run_image(root: &Arc<Root>, target: &boatyard_oci::Descriptor) -> Result<Stri
     let failed = "cannot run the image";
     let lease = root.lease().context("cannot begin a lease")?;
     let image = Image::open(&root.store(), target, None).context(failed)?;
-    let dirs = export::unpack(root, &image, &lease, 2, &|_| {}).context(failed)?;
-    let layers = Layers::open(root.path(), lease.clone()).context(failed)?;
+    let layers = world.open_layers(root, &lease)?;
+    let dirs = export::unpack(&layers, &root.store(), &image, 2, &|_| {}).context(failed)?;
     let mount_points = layers.stubs();
     fs_err::create_dir_all(&mount_points).context(failed)?;
     stubs::create(&mount_points, &stubs::STANDARD).context(failed)?;
@@ -268,10 +273,9 @@ fn run_image(root: &Arc<Root>, target: &boatyard_oci::Descriptor) -> Result<Stri
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     spec.cwd = if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() };
-    let executor = LazyExecutor::new(InitCommand {
-        program: "/proc/self/exe".into(),
-        args: vec!["init".into()],
-    });
+    spec.network = network(world.rung());
+    let networks = Networks::new(NetworkOptions::default());
+    let executor = isolation::executor(world.rung(), &networks);
     let cancel = CancelHandle::new().context(failed)?;
     let mut said = Said(Vec::new());
     let outcome = executor.run(mount, &spec, &mut said, &cancel).context(failed)?;

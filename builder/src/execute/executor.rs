@@ -18,8 +18,8 @@ use super::failure::ExecuteError;
 use super::network::{Lent, NetworkError, Networks};
 use super::outcome::Outcome;
 use super::rootfs::{self, Made};
-use super::spec::{MountKind, Network, Spec, StepMount};
-use super::wire::{self, MOUNTS_MAX, Report};
+use super::spec::{Console, MountKind, Network, Spec, StepMount};
+use super::wire::{self, Heading, MOUNTS_MAX, Report, Streams};
 
 /// How much output is taken at once: what a pipe holds.
 const OUTPUT_BYTES: usize = 64 << 10;
@@ -53,6 +53,11 @@ pub trait Output: Send {
     fn stdout(&mut self, bytes: &[u8]);
     /// Takes bytes of the standard error.
     fn stderr(&mut self, bytes: &[u8]);
+    /// Takes the step's first process, unless its console is that of a build: the signals that it
+    /// is sent reach the command.
+    fn started(&mut self, _first_process: OwnedFd) {}
+    /// Takes the other end of the command's terminal, if that has one.
+    fn terminal(&mut self, _terminal: OwnedFd) {}
 }
 
 /// Cancels steps; clones cancel the same ones.
@@ -86,6 +91,14 @@ pub struct InitCommand {
     pub program: PathBuf,
     /// Its arguments, usually `init`.
     pub args: Vec<OsString>,
+}
+
+impl InitCommand {
+    /// Returns how the command `boatyard` executes itself.
+    #[must_use]
+    pub fn of_this_program() -> InitCommand {
+        InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] }
+    }
 }
 
 /// The executor of a build: a helper process, ended when this is dropped, and its steps with it.
@@ -158,9 +171,11 @@ impl Execute for Executor {
         output: &mut dyn Output,
         cancel: &CancelHandle,
     ) -> Result<Outcome, ExecuteError> {
+        let sources = sources(spec)?;
         let network = self.network(spec)?;
         let namespace = network.as_ref().and_then(Lent::namespace);
-        let mut running = Running::start(self.socket()?, rootfs.as_fd(), namespace, spec)?;
+        let mut running =
+            Running::start(self.socket()?, rootfs.as_fd(), namespace, spec, &sources)?;
         let waited = running.wait(output, cancel, spec.timeout);
         rootfs::remove(rootfs.as_fd(), &running.made);
         waited.and_then(|()| running.outcome())
@@ -176,7 +191,7 @@ impl Drop for Executor {
 }
 
 /// A step in the helper's hands.
-struct Running {
+pub(super) struct Running {
     socket: OwnedFd,
     stdout: Stream,
     stderr: Stream,
@@ -189,13 +204,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(
+    /// Hands a step to a helper.
+    pub(super) fn start(
         helper: BorrowedFd<'_>,
         rootfs: BorrowedFd<'_>,
         namespace: Option<BorrowedFd<'_>>,
         spec: &Spec,
+        sources: &[OwnedFd],
     ) -> Result<Running, ExecuteError> {
-        let sources = sources(spec)?;
         let failed = ExecuteError::builder;
         let memory = wire::to_memory(spec).map_err(failed("hand over the step"))?;
         let (socket, theirs) = wire::pair().map_err(failed("make a socket"))?;
@@ -204,8 +220,12 @@ impl Running {
         let mut descriptors = vec![memory.as_fd(), theirs.as_fd(), rootfs];
         descriptors.extend([stdout_end.as_fd(), stderr_end.as_fd()]);
         descriptors.extend(namespace);
+        if let Console::Input(input) = &spec.console {
+            descriptors.push(input.descriptor().ok_or(ExecuteError::NoInput)?);
+        }
         descriptors.extend(sources.iter().map(AsFd::as_fd));
-        wire::send_request(helper, spec.network, &descriptors).map_err(|errno| match errno {
+        let heading = Heading { network: spec.network, console: Streams::from(&spec.console) };
+        wire::send_request(helper, heading, &descriptors).map_err(|errno| match errno {
             Errno::PIPE | Errno::CONNRESET => ExecuteError::HelperDied,
             errno => failed("hand over the step")(errno),
         })?;
@@ -214,7 +234,7 @@ impl Running {
     }
 
     /// Waits until the step is gone, and passes on what it writes.
-    fn wait(
+    pub(super) fn wait(
         &mut self,
         output: &mut dyn Output,
         cancel: &CancelHandle,
@@ -229,7 +249,7 @@ impl Running {
             self.stdout.pass(&mut buffer, &mut |bytes| output.stdout(bytes))?;
             self.stderr.pass(&mut buffer, &mut |bytes| output.stderr(bytes))?;
             if ready.report {
-                self.receive()?;
+                self.receive(output)?;
             }
             if ready.cancelled {
                 self.kill(Outcome::Cancelled);
@@ -262,21 +282,24 @@ impl Running {
         Ok(Ready { report: happened(watched.first()), cancelled })
     }
 
-    fn receive(&mut self) -> Result<(), ExecuteError> {
-        let report =
-            wire::receive(&self.socket).map_err(ExecuteError::builder("wait for a step"))?;
+    fn receive(&mut self, output: &mut dyn Output) -> Result<(), ExecuteError> {
+        let received =
+            wire::receive_with(&self.socket).map_err(ExecuteError::builder("wait for a step"))?;
+        let (report, descriptor) = received.ok_or(ExecuteError::HelperDied)?;
         match report {
-            Some(Report::Made(made)) => self.made.push(made),
-            Some(Report::Failed(failure)) => self.ending = Some(Err(failure.into())),
+            Report::Made(made) => self.made.push(made),
+            Report::Failed(failure) => self.ending = Some(Err(failure.into())),
             // A program that cannot be executed ends too, after its failure was reported.
-            Some(Report::Exited(code)) => {
+            Report::Exited(code) => {
                 self.ending.get_or_insert(Ok(Outcome::Exited(code)));
             }
-            Some(Report::Signaled(signal)) => {
+            Report::Signaled(signal) => {
                 self.ending.get_or_insert(Ok(Outcome::Signaled(signal)));
             }
-            Some(Report::Gone) => self.gone = true,
-            Some(Report::Ready) | None => return Err(ExecuteError::HelperDied),
+            Report::Gone => self.gone = true,
+            Report::Started => descriptor.into_iter().for_each(|first| output.started(first)),
+            Report::Terminal => descriptor.into_iter().for_each(|end| output.terminal(end)),
+            Report::Ready => return Err(ExecuteError::HelperDied),
         }
         Ok(())
     }
@@ -289,7 +312,8 @@ impl Running {
         }
     }
 
-    fn outcome(self) -> Result<Outcome, ExecuteError> {
+    /// Tells how the command ended, or why it could not start.
+    pub(super) fn outcome(self) -> Result<Outcome, ExecuteError> {
         match (self.ending, self.killed) {
             (Some(ending), _) => ending,
             (None, Some(outcome)) => Ok(outcome),

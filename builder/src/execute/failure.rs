@@ -50,6 +50,9 @@ pub enum ExecuteError {
         /// Where it was to be.
         target: String,
     },
+    /// A command that is to read has nothing to read from.
+    #[error("the command's standard input is missing")]
+    NoInput,
     /// The step's surroundings cannot be made.
     #[error("cannot {operation} {path}")]
     Setup {
@@ -74,6 +77,24 @@ pub enum ExecuteError {
     /// The step cannot have a network of its own.
     #[error("cannot give this step a network of its own")]
     Network(#[source] NetworkError),
+    /// The process does not hold a right.
+    #[error("this process lacks {what}")]
+    Lacking {
+        /// Which.
+        what: String,
+    },
+    /// There is no user namespace of our own to be had.
+    #[error("{reason}")]
+    Namespace {
+        /// Why not.
+        reason: String,
+    },
+    /// The step asks for what takes namespaces of its own.
+    #[error("without namespaces of its own, a step cannot {wish}")]
+    NoNamespaces {
+        /// What it asks for.
+        wish: String,
+    },
     /// There is no command to run.
     #[error("the command is empty")]
     NoCommand,
@@ -133,6 +154,9 @@ pub(super) enum Failure {
     Threads,
     Setup { operation: String, path: String, errno: i32 },
     Kind { path: String, found: String, wanted: String },
+    Lacking { what: String },
+    Namespace { reason: String },
+    NoNamespaces { wish: String },
     NoCommand,
     NotInPath { program: String, path: String },
     NoProgram { program: String },
@@ -150,6 +174,9 @@ impl From<Failure> for ExecuteError {
                 ExecuteError::Setup { operation, path, source: source(errno) }
             }
             Failure::Kind { path, found, wanted } => ExecuteError::Kind { path, found, wanted },
+            Failure::Namespace { reason } => ExecuteError::Namespace { reason },
+            Failure::Lacking { what } => ExecuteError::Lacking { what },
+            Failure::NoNamespaces { wish } => ExecuteError::NoNamespaces { wish },
             Failure::NoCommand => ExecuteError::NoCommand,
             Failure::NotInPath { program, path } => ExecuteError::NotInPath { program, path },
             Failure::NoProgram { program } => ExecuteError::NoProgram { program },

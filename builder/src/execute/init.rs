@@ -12,16 +12,17 @@
 //! The helper keeps running from a read-only mount of its own file, see `seal`: a step's first
 //! process is a copy of the helper, and what `/proc/1/exe` leads to must not be writable.
 
-mod command;
-mod devices;
-mod files;
-mod mounts;
-mod privileges;
-mod reaper;
+pub(super) mod command;
+pub(super) mod devices;
+pub(super) mod files;
+pub(super) mod mounts;
+pub(super) mod privileges;
+pub(super) mod reaper;
 mod seal;
-mod step;
+pub(super) mod step;
+mod terminal;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -34,8 +35,10 @@ use rustix::process::{
 use rustix::thread::set_name;
 
 use super::failure::{During, Failure};
+use super::seccomp;
 use super::sys::{Cloned, SingleThreaded, clone_process};
-use super::wire::{self, Report, Request};
+use super::wire::{self, Report, Request, Streams};
+use super::{chroot, ladder};
 
 /// Runs the helper until its builder is gone.
 ///
@@ -44,6 +47,11 @@ use super::wire::{self, Report, Request};
 /// thread may exist yet. May execute the same program, with the same arguments, once more.
 #[must_use]
 pub fn main() -> ExitCode {
+    match std::env::args_os().nth(2) {
+        Some(role) if role == chroot::ROLE => return chroot::helper::main(),
+        Some(role) if role == ladder::ROLE => return ladder::probe::main(),
+        _ => {}
+    }
     let stdin = rustix::stdio::stdin();
     match Helper::start() {
         Ok(helper) => helper.run(),
@@ -56,10 +64,20 @@ pub fn main() -> ExitCode {
 }
 
 /// Each step takes descriptors of ours; a step's own limit is set for it later.
-fn raise_open_files() {
+pub(super) fn raise_open_files() {
     let most = getrlimit(Resource::Nofile).maximum;
     // What we have suffices for hundreds of steps.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+}
+
+/// A service may be set to outlive the rest when memory runs out; what it builds must not.
+fn be_killable() {
+    const ADJUSTMENT: &str = "/proc/self/oom_score_adj";
+    let protected = |text: String| text.starts_with('-');
+    if fs_err::read_to_string(ADJUSTMENT).is_ok_and(protected) {
+        // Anybody may make himself more likely to be killed.
+        let _ = fs_err::write(ADJUSTMENT, "0");
+    }
 }
 
 struct Helper {
@@ -67,6 +85,8 @@ struct Helper {
     builder: OwnedFd,
     /// This process, for a step to see whether it is still there.
     own: OwnedFd,
+    /// What every sandboxed step loads, made once.
+    filter: seccomp::Program,
     steps: Vec<Step>,
 }
 
@@ -86,6 +106,7 @@ impl Helper {
         // Else it is the number of the descriptor that it was executed by.
         set_name(c"boatyard-init").during("name", "the helper")?;
         raise_open_files();
+        be_killable();
         // Away from the terminal's process group: Ctrl-C is for the builder to act upon.
         // It fails only if we lead a group already, which is as good.
         let _ = setsid();
@@ -98,7 +119,8 @@ impl Helper {
             .during("open", "/dev/null")?;
         wire::send(&builder, &Report::Ready).during("answer on", "the socket")?;
         rustix::stdio::dup2_stdin(&null).during("close", "the socket")?;
-        Ok(Helper { single, builder, own, steps: Vec::new() })
+        let filter = seccomp::filter(privileges::DEFAULT);
+        Ok(Helper { single, builder, own, filter, steps: Vec::new() })
     }
 
     fn run(mut self) -> ExitCode {
@@ -159,13 +181,19 @@ impl Helper {
     }
 
     fn begin(&mut self, request: Request) {
-        match clone_process(self.single, step::namespaces(request.network)) {
-            Ok(Cloned::Child) => step::run(self.single, &request, &self.own),
-            Ok(Cloned::Parent { pidfd, .. }) => self.steps.push(Step {
-                first_process: pidfd,
-                socket: request.socket,
-                killed: false,
-            }),
+        match clone_process(self.single, step::namespaces(request.heading.network)) {
+            Ok(Cloned::Child) => step::run(self.single, &request, &self.own, &self.filter),
+            Ok(Cloned::Parent { pidfd, .. }) => {
+                if request.heading.console != Streams::Outputs {
+                    // It fails only if the builder is gone, and then the step is killed.
+                    let _ = wire::send_with(&request.socket, &Report::Started, &[pidfd.as_fd()]);
+                }
+                self.steps.push(Step {
+                    first_process: pidfd,
+                    socket: request.socket,
+                    killed: false,
+                });
+            }
             Err(errno) => {
                 let failure = Err::<(), _>(errno).during("make namespaces for", "the step");
                 let failed = failure.expect_err("it was made from an error");
@@ -188,7 +216,7 @@ impl Step {
     /// The kernel reports the end of the first process of a PID namespace only when all others
     /// in it are gone, and its namespaces and mounts with them.
     fn end(&self) {
-        let process = WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.first_process));
+        let process = WaitId::PidFd(self.first_process.as_fd());
         let _ = retry_on_intr(|| waitid(process.clone(), WaitIdOptions::EXITED));
         let _ = wire::send(&self.socket, &Report::Gone);
     }

@@ -162,6 +162,40 @@ pub(super) fn make(
     Ok(walk.finish())
 }
 
+/// Where a path leads: a name, and the directory that has it or would have it.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The directory, open for reading.
+    pub(super) directory: OwnedFd,
+    /// The name, which is neither a link nor `..`.
+    pub(super) name: OsString,
+}
+
+/// Finds the place of `path` inside `root`, following links there, whether there is anything or
+/// not. Directories that are missing above it are made, and `made` is told of each.
+pub(super) fn place(
+    root: BorrowedFd<'_>,
+    path: &str,
+    made: &mut dyn FnMut(Made) -> Result<(), Errno>,
+) -> Result<Place, Errno> {
+    let mut walk = Walk::new(root, path)?;
+    while let Some(name) = walk.pending.pop() {
+        if walk.step(&name)? == Found::Something {
+            continue;
+        }
+        if walk.pending.is_empty() {
+            return walk.place(name);
+        }
+        made(walk.create(name, Kind::Directory, None)?)?;
+    }
+    if walk.here.len() == 1 {
+        // The root itself has no place inside it.
+        return Err(Errno::BUSY);
+    }
+    let (name, _) = walk.here.pop().expect("there is more than the root");
+    walk.place(name)
+}
+
 /// Whether a name was there.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
@@ -262,6 +296,12 @@ impl Walk {
         names.join(&b'/')
     }
 
+    fn place(&self, name: OsString) -> Result<Place, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(self.directory(), ".", flags, Mode::empty())?;
+        Ok(Place { directory, name })
+    }
+
     fn finish(mut self) -> OwnedFd {
         self.here.pop().expect("the root is never popped").1
     }
@@ -303,12 +343,15 @@ impl Made {
     }
 }
 
-fn modified(directory: BorrowedFd<'_>) -> Result<(i64, i64), Errno> {
+pub(super) fn modified(directory: BorrowedFd<'_>) -> Result<(i64, i64), Errno> {
     let stat = fstat(directory)?;
     Ok((stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)))
 }
 
-fn set_modified(directory: BorrowedFd<'_>, (seconds, nanos): (i64, i64)) -> Result<(), Errno> {
+pub(super) fn set_modified(
+    directory: BorrowedFd<'_>,
+    (seconds, nanos): (i64, i64),
+) -> Result<(), Errno> {
     let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     let times = Timestamps {
         last_access: omit,

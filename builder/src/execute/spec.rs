@@ -44,6 +44,8 @@ pub struct Spec {
     pub mounts: Vec<StepMount>,
     /// How long the step may run.
     pub timeout: Option<Duration>,
+    /// What the command reads and writes.
+    pub console: Console,
 }
 
 impl Spec {
@@ -64,8 +66,24 @@ impl Spec {
             security: Security::Sandboxed,
             mounts: Vec::new(),
             timeout: None,
+            console: Console::Outputs,
         }
     }
+}
+
+/// What the standard streams of a command are.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Console {
+    /// Nothing to read, and two pipes to write to: a step of a build.
+    #[default]
+    Outputs,
+    /// Something to read, and two pipes to write to. [`Output::started`](super::Output::started)
+    /// is told where signals go.
+    Input(#[serde(skip)] Source),
+    /// A terminal of its own, whose other end [`Output::terminal`](super::Output::terminal) gets;
+    /// and signals as with input.
+    Terminal,
 }
 
 /// Who runs a command: the numbers behind a `USER`, see [`user::resolve`](super::user::resolve).

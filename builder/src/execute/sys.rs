@@ -4,6 +4,9 @@
 //! by an argument. The weightiest is [`SingleThreaded`]: a process that is copied while it has
 //! several threads may find the allocator's lock held for ever by a thread that was not copied.
 
+mod seccomp;
+mod signals;
+
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -12,6 +15,9 @@ use std::process::Command;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::Errno;
 use rustix::process::Pid;
+
+pub(super) use seccomp::load_filter;
+pub(super) use signals::{SignalQueue, fork};
 
 /// Proof that this process has one thread, so that a copy of it is as good as the original.
 ///
@@ -61,6 +67,13 @@ pub(super) fn clone_process(_: SingleThreaded, namespaces: c_int) -> Result<Clon
             Ok(Cloned::Parent { pid, pidfd })
         }
     }
+}
+
+/// Moves this process into new namespaces of the kinds `namespaces` names.
+pub(super) fn unshare(_: SingleThreaded, namespaces: c_int) -> Result<(), Errno> {
+    // SAFETY: unshare touches no memory, and there is no other thread that could be parted from
+    // what it shares with this one.
+    check(c_long::from(unsafe { libc::unshare(namespaces) })).map(drop)
 }
 
 /// Replaces the program of this process; returns only if that failed.

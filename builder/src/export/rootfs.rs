@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use boatyard_content::{Lease, Root};
+use boatyard_content::local::LocalStore;
 use boatyard_oci::ChainId;
 use fs_err as fs;
 
@@ -19,21 +19,20 @@ use crate::layer::dir::{Dir, Object, ObjectKind};
 use crate::layer::stack::{Beneath, MergedDir};
 use crate::layer::tar::Writer;
 use crate::layer::{DecompressLimits, Entry, EntryPath, Kind, Limits, Stack, apply};
-use crate::snapshot::{LayerDir, Layers, LayersError, Unpack};
+use crate::snapshot::{self, LayerDir, Layers, LayersError, Unpack};
 
 /// Returns the unpacked layers of an image, the base first; those that are not there yet are
-/// unpacked, and `say` is told. The lease holds them.
+/// unpacked, and `say` is told. Their lease holds them.
 ///
 /// # Errors
 /// Where a layer is missing, hostile or damaged.
 pub fn unpack(
-    root: &Root,
+    layers: &Layers,
+    store: &LocalStore,
     image: &Image,
-    lease: &Lease,
     threads: usize,
     say: &Say<'_>,
 ) -> Result<Vec<LayerDir>, ExportError> {
-    let layers = Layers::open(root.path(), lease.clone())?;
     let mut stack: Vec<LayerDir> = Vec::new();
     let mut chain: Option<ChainId> = None;
     for (descriptor, diff_id) in image.layers() {
@@ -46,7 +45,7 @@ pub fn unpack(
             None => {
                 say(&format!("unpacking {}", descriptor.digest));
                 layers.unpack(Unpack {
-                    blob: open(&root.store(), descriptor)?,
+                    blob: open(store, descriptor)?,
                     diff_id,
                     lowers: &stack,
                     threads,
@@ -66,8 +65,7 @@ pub fn unpack(
 /// # Errors
 /// Where a layer cannot be read, or the sink fails.
 pub fn tar<W: Write>(layers: &[LayerDir], sink: W) -> Result<W, ExportError> {
-    let trees: Vec<_> = layers.iter().map(LayerDir::tree).collect();
-    let stack = Stack::open(&trees).map_err(LayersError::from)?;
+    let stack = snapshot::stack(layers).map_err(LayersError::from)?;
     let mut walk = Walk { writer: Writer::new(sink), first_names: HashMap::new() };
     walk.directory(stack.root(), &EntryPath::root())?;
     walk.writer.finish().map_err(ExportError::End)

@@ -6,6 +6,7 @@ use super::*;
 use crate::import::testing::{tar as archive, world};
 use crate::layer::tar::Archive;
 use crate::layer::{Compression, Kind, Limits};
+use crate::snapshot::{Layers, View, ViewKind};
 
 fn list(bytes: &[u8]) -> Vec<(String, Kind)> {
     let mut archive = Archive::new(bytes, Limits::default());
@@ -89,7 +90,9 @@ fn a_file_system_is_what_a_container_would_see() {
         ),
     ]);
     let image = Image::open(&world.root.store(), &target, None).unwrap();
-    let layers = unpack(&world.root, &image, &world.lease, 1, &|_| {}).unwrap();
+    let view = View::new(ViewKind::Root);
+    let layers = Layers::open(world.root.path(), world.lease.clone(), view).unwrap();
+    let layers = unpack(&layers, &world.root.store(), &image, 1, &|_| {}).unwrap();
     let flat = tar(&layers, Vec::new()).unwrap();
     let names: Vec<_> = list(&flat).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["/etc", "/etc/kept", "/etc/link", "/lib", "/lib/new", "/sym"]);

@@ -137,7 +137,7 @@ pub enum ApplyError {
     },
 }
 
-/// Unpacks an uncompressed archive into an empty directory, above `lowers`.
+/// Unpacks an uncompressed archive into an empty directory, above `lowers` and in their form.
 ///
 /// Reads to the end of `archive`, so that the diff ID covers every byte.
 ///
@@ -188,7 +188,7 @@ struct Applier {
 
 impl Applier {
     fn new(into: &Path, lowers: &Stack) -> Result<Self, ApplyError> {
-        let root = Dir::open(into).at("open", &EntryPath::root())?;
+        let root = Dir::open_in(lowers.form(), into).at("open", &EntryPath::root())?;
         Ok(Self {
             cursor: Cursor::new(root, lowers.root().clone()),
             directory_times: BTreeMap::new(),

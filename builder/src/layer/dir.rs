@@ -16,13 +16,43 @@ use rustix::fs::{RenameFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
 use super::entry::{EntryPath, Kind, Mtime, Xattrs};
+use crate::ids;
 
-/// What overlayfs calls a directory that hides everything beneath it.
-const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+/// What lies in a directory that hides everything beneath it, in the form [`Form::Plain`].
+const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
 
-/// A directory.
+/// How the trees of layers say what of the layers beneath is gone.
+///
+/// Whiteouts are devices 0:0 where overlayfs reads them. Overlayfs itself takes none when a tree
+/// lies on it, as in a container: there they are sockets, which no layer holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Overlayfs's, mounted by root: attributes `trusted.*`.
+    #[default]
+    Trusted,
+    /// Overlayfs's, mounted in a user namespace: attributes `user.*`.
+    User,
+    /// Ours, for trees that are never mounted: it takes no right, and nothing of the file system.
+    Plain,
+}
+
+impl Form {
+    /// Returns what overlayfs calls a directory that hides everything beneath it.
+    fn opaque(self) -> Option<&'static [u8]> {
+        match self {
+            Form::Trusted => Some(b"trusted.overlay.opaque"),
+            Form::User => Some(b"user.overlay.opaque"),
+            Form::Plain => None,
+        }
+    }
+}
+
+/// A directory, and the form of the tree that it is in.
 #[derive(Debug)]
-pub(crate) struct Dir(OwnedFd);
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    form: Form,
+}
 
 /// What lies under a name.
 #[derive(Clone, Debug)]
@@ -54,21 +84,33 @@ pub(crate) enum ObjectKind {
     },
     Fifo,
     Socket,
-    /// Overlayfs's: a character device 0:0.
+    /// A character device 0:0; see [`Form`].
     Whiteout,
+}
+
+impl From<OwnedFd> for Dir {
+    fn from(directory: OwnedFd) -> Self {
+        Self { fd: directory, form: Form::default() }
+    }
 }
 
 impl Dir {
     /// Opens a directory by its path on the host, which is trusted.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::open_in(Form::default(), path)
+    }
+
+    /// Opens a directory of a tree in `form`.
+    pub(crate) fn open_in(form: Form, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty()).map(Self)
+        rustix::fs::open(path, flags, Mode::empty()).map(|fd| Self { fd, form })
     }
 
     /// Opens a directory in this one.
     pub(crate) fn subdir(&self, name: &[u8]) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.0, name, flags, Mode::empty()).map(Self)
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        Ok(Self { fd, form: self.form })
     }
 
     /// Opens a directory somewhere below, through directories only.
@@ -77,13 +119,14 @@ impl Dir {
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let path = if path.is_root() { b"." } else { path.as_bytes() };
-        rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve).map(Self)
+        let fd = rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve)?;
+        Ok(Self { fd, form: self.form })
     }
 
     /// Returns what lies under a name, if anything does. `.` is the directory itself.
     pub(crate) fn stat(&self, name: &[u8]) -> Result<Option<Object>> {
-        match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Object::from(&stat))),
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(self.object(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno),
         }
@@ -91,13 +134,31 @@ impl Dir {
 
     /// Returns the directory's own attributes.
     pub(crate) fn own(&self) -> Result<Object> {
-        rustix::fs::fstat(&self.0).map(|stat| Object::from(&stat))
+        rustix::fs::fstat(&self.fd).map(|stat| self.object(&stat))
+    }
+
+    /// A socket is one where overlayfs reads the tree; else it is a whiteout.
+    fn object(&self, stat: &Stat) -> Object {
+        let mut object = Object::from(stat);
+        if self.form == Form::Plain && object.kind == ObjectKind::Socket {
+            object.kind = ObjectKind::Whiteout;
+        }
+        object
     }
 
     /// Returns the names in the directory, sorted.
     pub(crate) fn names(&self) -> Result<Vec<Vec<u8>>> {
+        let mut names = self.all_names()?;
+        if self.form == Form::Plain {
+            names.retain(|name| name != OPAQUE_NAME);
+        }
+        Ok(names)
+    }
+
+    /// Returns all names, also that of the sign in [`Form::Plain`] that hides what lies beneath.
+    pub(crate) fn all_names(&self) -> Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.0)? {
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
@@ -111,27 +172,27 @@ impl Dir {
     /// Opens a file to read it.
     pub(crate) fn open_file(&self, name: &[u8]) -> Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.0, name, flags, Mode::empty()).map(File::from)
+        rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map(File::from)
     }
 
     /// Makes a file that did not exist.
     pub(crate) fn create_file(&self, name: &[u8]) -> Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
     }
 
     pub(crate) fn make_dir(&self, name: &[u8]) -> Result<()> {
-        rustix::fs::mkdirat(&self.0, name, Mode::RWXU)
+        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)
     }
 
     pub(crate) fn make_symlink(&self, name: &[u8], target: &[u8]) -> Result<()> {
-        rustix::fs::symlinkat(target, &self.0, name)
+        rustix::fs::symlinkat(target, &self.fd, name)
     }
 
     /// Gives an object, which is no directory, another name.
     pub(crate) fn make_link(&self, name: &[u8], from: &Self, target: &[u8]) -> Result<()> {
-        rustix::fs::linkat(&from.0, target, &self.0, name, AtFlags::empty())
+        rustix::fs::linkat(&from.fd, target, &self.fd, name, AtFlags::empty())
     }
 
     pub(crate) fn make_device(&self, name: &[u8], kind: &Kind) -> Result<()> {
@@ -141,26 +202,29 @@ impl Dir {
             _ => (FileType::Fifo, (0, 0)),
         };
         let device = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(&self.0, name, file_type, Mode::empty(), device)
+        rustix::fs::mknodat(&self.fd, name, file_type, Mode::empty(), device)
     }
 
-    /// Makes overlayfs's sign that what lies beneath under this name is gone.
+    /// Makes the sign that what lies beneath under this name is gone.
     pub(crate) fn make_whiteout(&self, name: &[u8]) -> Result<()> {
-        self.make_device(name, &Kind::CharDevice { major: 0, minor: 0 })
+        match self.form {
+            Form::Plain => rustix::fs::mknodat(&self.fd, name, FileType::Socket, Mode::empty(), 0),
+            _ => self.make_device(name, &Kind::CharDevice { major: 0, minor: 0 }),
+        }
     }
 
     pub(crate) fn read_link(&self, name: &[u8]) -> Result<Vec<u8>> {
-        rustix::fs::readlinkat(&self.0, name, Vec::new()).map(std::ffi::CString::into_bytes)
+        rustix::fs::readlinkat(&self.fd, name, Vec::new()).map(std::ffi::CString::into_bytes)
     }
 
     /// Removes an object that is no directory.
     pub(crate) fn unlink(&self, name: &[u8]) -> Result<()> {
-        rustix::fs::unlinkat(&self.0, name, AtFlags::empty())
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
     }
 
     /// Removes an empty directory.
     pub(crate) fn remove_dir(&self, name: &[u8]) -> Result<()> {
-        rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
     }
 
     /// Removes an object with all that is in it.
@@ -180,7 +244,7 @@ impl Dir {
     pub(crate) fn remove_content(&self) -> Result<()> {
         let mut moved = 0_u64;
         loop {
-            let names = self.names()?;
+            let names = self.all_names()?;
             if names.is_empty() {
                 return Ok(());
             }
@@ -200,7 +264,7 @@ impl Dir {
 
     /// Empties a directory of this one: removes its files and moves its directories here.
     fn hoist(&self, directory: &Self, moved: &mut u64) -> Result<()> {
-        for name in directory.names()? {
+        for name in directory.all_names()? {
             match directory.unlink(&name) {
                 Err(Errno::ISDIR) => {}
                 other => {
@@ -212,7 +276,8 @@ impl Dir {
                 *moved += 1;
                 let to = format!(".moved-{moved}").into_bytes();
                 let flags = RenameFlags::NOREPLACE;
-                match rustix::fs::renameat_with(&directory.0, name.as_slice(), &self.0, to, flags) {
+                match rustix::fs::renameat_with(&directory.fd, name.as_slice(), &self.fd, to, flags)
+                {
                     Err(Errno::EXIST) => {}
                     other => break other?,
                 }
@@ -221,22 +286,26 @@ impl Dir {
         Ok(())
     }
 
+    /// Gives an object to somebody. Where this process has one id, everything stays its own.
     pub(crate) fn set_owner(&self, name: &[u8], uid: u32, gid: u32) -> Result<()> {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::chownat(&self.0, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+        match rustix::fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::INVAL | Errno::PERM) if ids::is_single() => Ok(()),
+            given => given,
+        }
     }
 
     /// Sets permissions. The object must be known not to be a symbolic link.
     pub(crate) fn set_mode(&self, name: &[u8], mode: u32) -> Result<()> {
-        rustix::fs::chmodat(&self.0, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
+        rustix::fs::chmodat(&self.fd, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
     }
 
     pub(crate) fn set_mtime(&self, name: &[u8], mtime: Mtime) -> Result<()> {
-        rustix::fs::utimensat(&self.0, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::utimensat(&self.fd, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     pub(crate) fn set_own_mtime(&self, mtime: Mtime) -> Result<()> {
-        rustix::fs::futimens(&self.0, &timestamps(mtime))
+        rustix::fs::futimens(&self.fd, &timestamps(mtime))
     }
 
     /// Returns all extended attributes of an object.
@@ -268,13 +337,22 @@ impl Dir {
 
     /// Hides all that lies beneath a directory.
     pub(crate) fn set_opaque(&self, name: &[u8]) -> Result<()> {
-        self.set_xattr(name, OPAQUE, b"y")
+        match self.form.opaque() {
+            Some(opaque) => self.set_xattr(name, opaque, b"y"),
+            None => match self.subdir(name)?.create_file(OPAQUE_NAME) {
+                Ok(_) | Err(Errno::EXIST) => Ok(()),
+                Err(errno) => Err(errno),
+            },
+        }
     }
 
     /// Reports whether this directory hides all that lies beneath it.
     pub(crate) fn is_opaque(&self) -> Result<bool> {
+        let Some(opaque) = self.form.opaque() else {
+            return self.stat(OPAQUE_NAME).map(|found| found.is_some());
+        };
         let mut value = [0_u8; 8];
-        match rustix::fs::fgetxattr(&self.0, OPAQUE, &mut value[..]) {
+        match rustix::fs::fgetxattr(&self.fd, opaque, &mut value[..]) {
             Ok(length) => Ok(&value[..length] == b"y"),
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
             Err(errno) => Err(errno),
@@ -282,7 +360,7 @@ impl Dir {
     }
 
     fn magic_path(&self, name: &[u8]) -> Vec<u8> {
-        let mut path = format!("/proc/self/fd/{}/", self.0.as_raw_fd()).into_bytes();
+        let mut path = format!("/proc/self/fd/{}/", self.fd.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
         path
     }
@@ -290,7 +368,7 @@ impl Dir {
 
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

@@ -237,12 +237,15 @@ impl Entry {
 /// Returns whether a layer that we write holds this extended attribute.
 ///
 /// `security.capability` and `user.*` belong to the image; everything else (`trusted.*`, labels,
-/// `user.overlay.*`) belongs to the machine. A name with `=` cannot be said in a PAX record.
+/// an overlay's) belongs to the machine. A name with `=` cannot be said in a PAX record.
 pub fn is_written_xattr(name: &[u8]) -> bool {
-    name == b"security.capability"
-        || (name.starts_with(b"user.")
-            && !name.starts_with(b"user.overlay.")
-            && !name.contains(&b'='))
+    name == b"security.capability" || (is_user_xattr(name) && !name.contains(&b'='))
+}
+
+/// Returns whether an extended attribute is a user's, and not one that overlays keep there.
+pub(crate) fn is_user_xattr(name: &[u8]) -> bool {
+    let overlays: [&[u8]; 2] = [b"user.overlay.", b"user.fuseoverlayfs."];
+    name.starts_with(b"user.") && !overlays.iter().any(|overlay| name.starts_with(overlay))
 }
 
 #[cfg(test)]

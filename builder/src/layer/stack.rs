@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::dir::{Dir, Object, ObjectKind};
+use super::dir::{Dir, Form, Object, ObjectKind};
 
 /// A lower layer cannot be read.
 #[derive(Debug, Error)]
@@ -22,7 +22,10 @@ pub struct StackError {
 
 /// A stack of unpacked layers.
 #[derive(Clone, Debug, Default)]
-pub struct Stack(MergedDir);
+pub struct Stack {
+    root: MergedDir,
+    form: Form,
+}
 
 impl Stack {
     /// Opens the trees of a stack, the base first.
@@ -30,19 +33,29 @@ impl Stack {
     /// # Errors
     /// Fails if one of them cannot be opened.
     pub fn open<P: AsRef<Path>>(trees: &[P]) -> Result<Self, StackError> {
+        Self::open_in(Form::default(), trees)
+    }
+
+    /// Opens the trees of a stack in `form`, the base first.
+    pub(crate) fn open_in<P: AsRef<Path>>(form: Form, trees: &[P]) -> Result<Self, StackError> {
         let open = |tree: &P| {
-            Dir::open(tree.as_ref()).map(Arc::new).map_err(|errno| StackError {
+            Dir::open_in(form, tree.as_ref()).map(Arc::new).map_err(|errno| StackError {
                 path: tree.as_ref().to_owned(),
                 source: errno.into(),
             })
         };
         let layers = trees.iter().rev().map(open).collect::<Result<_, _>>()?;
-        Ok(Self(MergedDir { layers }))
+        Ok(Self { root: MergedDir { layers }, form })
     }
 
     /// Returns the merged root.
     pub(crate) fn root(&self) -> &MergedDir {
-        &self.0
+        &self.root
+    }
+
+    /// Returns the form of the trees.
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 }
 

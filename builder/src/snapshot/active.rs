@@ -5,19 +5,24 @@
 //! removes those.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fs_err as fs;
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::clean::{self, CleanError};
+use super::copy::{self, Laid};
 use super::diff;
+use super::fuse::{self, Daemon};
 use super::layers::{LayerDir, Layers, LayersError, Temporary, create_private};
 use super::overlay::{MountError, Overlay};
+use super::view::ViewKind;
 use crate::layer::dir::Dir;
+use crate::layer::entry::is_written_xattr;
 use crate::layer::stack::StackError;
 use crate::layer::{Mtime, Stack, WriteError, WriteOptions, Written};
 
@@ -53,6 +58,14 @@ pub struct Active {
     layers: Layers,
     lowers: Vec<LayerDir>,
     directory: Temporary,
+    mounted: Mutex<Mounted>,
+}
+
+/// What has to be seen to when the mounts are gone.
+#[derive(Debug, Default)]
+struct Mounted {
+    daemons: Vec<Daemon>,
+    laid: Option<Laid>,
 }
 
 impl Layers {
@@ -65,9 +78,9 @@ impl Layers {
         for name in ["upper", "empty"] {
             create_private(&directory.path().join(name))?;
         }
-        let lowers = lowers.to_vec();
-        let active = Active { layers: self.clone(), lowers, directory };
-        active.take_root_attributes()?;
+        let (lowers, mounted) = (lowers.to_vec(), Mutex::default());
+        let active = Active { layers: self.clone(), lowers, directory, mounted };
+        active.take_root_attributes(&active.open_upper()?)?;
         Ok(active)
     }
 }
@@ -81,7 +94,8 @@ impl Active {
     /// Mounts the snapshot, attached nowhere. `extra_bottom` lies beneath all layers: mount points
     /// in it need not exist in the image, and never get into the upper directory.
     ///
-    /// The mount must be gone before [`Self::diff`].
+    /// Copies, where nothing can be mounted, are given as their directory. The mount must be gone
+    /// before [`Self::diff`].
     ///
     /// # Errors
     /// Fails if the kernel refuses.
@@ -92,7 +106,36 @@ impl Active {
         let mut lowers = self.lower_trees();
         // Overlayfs insists on something to lie over.
         lowers.push(extra_bottom.map_or_else(|| empty.clone(), Path::to_owned));
-        Overlay { lowers: &lowers, upper: &upper, work: &work, mount_point: &empty }.mount()
+        let form = self.layers.view().form();
+        let overlay =
+            Overlay { lowers: &lowers, upper: &upper, work: &work, mount_point: &empty, form };
+        match self.layers.view().kind() {
+            ViewKind::Root | ViewKind::User => overlay.mount(),
+            ViewKind::Fuse => {
+                let (mount, daemon) = fuse::mount(&overlay)?;
+                self.mounted().daemons.push(daemon);
+                Ok(mount)
+            }
+            ViewKind::Copy => self.lay(extra_bottom),
+        }
+    }
+
+    /// Copies what lies beneath, once, and opens the copy.
+    fn lay(&self, extra_bottom: Option<&Path>) -> Result<OwnedFd, MountError> {
+        let merged = self.merged();
+        let mut mounted = self.mounted();
+        if mounted.laid.is_none() {
+            let failed = |source: io::Error| MountError::Open { path: merged.clone(), source };
+            let missing = |error: StackError| failed(io::Error::other(error));
+            create_private(&merged).map_err(|error| failed(io::Error::other(error)))?;
+            let beneath = self.layers.stack(&self.lowers).map_err(missing)?;
+            let stubs: Vec<_> = extra_bottom.into_iter().collect();
+            let laid = copy::lay(&merged, &beneath, &Stack::open(&stubs).map_err(missing)?)?;
+            let root = Dir::open(&merged).map_err(|errno| failed(errno.into()))?;
+            self.take_root_attributes(&root).map_err(|error| failed(io::Error::other(error)))?;
+            mounted.laid = Some(laid);
+        }
+        copy::open(&merged, self.layers.view().is_mounted())
     }
 
     /// Cleans the upper directory until it is what its archive would unpack to, and writes that
@@ -106,12 +149,36 @@ impl Active {
         sink: W,
         options: &DiffOptions<'_>,
     ) -> Result<Written, ActiveError> {
-        let trees: Vec<_> = self.lowers.iter().map(LayerDir::tree).collect();
         let stubs: Vec<_> = options.extra_bottom.into_iter().collect();
-        let (beneath, stubs) = (Stack::open(&trees)?, Stack::open(&stubs)?);
+        let (beneath, stubs) = (self.layers.stack(&self.lowers)?, Stack::open(&stubs)?);
         let upper = self.open_upper()?;
+        self.settle(&upper, &beneath)?;
         clean::clean(&upper, &beneath, &stubs, options.write.epoch)?;
         Ok(diff::write(&upper, sink, options.write.clone())?)
+    }
+
+    /// Gets what the step wrote into the upper directory, if it is not there yet.
+    fn settle(&mut self, upper: &Dir, beneath: &Stack) -> Result<(), ActiveError> {
+        let Mounted { daemons, laid } = std::mem::take(&mut *self.mounted());
+        for daemon in daemons {
+            daemon.finish().map_err(LayersError::from)?;
+        }
+        match (self.layers.view().kind(), laid) {
+            (ViewKind::Fuse, _) => {
+                fuse::rewrite(upper).map_err(|errno| LayersError::Io(errno.into()))?;
+            }
+            (_, Some(laid)) => copy::collect(&self.merged(), &laid, beneath, upper)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn merged(&self) -> PathBuf {
+        self.directory.path().join("merged")
+    }
+
+    fn mounted(&self) -> MutexGuard<'_, Mounted> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Freezes the snapshot as the layer that [`Self::diff`] wrote.
@@ -145,19 +212,18 @@ impl Active {
     }
 
     /// The root of an overlay has the attributes of its upper directory; give it the image's.
-    fn take_root_attributes(&self) -> Result<(), LayersError> {
-        let upper = self.open_upper()?;
+    fn take_root_attributes(&self, upper: &Dir) -> Result<(), LayersError> {
         let stated = self.lowers.iter().rev().find(|layer| layer.states_root());
         let set = || -> rustix::io::Result<()> {
             let Some(layer) = stated else {
                 upper.set_mode(b".", 0o755)?;
                 return upper.set_own_mtime(Mtime::default());
             };
-            let lower = Dir::open(&layer.tree())?;
+            let lower = layer.open()?;
             let root = lower.own()?;
             upper.set_owner(b".", root.uid, root.gid)?;
             for (name, value) in lower.xattrs(b".")? {
-                if !name.starts_with(b"trusted.") {
+                if is_written_xattr(&name) {
                     upper.set_xattr(b".", &name, &value)?;
                 }
             }
@@ -168,7 +234,8 @@ impl Active {
     }
 
     fn open_upper(&self) -> Result<Dir, LayersError> {
-        Dir::open(&self.upper()).map_err(|errno| LayersError::Io(errno.into()))
+        Dir::open_in(self.layers.view().form(), &self.upper())
+            .map_err(|errno| LayersError::Io(errno.into()))
     }
 
     /// A volatile mount marks its work directory as used up, so each mount gets a new one.

@@ -24,7 +24,7 @@ use crate::layer::entry::{DEPTH_MAX, EntryPath, Mtime, PATH_BYTES_MAX, Xattrs, i
 use crate::layer::stack::{Beneath, MergedDir, Stack};
 use crate::layer::whiteout;
 
-const REDIRECT: &[u8] = b"trusted.overlay.redirect";
+const REDIRECTS: [&[u8]; 2] = [b"trusted.overlay.redirect", b"user.overlay.redirect"];
 const COMPARE_BYTES: usize = 64 << 10;
 
 /// Why an upper directory cannot be made into a layer.
@@ -248,7 +248,7 @@ impl Cleaner<'_> {
     ) -> Result<Xattrs, CleanError> {
         let xattrs = place.directory.xattrs(name).at("read", path)?;
         for foreign in xattrs.keys().filter(|xattr| !is_written_xattr(xattr)) {
-            if foreign == REDIRECT {
+            if REDIRECTS.contains(&foreign.as_slice()) {
                 return Err(CleanError::Redirected(path.clone()));
             }
             match place.directory.remove_xattr(name, foreign) {
@@ -388,7 +388,8 @@ fn written(mut xattrs: Xattrs) -> Xattrs {
 }
 
 /// Names what was tried, and on what, when the kernel refuses.
-trait At<T> {
+pub(super) trait At<T> {
+    /// Adds what was tried, and on what.
     fn at(self, action: &'static str, path: &EntryPath) -> Result<T, CleanError>;
 }
 

@@ -19,7 +19,8 @@ use fs_err as fs;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, utimensat};
 use thiserror::Error;
 
-use crate::layer::dir::Dir;
+use super::view::View;
+use crate::layer::dir::{Dir, Form};
 use crate::layer::entry::EntryPath;
 use crate::layer::stack::StackError;
 use crate::layer::{
@@ -27,7 +28,6 @@ use crate::layer::{
     Written, apply,
 };
 
-const VIEW: &str = "root";
 const LOCK: &str = "lock";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -66,6 +66,9 @@ pub enum LayersError {
     /// A layer beneath is gone.
     #[error("a layer beneath cannot be opened")]
     Lower(#[from] StackError),
+    /// Nothing that could be tried makes a file system for steps.
+    #[error("no way to make snapshots works here: {0}")]
+    NoView(String),
 }
 
 /// An unpacked layer.
@@ -73,10 +76,12 @@ pub enum LayersError {
 pub struct LayerDir {
     path: PathBuf,
     diff_id: DiffId,
+    form: Form,
 }
 
 impl LayerDir {
-    /// Returns the tree, as a lower directory of an overlay.
+    /// Returns the tree, as a lower directory of an overlay. Its form depends on the view: it is
+    /// read through [`stack`].
     pub fn tree(&self) -> PathBuf {
         self.path.join("fs")
     }
@@ -100,15 +105,30 @@ impl LayerDir {
         sink: W,
         options: WriteOptions,
     ) -> Result<Written, WriteError> {
-        let tree = Dir::open(&self.tree())
+        let tree = self
+            .open()
             .map_err(|errno| WriteError::Entry { path: EntryPath::root(), source: errno.into() })?;
         super::diff::write(&tree, sink, options)
+    }
+
+    /// Opens the tree.
+    pub(crate) fn open(&self) -> rustix::io::Result<Dir> {
+        Dir::open_in(self.form, &self.tree())
     }
 
     /// Reports whether the attributes of the tree's root are the image's.
     pub(super) fn states_root(&self) -> bool {
         self.path.join("root").exists()
     }
+}
+
+/// Opens layers of one view as a stack, the base first.
+///
+/// # Errors
+/// Where one of them is gone.
+pub fn stack(layers: &[LayerDir]) -> Result<Stack, StackError> {
+    let trees: Vec<_> = layers.iter().map(LayerDir::tree).collect();
+    Stack::open_in(layers.first().map_or_else(Form::default, |layer| layer.form), &trees)
 }
 
 /// Returns the chain ID of a stack; `None` for an empty one.
@@ -140,12 +160,13 @@ pub struct Unpack<'a, R> {
     pub decompress: DecompressLimits,
 }
 
-/// The unpacked layers of one root directory.
+/// The unpacked layers of one root directory, in one view.
 #[derive(Clone, Debug)]
 pub struct Layers(Arc<Places>);
 
 #[derive(Debug)]
 struct Places {
+    view: View,
     layers: PathBuf,
     active: PathBuf,
     boot: String,
@@ -159,13 +180,37 @@ impl Layers {
     ///
     /// # Errors
     /// Fails if directories cannot be made.
-    pub fn open(root: &Path, lease: Lease) -> Result<Self, LayersError> {
-        let (layers, active) = (root.join("layers").join(VIEW), root.join("active").join(VIEW));
+    pub fn open(root: &Path, lease: Lease, view: View) -> Result<Self, LayersError> {
+        let name = view.name();
+        let (layers, active) = (root.join("layers").join(name), root.join("active").join(name));
         for directory in [layers.join("diff/sha256"), layers.join("chain/sha256"), active.clone()] {
             create_private(&directory)?;
         }
         let boot = fs::read_to_string(BOOT_ID)?.trim().to_owned();
-        Ok(Self(Arc::new(Places { layers, active, boot, lease })))
+        Ok(Self(Arc::new(Places { view, layers, active, boot, lease })))
+    }
+
+    /// Opens the layers of every view of this process that there is below ROOT.
+    ///
+    /// # Errors
+    /// Fails if they cannot be listed.
+    pub fn open_all(root: &Path, lease: &Lease) -> Result<Vec<Self>, LayersError> {
+        let entries = match fs::read_dir(root.join("layers")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            if let Some(view) = View::of_directory(&entry?.file_name().to_string_lossy()) {
+                all.push(Self::open(root, lease.clone(), view)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns the view.
+    pub fn view(&self) -> &View {
+        &self.0.view
     }
 
     /// Finds a layer: one that fits any stack, or else the one for this stack.
@@ -181,7 +226,7 @@ impl Layers {
         for path in [self.by_diff(diff_id), self.by_chain(chain_id)] {
             if self.counts(&path)? {
                 self.keep(&path)?;
-                return Ok(Some(LayerDir { path, diff_id: diff_id.clone() }));
+                return Ok(Some(self.layer(path, diff_id)));
             }
         }
         Ok(None)
@@ -198,8 +243,7 @@ impl Layers {
         create_private(&layer)?;
         fs::create_dir(&tree)?;
         fs::set_permissions(&tree, std::fs::Permissions::from_mode(0o755))?;
-        let lowers: Vec<_> = unpack.lowers.iter().map(LayerDir::tree).collect();
-        let stack = Stack::open(&lowers)?;
+        let stack = self.stack(unpack.lowers)?;
         let diff_id = unpack.diff_id;
         let blob = Decompressor::new(unpack.blob, unpack.threads, unpack.decompress)
             .map_err(|source| LayersError::Decompress { diff_id: diff_id.clone(), source })?;
@@ -213,6 +257,12 @@ impl Layers {
             fs::write(layer.join("root"), "")?;
         }
         self.publish(&layer, diff_id, unpack.lowers, reliance.is_none())
+    }
+
+    /// Opens a stack in the form of this view, also an empty one.
+    pub(super) fn stack(&self, layers: &[LayerDir]) -> Result<Stack, StackError> {
+        let trees: Vec<_> = layers.iter().map(LayerDir::tree).collect();
+        Stack::open_in(self.0.view.form(), &trees)
     }
 
     /// Makes what was unpacked so far survive a crash of the machine.
@@ -267,7 +317,11 @@ impl Layers {
             Err(error) => return Err(error.into()),
         }
         self.keep(&path)?;
-        Ok(LayerDir { path, diff_id: diff_id.clone() })
+        Ok(self.layer(path, diff_id))
+    }
+
+    fn layer(&self, path: PathBuf, diff_id: &DiffId) -> LayerDir {
+        LayerDir { path, diff_id: diff_id.clone(), form: self.0.view.form() }
     }
 
     /// Names a layer in the lease and notes that it is used now; under the shared lock.
@@ -283,7 +337,7 @@ impl Layers {
     /// Returns how leases name a layer: its directory below `layers/`.
     fn name(&self, path: &Path) -> String {
         let below = path.strip_prefix(&self.0.layers).unwrap_or(path);
-        format!("{VIEW}/{}", below.display())
+        format!("{}/{}", self.0.view.name(), below.display())
     }
 
     /// Removes the layers that nobody used since `before` and no lease names, and returns how many

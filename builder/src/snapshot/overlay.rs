@@ -20,8 +20,13 @@ use rustix::mount::{
 };
 use thiserror::Error;
 
-const OPTIONS: [(&str, &str); 4] =
-    [("redirect_dir", "off"), ("index", "off"), ("metacopy", "off"), ("xino", "off")];
+use crate::layer::dir::Form;
+
+const OPTIONS: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("xino", "off")];
+const TRUSTED_OPTION: (&str, Option<&str>) = ("redirect_dir", Some("off"));
+/// With it, `redirect_dir` is off and cannot be said to be. Since Linux 5.11, when a user namespace
+/// may have overlays, too.
+const USER_OPTION: (&str, Option<&str>) = ("userxattr", None);
 /// Overlayfs's own limit on layers.
 pub const LOWERS_MAX: usize = 500;
 
@@ -40,6 +45,18 @@ pub enum MountError {
     /// More than [`LOWERS_MAX`].
     #[error("an image of {0} layers cannot be mounted: overlayfs takes at most {LOWERS_MAX}")]
     TooManyLowers(usize),
+    /// The program fuse-overlayfs does not serve it.
+    #[error("fuse-overlayfs mounts nothing: {0}")]
+    Program(String),
+    /// The tree cannot be copied.
+    #[error("cannot copy {path} of what lies beneath")]
+    Copy {
+        /// What of it.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel has no overlayfs, or this process may not use it here.
     #[error("the kernel does not mount an overlay here (failed at `{step}`)")]
     Refused {
@@ -62,6 +79,8 @@ pub struct Overlay<'a> {
     pub work: &'a Path,
     /// An empty directory for kernels that can only mount on one.
     pub mount_point: &'a Path,
+    /// Which attributes the directories have.
+    pub(crate) form: Form,
 }
 
 impl Overlay<'_> {
@@ -103,12 +122,21 @@ impl Overlay<'_> {
         for (key, value) in OPTIONS {
             set(key, value).during(key)?;
         }
+        match self.own_option() {
+            (key, Some(value)) => set(key, value).during(key)?,
+            (key, None) => fsconfig_set_flag(context.as_fd(), key).during(key)?,
+        }
         if volatile {
             fsconfig_set_flag(context.as_fd(), "volatile").during("volatile")?;
         }
         fsconfig_create(context.as_fd()).during("create")?;
         let flags = FsMountFlags::FSMOUNT_CLOEXEC;
         rustix::mount::fsmount(context.as_fd(), flags, MountAttrFlags::empty()).during("fsmount")
+    }
+
+    /// Returns the option that goes with the form.
+    fn own_option(&self) -> (&'static str, Option<&'static str>) {
+        if self.form == Form::Trusted { TRUSTED_OPTION } else { USER_OPTION }
     }
 
     /// The way of older kernels: mounts, takes a detached copy and unmounts at once.
@@ -126,8 +154,12 @@ impl Overlay<'_> {
 
     fn mount_copy(&self, directories: &Directories, volatile: &str) -> Result<OwnedFd, MountError> {
         let lowers: Vec<_> = directories.lowers.iter().map(magic).collect();
-        let options: String =
+        let mut options: String =
             OPTIONS.iter().map(|(key, value)| format!(",{key}={value}")).collect();
+        match self.own_option() {
+            (key, Some(value)) => options.push_str(&format!(",{key}={value}")),
+            (key, None) => options.push_str(&format!(",{key}")),
+        }
         let data = format!(
             "lowerdir={},upperdir={},workdir={}{options}{volatile}",
             lowers.join(":"),
@@ -196,8 +228,9 @@ mod tests {
         fs_err::write(one.join("a"), "one").unwrap();
         fs_err::write(two.join("a"), "two").unwrap();
         let (upper, work, point) = (dir("upper"), dir("work"), dir("point"));
+        let (lowers, form) = ([two, one], Form::Trusted);
         let overlay =
-            Overlay { lowers: &[two, one], upper: &upper, work: &work, mount_point: &point };
+            Overlay { lowers: &lowers, upper: &upper, work: &work, mount_point: &point, form };
         let mount = overlay.mount_attached().unwrap();
         let inside = PathBuf::from(magic(&mount));
         assert_eq!(fs_err::read_to_string(inside.join("a")).unwrap(), "two");

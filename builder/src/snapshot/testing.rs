@@ -1,6 +1,6 @@
 //! One suite for snapshots: steps that write, and the layers that come of them.
 //!
-//! A [`World`] is a store of layers and a stack that grows. Each step checks on its own what every
+//! Every story is told in every view. A [`World`] is a store of layers and a stack that grows. Each step checks on its own what every
 //! layer must satisfy: its archive, unpacked above the same stack, is the tree that was committed.
 
 mod issues;
@@ -13,13 +13,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::layers::chain_above;
-use super::{ActiveError, DiffOptions, LayerDir, Layers, Unpack};
+use super::{ActiveError, DiffOptions, LayerDir, Layers, Unpack, View, ViewKind};
 use crate::layer::{
-    Archive, ContentTimes, DecompressLimits, Kind, Limits, Stack, WriteOptions, Written, apply,
+    Archive, ContentTimes, DecompressLimits, Kind, Limits, WriteOptions, Written, apply,
 };
 
 /// A time that no step runs at.
 const LONG_AGO: i64 = 1_000_000_000;
+
+/// Tells a story in each view.
+fn on_every_view(story: impl Fn(ViewKind)) {
+    for kind in ViewKind::ALL {
+        println!("the view: {kind}");
+        story(kind);
+    }
+}
 
 struct World {
     root: tempfile::TempDir,
@@ -35,10 +43,21 @@ struct Step {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(kind: ViewKind) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let layers = Layers::open(root.path(), boatyard_content::Lease::unheld()).unwrap();
+        let lease = boatyard_content::Lease::unheld();
+        let layers = Layers::open(root.path(), lease, View::new(kind)).unwrap();
         Self { root, layers, stack: Vec::new(), stubs: None, epoch: None }
+    }
+
+    /// The directory of snapshots that are being written.
+    fn active(&self) -> PathBuf {
+        self.root.path().join("active").join(self.layers.view().name())
+    }
+
+    /// A directory of unpacked layers.
+    fn kept(&self, name: &str) -> PathBuf {
+        self.root.path().join("layers").join(self.layers.view().name()).join(name)
     }
 
     /// Runs a step on the whole stack and commits its layer on top.
@@ -65,9 +84,8 @@ impl World {
 
     /// The archive unpacks to the tree that was committed, and hashes to what was said.
     fn check(&self, archive: &[u8], written: &Written, layer: &LayerDir) {
-        let trees: Vec<_> = self.stack.iter().map(LayerDir::tree).collect();
         let again = tempfile::tempdir().unwrap();
-        let stack = Stack::open(&trees).unwrap();
+        let stack = self.layers.stack(&self.stack).unwrap();
         let applied = apply(archive, again.path(), &stack, Limits::default()).unwrap();
         assert_eq!(applied.diff_id, written.diff_id);
         assert_eq!(applied.uncompressed_size, written.size);
@@ -131,7 +149,9 @@ fn list(root: &Path, below: &Path, lines: &mut Vec<String>) {
         let path = below.join(entry.unwrap().file_name());
         let full = root.join(&path);
         let meta = fs_err::symlink_metadata(&full).unwrap();
-        let whiteout = meta.mode() & 0o170_000 == 0o020_000 && meta.rdev() == 0;
+        let is_device = meta.mode() & 0o170_000 == 0o020_000;
+        let is_socket = meta.mode() & 0o170_000 == 0o140_000;
+        let whiteout = (is_device && meta.rdev() == 0) || is_socket;
         if whiteout {
             lines.push(format!("{} whiteout", path.display()));
             continue;

@@ -3,6 +3,8 @@
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
+use crate::world::Way;
+
 /// A test: its name, and what fails by panicking.
 pub(crate) type Test = (&'static str, fn());
 
@@ -14,6 +16,28 @@ macro_rules! tests {
     };
 }
 pub(crate) use tests;
+
+/// A test, and the way in which steps run in it.
+pub(crate) struct Case {
+    name: String,
+    way: Way,
+    test: fn(),
+}
+
+impl Case {
+    pub(crate) fn new((name, test): &Test, way: Way) -> Case {
+        let name = match way {
+            Way::Namespaces => (*name).to_owned(),
+            Way::Chroot => format!("without_namespaces::{name}"),
+        };
+        Case { name, way, test: *test }
+    }
+
+    fn run(&self) -> bool {
+        self.way.choose();
+        catch_unwind(self.test).is_ok()
+    }
+}
 
 /// What the command line selects.
 #[derive(Default)]
@@ -50,31 +74,31 @@ impl Selection {
 }
 
 /// Lists or runs the tests that the command line selects. Without root, all are ignored.
-pub(crate) fn main(tests: &[Test]) -> ExitCode {
+pub(crate) fn main(tests: &[Case]) -> ExitCode {
     let selection = Selection::read(std::env::args().skip(1));
     let ignored = !rustix::process::geteuid().is_root();
-    let tests: Vec<&Test> = tests
+    let tests: Vec<&Case> = tests
         .iter()
-        .filter(|(name, _)| selection.takes(name) && (ignored || !selection.has("--ignored")))
+        .filter(|case| selection.takes(&case.name) && (ignored || !selection.has("--ignored")))
         .collect();
     if selection.has("--list") {
-        for (name, _) in tests {
-            println!("{name}: test");
+        for case in tests {
+            println!("{}: test", case.name);
         }
         return ExitCode::SUCCESS;
     }
     let run_anyway = selection.has("--include-ignored") || selection.has("--ignored");
     let mut failed = 0;
-    for (name, test) in &tests {
+    for case in &tests {
         let result = match ignored && !run_anyway {
             true => "ignored, needs root",
-            false if catch_unwind(test).is_ok() => "ok",
+            false if case.run() => "ok",
             false => {
                 failed += 1;
                 "FAILED"
             }
         };
-        println!("test {name} ... {result}");
+        println!("test {} ... {result}", case.name);
     }
     println!("\n{} tests, {failed} failed", tests.len());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use boatyard_builder::execute::{
-    CancelHandle, Execute, ExecuteError, Executor, InitCommand, MountKind, Outcome, Output, Source,
-    Spec, StepMount,
+    CancelHandle, ExecuteError, Executor, InitCommand, MountKind, Outcome, Output, Source, Spec,
+    StepMount,
 };
 
 use crate::harness::tests;

@@ -28,6 +28,12 @@ const MOUNTS: &str = "\
 /etc/resolv.conf tmpfs ro
 /etc/hosts tmpfs ro
 /dev tmpfs rw
+/dev/null tmpfs rw
+/dev/zero tmpfs rw
+/dev/full tmpfs rw
+/dev/random tmpfs rw
+/dev/urandom tmpfs rw
+/dev/tty tmpfs rw
 /dev/pts devpts rw
 /dev/shm tmpfs rw
 /dev/mqueue mqueue rw

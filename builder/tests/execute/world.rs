@@ -1,5 +1,6 @@
 //! An image, an executor, and what a test says about them.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -7,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use boatyard_builder::execute::{
-    CancelHandle, Execute, ExecuteError, Executor, InitCommand, Outcome, Output, Spec, stubs,
+    CancelHandle, ChrootExecutor, Execute, ExecuteError, Executor, InitCommand, Network, Outcome,
+    Output, Spec, stubs,
 };
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -17,7 +19,7 @@ use rustix::mount::{
 /// An image with busybox, a layer being written, and an executor.
 pub(crate) struct World {
     dir: tempfile::TempDir,
-    pub(crate) executor: Executor,
+    pub(crate) executor: Runner,
 }
 
 /// What a step wrote.
@@ -67,7 +69,7 @@ impl World {
         stubs::create(&dir.path().join("stubs"), &stubs::STANDARD).unwrap();
         let init =
             InitCommand { program: PathBuf::from("/proc/self/exe"), args: vec!["init".into()] };
-        World { dir, executor: Executor::start(&init).unwrap() }
+        World { dir, executor: Runner::start(init) }
     }
 
     pub(crate) fn add_shell(&self) {
@@ -81,6 +83,17 @@ impl World {
                 symlink("busybox", bin.join(applet)).unwrap();
             }
         }
+    }
+
+    /// Adds `probe`, which makes the system calls that it is told to.
+    pub(crate) fn add_probe(&self) {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/execute/probe.c");
+        let built = Command::new("cc")
+            .args(["-O1", "-static", "-D_GNU_SOURCE", "-o"])
+            .args([&self.image().join("bin/probe"), &PathBuf::from(source)])
+            .status()
+            .expect("these tests need a C compiler (Debian: gcc libc6-dev)");
+        assert!(built.success());
     }
 
     pub(crate) fn image(&self) -> PathBuf {
@@ -97,14 +110,35 @@ impl World {
         fs_err::write(path, content).unwrap();
     }
 
-    /// The image under the layer being written, as the snapshotter mounts it.
+    /// The image under the layer being written, as the snapshotter mounts it, or a copy of it.
     pub(crate) fn root(&self) -> OwnedFd {
+        if Way::chosen() == Way::Chroot {
+            return self.copy();
+        }
         self.overlay(&[self.image(), self.path("stubs")])
     }
 
     /// The same without stubs: the executor makes what is missing.
     pub(crate) fn root_without_stubs(&self) -> OwnedFd {
         self.overlay(&[self.image()])
+    }
+
+    /// What the step writes, and a test wants to look at: the layer, or the copy.
+    pub(crate) fn written(&self) -> PathBuf {
+        self.path(match Way::chosen() {
+            Way::Namespaces => "upper",
+            Way::Chroot => "copy",
+        })
+    }
+
+    /// Copies the image, the first time that it is asked for.
+    fn copy(&self) -> OwnedFd {
+        let copy = self.written();
+        if !copy.exists() {
+            let copied = Command::new("cp").arg("-a").arg(self.image()).arg(&copy).status();
+            assert!(copied.unwrap().success());
+        }
+        fs_err::File::open(copy).unwrap().into_file().into()
     }
 
     fn overlay(&self, lower: &[PathBuf]) -> OwnedFd {
@@ -138,14 +172,101 @@ impl World {
 
     /// What the layer holds: paths with a letter for the type.
     pub(crate) fn layer(&self) -> Vec<String> {
-        let mut found = BTreeMap::new();
-        walk(&self.path("upper"), &mut found);
-        let relative = |path: &Path| path.strip_prefix(self.path("upper")).unwrap().to_owned();
-        found.iter().map(|(path, kind)| format!("{kind} {}", relative(path).display())).collect()
+        if Way::chosen() == Way::Chroot {
+            return self.changes();
+        }
+        let found = tree(&self.path("upper"));
+        found.iter().map(|(path, (kind, _))| format!("{kind} {}", path.display())).collect()
+    }
+
+    /// Where the copy differs from the image, told as an overlay would: `?` is what was removed.
+    fn changes(&self) -> Vec<String> {
+        let (before, after) = (tree(&self.image()), tree(&self.written()));
+        let mut changes = BTreeMap::new();
+        for path in before.keys().filter(|path| !after.contains_key(*path)) {
+            changes.insert(path.clone(), '?');
+        }
+        for (path, entry) in after.iter().filter(|(path, entry)| before.get(*path) != Some(*entry))
+        {
+            changes.insert(path.clone(), entry.0);
+        }
+        changes.iter().map(|(path, kind)| format!("{kind} {}", path.display())).collect()
     }
 }
 
-fn walk(directory: &Path, found: &mut BTreeMap<PathBuf, char>) {
+/// How steps run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// In namespaces of their own, on an overlay.
+    Namespaces,
+    /// In a directory, with nothing of their own.
+    Chroot,
+}
+
+thread_local! {
+    static WAY: Cell<Way> = const { Cell::new(Way::Namespaces) };
+}
+
+impl Way {
+    /// Makes this the way of all worlds of this thread.
+    pub(crate) fn choose(self) {
+        WAY.set(self);
+    }
+
+    pub(crate) fn chosen() -> Way {
+        WAY.get()
+    }
+}
+
+/// The executor that is being tested.
+pub(crate) enum Runner {
+    Namespaces(Executor),
+    Chroot(ChrootExecutor),
+}
+
+impl Runner {
+    fn start(init: InitCommand) -> Runner {
+        match Way::chosen() {
+            Way::Namespaces => Runner::Namespaces(Executor::start(&init).unwrap()),
+            Way::Chroot => Runner::Chroot(ChrootExecutor::new(init)),
+        }
+    }
+
+    /// Runs a step. Without namespaces it has the network that is there.
+    pub(crate) fn run(
+        &self,
+        root: OwnedFd,
+        spec: &Spec,
+        output: &mut dyn Output,
+        cancel: &CancelHandle,
+    ) -> Result<Outcome, ExecuteError> {
+        match self {
+            Runner::Namespaces(executor) => executor.run(root, spec, output, cancel),
+            Runner::Chroot(executor) => {
+                let spec = Spec { network: Network::Host, ..spec.clone() };
+                executor.run(root, &spec, output, cancel)
+            }
+        }
+    }
+
+    /// The process id of the helper that runs as long as the executor.
+    pub(crate) fn helper_id(&self) -> u32 {
+        match self {
+            Runner::Namespaces(executor) => executor.helper_id(),
+            Runner::Chroot(_) => unreachable!("each step has a helper of its own"),
+        }
+    }
+}
+
+/// The paths of a tree, with a letter for the kind and what a layer would say of each.
+fn tree(root: &Path) -> BTreeMap<PathBuf, (char, String)> {
+    let mut found = BTreeMap::new();
+    walk(root, &mut found);
+    let relative = |path: &Path| path.strip_prefix(root).unwrap().to_owned();
+    found.into_iter().map(|(path, entry)| (relative(&path), entry)).collect()
+}
+
+fn walk(directory: &Path, found: &mut BTreeMap<PathBuf, (char, String)>) {
     for entry in fs_err::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let metadata = fs_err::symlink_metadata(&path).unwrap();
@@ -155,7 +276,14 @@ fn walk(directory: &Path, found: &mut BTreeMap<PathBuf, char>) {
             libc::S_IFLNK => 'l',
             _ => '?',
         };
-        found.insert(path.clone(), kind);
+        let content = match kind {
+            'f' => format!("{:?}", fs_err::read(&path).unwrap()),
+            'l' => format!("{:?}", fs_err::read_link(&path).unwrap()),
+            _ => String::new(),
+        };
+        let (owner, time) = ((metadata.uid(), metadata.gid()), metadata.modified().unwrap());
+        let said = format!("{:o} {owner:?} {time:?} {content}", metadata.mode());
+        found.insert(path.clone(), (kind, said));
         if kind == 'd' {
             walk(&path, found);
         }

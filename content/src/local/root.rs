@@ -12,6 +12,7 @@ use rustix::fs::FlockOperation;
 use crate::lease::{Holding, Lease};
 use crate::local::disk::{Disk, RealDisk};
 use crate::local::durable::{Staged, make_directories};
+use crate::local::fitness::{self, Missing};
 use crate::local::journal::Journal;
 use crate::local::layout::Layout;
 use crate::local::leases::{Member, Membership, holdings, members};
@@ -87,6 +88,17 @@ pub enum RootError {
         owner: u32,
         /// Who asks.
         own: u32,
+    },
+    /// Its file system cannot do what a root relies on.
+    #[error("{} cannot be kept on the file system there ({kind}): no {}", path.display(), missing.feature)]
+    Unfit {
+        /// The directory.
+        path: PathBuf,
+        /// The file system.
+        kind: String,
+        /// What it lacks.
+        #[source]
+        missing: Missing,
     },
     /// Others have it open, and the caller needs it alone.
     #[error("{} is in use by {}", path.display(), list(members))]
@@ -266,6 +278,7 @@ fn open_version(layout: &Layout, disk: &dyn Disk) -> Result<fs::File, RootError>
             if foreign && open().is_err() {
                 return Err(RootError::Foreign { path });
             }
+            check_fitness(&path)?;
             let mut staged = Staged::new(disk);
             staged
                 .put(layout.version(), format!("boatyard {FORMAT}\n").as_bytes())
@@ -279,6 +292,17 @@ fn open_version(layout: &Layout, disk: &dyn Disk) -> Result<fs::File, RootError>
     .map_err(failed)?;
     check_version(layout, &path)?;
     Ok(file)
+}
+
+/// Tries what cannot be done without, once: where a root begins.
+fn check_fitness(path: &Path) -> Result<(), RootError> {
+    let failed = |source| RootError::Store { path: path.to_path_buf(), source };
+    let Some(missing) = fitness::unfit(path).doing("try out the file system").map_err(failed)?
+    else {
+        return Ok(());
+    };
+    let kind = fitness::kind(path).unwrap_or_default();
+    Err(RootError::Unfit { path: path.to_path_buf(), kind, missing })
 }
 
 fn is_ours(name: &std::ffi::OsStr) -> bool {

@@ -33,12 +33,12 @@ pub fn deliver(
             Output::Load => load(root, options, built)?,
             Output::Image => {}
             Output::Local(directory) => {
-                let layers = unpack(root, lease, built)?;
+                let layers = unpack(world, root, lease, built)?;
                 export::local(&layers, directory)
                     .context(format!("cannot write the files to {}", directory.display()))?;
             }
             Output::Tar(destination) => {
-                let layers = unpack(root, lease, built)?;
+                let layers = unpack(world, root, lease, built)?;
                 write(destination, |sink| export::tar(&layers, sink))?;
             }
             Output::Oci(destination) => {
@@ -66,13 +66,15 @@ fn source(options: &Options, built: &Built) -> Source {
 }
 
 fn unpack(
+    world: &World,
     root: &Arc<Root>,
     lease: &Lease,
     built: &Built,
 ) -> Result<Vec<boatyard_builder::snapshot::LayerDir>> {
     let image = Image::open(&root.store(), &target(built), None)
         .context("cannot read the image that was built")?;
-    export::unpack(root, &image, lease, 2, &|_| {})
+    let layers = world.open_layers(root, lease)?;
+    export::unpack(&layers, &root.store(), &image, 2, &|_| {})
         .context("cannot unpack the image that was built")
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use boatyard_builder::execute::{DEFAULT_SHM_SIZE, Network, Resource, Rlimit};
+use boatyard_builder::execute::{DEFAULT_SHM_SIZE, Isolation, Network, Resource, Rlimit};
 use boatyard_builder::layer::compress::Compression;
 use boatyard_oci::{ImageName, Platform, Reference};
 
@@ -38,6 +38,9 @@ pub struct Args {
     /// The platform that the image is for: this machine's
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
+    /// How RUN steps are isolated: auto (as well as can be), full, userns or chroot
+    #[arg(long, value_name = "KIND", env = "BOATYARD_ISOLATION")]
+    pub isolation: Option<Isolation>,
     /// What RUN steps reach: default (a network of their own, without this machine's services),
     /// host (everything), none (nothing)
     #[arg(long, value_name = "MODE")]

@@ -2,30 +2,47 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat, stat};
 use rustix::io::Errno;
-use rustix::process::{chdir, getcwd, setsid, umask};
+use rustix::process::{chdir, getcwd, ioctl_tiocsctty, setsid, umask};
 
 use super::privileges;
 use crate::execute::environment;
 use crate::execute::failure::{During, Failure};
-use crate::execute::spec::Spec;
+use crate::execute::seccomp;
+use crate::execute::spec::{Security, Spec};
 use crate::execute::sys;
 use crate::execute::wire::Request;
 
 /// Becomes the command; returns only if that fails.
-pub(super) fn run(request: &Request, spec: &Spec) -> Result<Infallible, Failure> {
+pub(super) fn run(
+    request: &Request,
+    spec: &Spec,
+    terminal: Option<&OwnedFd>,
+    filter: &seccomp::Program,
+) -> Result<Infallible, Failure> {
     setsid().during("start", "a session")?;
     sys::reset_signals();
-    redirect(request)?;
+    match terminal {
+        Some(terminal) => take(terminal).during("take", "the terminal")?,
+        None => redirect(request)?,
+    }
     privileges::limit(&spec.rlimits)?;
     enter(&spec.cwd)?;
-    // A seccomp filter would be loaded here: without no_new_privs, which would break sudo, that
-    // takes CAP_SYS_ADMIN, which the next line gives up.
+    if spec.security == Security::Sandboxed {
+        // Without no_new_privs, which would break sudo, this takes CAP_SYS_ADMIN, which the next
+        // line gives up.
+        sys::load_filter(filter).during("load", "the filter of system calls")?;
+    }
     privileges::become_user(&spec.user, spec.security)?;
-    umask(Mode::from_raw_mode(spec.umask));
+    execute(spec)
+}
 
+/// Executes the command, as whoever this process is; returns only if that fails.
+pub(in crate::execute) fn execute(spec: &Spec) -> Result<Infallible, Failure> {
+    umask(Mode::from_raw_mode(spec.umask));
     let environment = environment::complete(&spec.env, &spec.user);
     let program = find(spec.args.first().map_or("", String::as_str), &environment)?;
     let arguments = strings(spec.args.iter().cloned(), &program)?;
@@ -36,16 +53,28 @@ pub(super) fn run(request: &Request, spec: &Spec) -> Result<Infallible, Failure>
     Err(execute_failure(program, sys::execute(&path, &arguments, &variables)))
 }
 
-/// Makes the pipes the standard output and error, and nothing the standard input.
+/// Makes a terminal the session's, and all three standard streams.
+fn take(terminal: &OwnedFd) -> Result<(), Errno> {
+    ioctl_tiocsctty(terminal)?;
+    rustix::stdio::dup2_stdin(terminal)?;
+    rustix::stdio::dup2_stdout(terminal)?;
+    rustix::stdio::dup2_stderr(terminal)
+}
+
+/// Makes the pipes the standard output and error, and the standard input what there is, or nothing.
 fn redirect(request: &Request) -> Result<(), Failure> {
-    let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .during("open", "/dev/null")?;
-    rustix::stdio::dup2_stdin(&null).during("redirect", "standard input")?;
+    if let Some(stdin) = &request.stdin {
+        rustix::stdio::dup2_stdin(stdin).during("redirect", "standard input")?;
+    } else {
+        let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .during("open", "/dev/null")?;
+        rustix::stdio::dup2_stdin(&null).during("redirect", "standard input")?;
+    }
     rustix::stdio::dup2_stdout(&request.stdout).during("redirect", "standard output")?;
     rustix::stdio::dup2_stderr(&request.stderr).during("redirect", "standard error")
 }
 
-fn enter(cwd: &str) -> Result<(), Failure> {
+pub(in crate::execute) fn enter(cwd: &str) -> Result<(), Failure> {
     const ENTER: &str = "enter the working directory";
     chdir(cwd).during(ENTER, cwd)?;
     // CVE-2024-21626: a directory outside of the root has no absolute path.

@@ -11,15 +11,22 @@ use rustix::mount::MountAttrFlags;
 
 use super::mounts::{self, INERT, Tree};
 use crate::execute::failure::{During, Failure};
-use crate::execute::network::resolver::{self, RESOLV_CONF};
+use crate::execute::network::resolver;
+pub(in crate::execute) use crate::execute::network::resolver::RESOLV_CONF;
 use crate::execute::rootfs::Kind;
 use crate::execute::spec::{Network, Spec};
 
-const HOSTS: &str = "/etc/hosts";
+pub(in crate::execute) const HOSTS: &str = "/etc/hosts";
 
 /// Binds both files into the image. The root of this process must still be the host's.
 pub(super) fn bind(tree: &Tree<'_>, spec: &Spec) -> Result<(), Failure> {
-    let resolv_conf = match spec.network {
+    place(tree, "resolv.conf", RESOLV_CONF, &resolv_conf(spec))?;
+    place(tree, "hosts", HOSTS, hosts(spec).as_bytes())
+}
+
+/// Returns what the step finds in `/etc/resolv.conf`.
+pub(in crate::execute) fn resolv_conf(spec: &Spec) -> Vec<u8> {
+    match spec.network {
         // A host without the file resolves by its library's defaults, and so does the step then.
         Network::Host => fs_err::read(RESOLV_CONF).unwrap_or_default(),
         Network::Default => {
@@ -27,9 +34,7 @@ pub(super) fn bind(tree: &Tree<'_>, spec: &Spec) -> Result<(), Failure> {
         }
         // No server to ask: a lookup fails at once.
         Network::None => Vec::new(),
-    };
-    place(tree, "resolv.conf", RESOLV_CONF, &resolv_conf)?;
-    place(tree, "hosts", HOSTS, hosts(spec).as_bytes())
+    }
 }
 
 fn place(tree: &Tree<'_>, name: &str, path: &str, content: &[u8]) -> Result<(), Failure> {
@@ -52,7 +57,7 @@ fn write_file(
     mounts::bind(&scratch, name, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
-fn hosts(spec: &Spec) -> String {
+pub(in crate::execute) fn hosts(spec: &Spec) -> String {
     let mut text = format!(
         "127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n",
         spec.hostname

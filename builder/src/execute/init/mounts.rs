@@ -8,7 +8,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat2};
+use rustix::fs::{
+    CWD, FileType, FsWord, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat,
+    openat2,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -17,7 +20,8 @@ use rustix::mount::{
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
-use super::{devices, files};
+use super::devices::{self, Devices};
+use super::files;
 use crate::execute::failure::{During, Failure};
 use crate::execute::rootfs::{self, Kind};
 use crate::execute::spec::{MountKind, Security, Spec, StepMount};
@@ -41,8 +45,11 @@ const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 /// What of procfs can be read but not written.
 const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
+/// What sysfs says that it is, from linux/magic.h.
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
+
 /// For a file system that holds neither programs nor devices.
-pub(super) const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+pub(in crate::execute) const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
@@ -89,6 +96,11 @@ impl<'a> Tree<'a> {
             mkdirat(&scratch, name, Mode::from_raw_mode(0o555)).during("make", "the root")?;
         }
         let root = request.rootfs.as_fd();
+        if security == Security::Sandboxed {
+            // What an image has of device files, or a step makes, opens nothing.
+            sys::set_mount_attributes(root, libc::MOUNT_ATTR_NODEV)
+                .during("keep devices out of", "the image")?;
+        }
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(root, "", &scratch, SCRATCH_ROOT, flags).during("mount", "the image")?;
         Ok(Tree { root, scratch, socket: request.socket.as_fd(), security })
@@ -99,8 +111,40 @@ impl<'a> Tree<'a> {
         self.scratch.as_fd()
     }
 
+    /// Makes a directory in the scratch file system, and returns where it is.
+    pub(super) fn scratch_directory(&self, name: &str) -> Result<OwnedFd, Errno> {
+        mkdirat(&self.scratch, name, Mode::from_raw_mode(0o555))?;
+        beneath(&self.scratch, name)
+    }
+
+    /// The attribute of whatever a sandboxed step can write to: device files there open nothing.
+    pub(super) fn no_devices(&self) -> MountAttrFlags {
+        match self.security {
+            Security::Sandboxed => MountAttrFlags::MOUNT_ATTR_NODEV,
+            Security::Insecure => MountAttrFlags::empty(),
+        }
+    }
+
     /// Mounts `mount` at `path` in the image; links are followed there, what is missing is made.
     pub(super) fn place(&self, mount: &OwnedFd, path: &str, kind: Kind) -> Result<(), Failure> {
+        move_onto(mount, &self.target(path, kind)?).during("mount at", path)
+    }
+
+    /// Mounts what the step asks for.
+    ///
+    /// Not over the kernel's interfaces, wherever a link of the image leads (CVE-2019-19921,
+    /// CVE-2023-28642): what a step finds there are the kernel's answers, masked as they are.
+    fn place_own(&self, mount: &OwnedFd, path: &str, kind: Kind) -> Result<(), Failure> {
+        let target = self.target(path, kind)?;
+        let system = fstatfs(&target).during("examine", path)?.f_type;
+        if [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&system) {
+            return Err(Errno::BUSY).during("mount over the kernel's", path);
+        }
+        move_onto(mount, &target).during("mount at", path)
+    }
+
+    /// Returns where `path` is in the image, making what is missing.
+    fn target(&self, path: &str, kind: Kind) -> Result<OwnedFd, Failure> {
         let mut tell = |made| wire::send(self.socket, &Report::Made(made));
         let target = rootfs::make(self.root, path, kind, None, &mut tell)
             .during("make the mount point", path)?;
@@ -116,7 +160,7 @@ impl<'a> Tree<'a> {
                 .to_owned(),
             });
         }
-        move_onto(mount, &target).during("mount at", path)
+        Ok(target)
     }
 
     /// Mounts a file system of the kernel at `path`, which no link may lead to.
@@ -146,7 +190,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn mount_proc(&self, devices: &OwnedFd) -> Result<(), Failure> {
+    fn mount_proc(&self, devices: &Devices) -> Result<(), Failure> {
         let proc = self.place_kernel("/proc", "proc", file_system("proc", &[], INERT))?;
         if self.security == Security::Insecure {
             return Ok(());
@@ -160,18 +204,30 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    fn mount_sys(&self, devices: &OwnedFd) -> Result<(), Failure> {
+    fn mount_sys(&self, devices: &Devices) -> Result<(), Failure> {
         let attributes = match self.security {
             Security::Sandboxed => INERT | MountAttrFlags::MOUNT_ATTR_RDONLY,
             Security::Insecure => INERT,
         };
-        let sys = self.place_kernel("/sys", "sysfs", file_system("sysfs", &[], attributes))?;
+        let (sysfs, borrowed) = match file_system("sysfs", &[], attributes) {
+            // It shows a network, and this user may not have the host's.
+            Err(Errno::PERM) => (bind_tree("/sys", attributes), true),
+            other => (other, false),
+        };
+        let sys = self.place_kernel("/sys", "sysfs", sysfs)?;
         // Not every kernel has it, and where another hierarchy is mounted it may be denied. The
         // directory is then empty, as on such a host.
-        if let Ok(cgroup) = file_system("cgroup2", &[], attributes)
-            && let Ok(target) = beneath(&sys, "fs/cgroup")
-        {
-            move_onto(&cgroup, &target).during("mount cgroup2 at", "/sys/fs/cgroup")?;
+        let cgroup = file_system("cgroup2", &[], attributes);
+        if let Ok(target) = beneath(&sys, "fs/cgroup") {
+            match cgroup {
+                Ok(cgroup) => {
+                    move_onto(&cgroup, &target).during("mount cgroup2 at", "/sys/fs/cgroup")?;
+                }
+                Err(_) if borrowed => {
+                    self.mask(&sys, "fs/cgroup", devices).during("mask", "/sys/fs/cgroup")?;
+                }
+                Err(_) => {}
+            }
         }
         if self.security == Security::Insecure {
             return Ok(());
@@ -183,8 +239,8 @@ impl<'a> Tree<'a> {
     }
 
     /// Hides a directory of a file system of ours under an empty one, a file under `/dev/null`.
-    fn mask(&self, parent: &OwnedFd, path: &str, devices: &OwnedFd) -> Result<(), Errno> {
-        let target = match beneath(parent, path) {
+    fn mask(&self, parent: &OwnedFd, path: &str, devices: &Devices) -> Result<(), Errno> {
+        let target = match same_system(parent, path) {
             Err(Errno::NOENT) => return Ok(()),
             other => other?,
         };
@@ -192,8 +248,7 @@ impl<'a> Tree<'a> {
             FileType::Directory => {
                 bind(&self.scratch, SCRATCH_EMPTY, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)?
             }
-            // The node is one that we made, so there is nothing to verify.
-            _ => bind(devices, "null", MountAttrFlags::empty())?,
+            _ => devices.null()?,
         };
         move_onto(&mask, &target)
     }
@@ -208,24 +263,25 @@ impl<'a> Tree<'a> {
                 MountKind::Bind { source: _, directory, read_only } => {
                     let source = sources.next().ok_or(Errno::BADF).during("mount at", target)?;
                     let attributes = match read_only {
-                        true => libc::MOUNT_ATTR_RDONLY,
-                        false => 0,
+                        true => MountAttrFlags::MOUNT_ATTR_RDONLY,
+                        false => MountAttrFlags::empty(),
                     };
-                    sys::set_mount_attributes(source.as_fd(), attributes)
+                    let attributes = (attributes | self.no_devices()).bits();
+                    sys::set_mount_attributes(source.as_fd(), attributes.into())
                         .during("make private", target)?;
                     let kind = if *directory { Kind::Directory } else { Kind::File };
-                    self.place(source, target, kind)?;
+                    self.place_own(source, target, kind)?;
                 }
                 MountKind::Tmpfs { size, mode } => {
                     let mode = format!("{mode:o}");
                     let size = size.map(|size| size.to_string());
                     // Programs are built and run in such places.
-                    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+                    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | self.no_devices();
                     let mut options = vec![("mode", mode.as_str())];
                     options.extend(size.as_deref().map(|size| ("size", size)));
                     let tmpfs = file_system("tmpfs", &options, attributes)
                         .during("mount tmpfs at", target)?;
-                    self.place(&tmpfs, target, Kind::Directory)?;
+                    self.place_own(&tmpfs, target, Kind::Directory)?;
                 }
             }
         }
@@ -234,7 +290,7 @@ impl<'a> Tree<'a> {
 }
 
 /// Makes a file system of the kernel's, mounted nowhere yet.
-pub(super) fn file_system(
+pub(in crate::execute) fn file_system(
     kind: &str,
     options: &[(&str, &str)],
     attributes: MountAttrFlags,
@@ -263,6 +319,16 @@ pub(super) fn bind(
     Ok(mount)
 }
 
+/// Makes a bind mount of a tree of the host's with all that is mounted in it, mounted nowhere yet.
+fn bind_tree(path: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let mount = open_tree(CWD, path, flags)?;
+    sys::set_mount_attributes(mount.as_fd(), u64::from(attributes.bits()))?;
+    Ok(mount)
+}
+
 /// Attaches a mount where `target`, a location, is.
 pub(super) fn move_onto(mount: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -275,8 +341,18 @@ pub(super) fn beneath(parent: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
     openat2(parent, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
+/// Locates `path` in a file system of the kernel's, and makes sure that it is there and not in
+/// another one on top of it: a mask elsewhere hides nothing (CVE-2025-52881).
+fn same_system(parent: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+    let target = beneath(parent, path)?;
+    match fstatfs(&target)?.f_type == fstatfs(parent)?.f_type {
+        true => Ok(target),
+        false => Err(Errno::XDEV),
+    }
+}
+
 fn make_read_only(parent: &OwnedFd, path: &str) -> Result<(), Errno> {
-    let target = match beneath(parent, path) {
+    let target = match same_system(parent, path) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
@@ -293,7 +369,7 @@ fn pivot(root: BorrowedFd<'_>) -> Result<(), Errno> {
     chdir("/")
 }
 
-fn name(kind: FileType) -> &'static str {
+pub(in crate::execute) fn name(kind: FileType) -> &'static str {
     match kind {
         FileType::Directory => "a directory",
         FileType::RegularFile => "a file",

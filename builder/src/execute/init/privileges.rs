@@ -4,16 +4,17 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::process::{Resource as Kernel, Rlimit as Limits, getrlimit, setrlimit};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
 
 use crate::execute::failure::{During, Failure};
 use crate::execute::spec::{Resource, Rlimit, Security, User};
+use crate::ids;
 
 /// The capabilities of a step: the field's default.
-const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
+pub(super) const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -43,7 +44,7 @@ pub(super) fn keep_only_kill() -> Result<(), Failure> {
 ///
 /// Only what can be gained again is taken away here: executing a program gives root the
 /// bounding set and everybody else nothing, whatever was held before.
-pub(super) fn become_user(user: &User, security: Security) -> Result<(), Failure> {
+pub(in crate::execute) fn become_user(user: &User, security: Security) -> Result<(), Failure> {
     if security == Security::Sandboxed {
         drop_bounding(DEFAULT).during("give up", "capabilities")?;
     }
@@ -51,6 +52,10 @@ pub(super) fn become_user(user: &User, security: Security) -> Result<(), Failure
     let mut held = rustix::thread::capabilities(None).during("read", "capabilities")?;
     held.inheritable = CapabilitySet::empty();
     set_capabilities(None, held).during("give up", "inheritable capabilities")?;
+    // Where there is one id, everybody is root.
+    if ids::is_single() {
+        return Ok(());
+    }
     let groups: Vec<Gid> = user.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     set_thread_groups(&groups).during("set", "supplementary groups")?;
     let gid = Gid::from_raw(user.gid);
@@ -62,7 +67,10 @@ pub(super) fn become_user(user: &User, security: Security) -> Result<(), Failure
 fn drop_bounding(keep: CapabilitySet) -> Result<(), Errno> {
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
-        if keep.contains(capability) {
+        // What a container never had takes no right to give up.
+        if keep.contains(capability)
+            || matches!(capability_is_in_bounding_set(capability), Ok(false))
+        {
             continue;
         }
         match remove_capability_from_bounding_set(capability) {
@@ -75,7 +83,7 @@ fn drop_bounding(keep: CapabilitySet) -> Result<(), Errno> {
 }
 
 /// Sets the resource limits that a step asks for, and the default one on open files.
-pub(super) fn limit(rlimits: &[Rlimit]) -> Result<(), Failure> {
+pub(in crate::execute) fn limit(rlimits: &[Rlimit]) -> Result<(), Failure> {
     for Rlimit { resource, soft, hard } in rlimits {
         set(*resource, *soft, *hard)
             .during("set the limit", &format!("{resource:?}={soft}:{hard}").to_lowercase())?;

@@ -30,7 +30,7 @@ pub(super) fn run(command: Pid, socket: &OwnedFd) -> ! {
 }
 
 /// Takes all ended children off the process table; tells if the command was one of them.
-fn reap(command: Pid) -> Option<Report> {
+pub(in crate::execute) fn reap(command: Pid) -> Option<Report> {
     let mut report = None;
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == command {

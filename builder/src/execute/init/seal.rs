@@ -11,7 +11,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstat, fstatvfs, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -43,9 +43,26 @@ fn read_only_mount(file: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let mount = open_tree(file, "", flags)?;
+    let mount = match open_tree(file, "", flags) {
+        // A process that entered a mount namespace still runs from a mount of the old one.
+        Err(Errno::INVAL) => open_tree(same_file(file)?, "", flags)?,
+        other => other?,
+    };
     sys::set_mount_attributes(mount.as_fd(), libc::MOUNT_ATTR_RDONLY)?;
     Ok(mount)
+}
+
+/// Opens the executable by its name in this mount namespace.
+fn same_file(file: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let path = readlinkat(CWD, EXECUTABLE, Vec::new())?;
+    let named = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let (one, other) = (fstat(file)?, fstat(&named)?);
+    // Another version may have been installed meanwhile.
+    if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) {
+        Ok(named)
+    } else {
+        Err(Errno::STALE)
+    }
 }
 
 fn restart(executable: &OwnedFd) -> Result<(), Failure> {

@@ -21,14 +21,15 @@ use rustix::process::{Signal, set_parent_process_death_signal, umask};
 use rustix::system::sethostname;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{command, mounts, privileges, reaper};
+use super::{command, mounts, privileges, reaper, terminal};
 use crate::execute::failure::{During, Failure};
+use crate::execute::seccomp;
 use crate::execute::spec::{Network, Spec};
 use crate::execute::sys::{self, Cloned, SingleThreaded};
 use crate::execute::wire::{self, Report, Request};
 
 /// Returns the namespaces that a step has of its own.
-pub(super) fn namespaces(network: Network) -> i32 {
+pub(in crate::execute) fn namespaces(network: Network) -> i32 {
     let always = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
@@ -44,8 +45,13 @@ pub(super) fn namespaces(network: Network) -> i32 {
 /// Sets a step up and sees it through, as the first process of its namespaces.
 ///
 /// Never returns, so that nobody uses what was closed here.
-pub(super) fn run(single: SingleThreaded, request: &Request, helper: &OwnedFd) -> ! {
-    let Err(failure) = begin(single, request, helper);
+pub(super) fn run(
+    single: SingleThreaded,
+    request: &Request,
+    helper: &OwnedFd,
+    filter: &seccomp::Program,
+) -> ! {
+    let Err(failure) = begin(single, request, helper, filter);
     let _ = wire::send(&request.socket, &Report::Failed(failure));
     sys::exit(1)
 }
@@ -54,6 +60,7 @@ fn begin(
     single: SingleThreaded,
     request: &Request,
     helper: &OwnedFd,
+    filter: &seccomp::Program,
 ) -> Result<Infallible, Failure> {
     live_no_longer_than(helper)?;
     close_foreign(single, request, helper)?;
@@ -75,7 +82,7 @@ fn begin(
     }
     sethostname(spec.hostname.as_bytes()).during("set the host name to", &spec.hostname)?;
     mounts::enter(request, &mut spec)?;
-    start(single, request, &spec)
+    start(single, request, &spec, filter)
 }
 
 /// Has the kernel kill us when the helper ends.
@@ -97,10 +104,11 @@ fn close_foreign(
     request: &Request,
     helper: &OwnedFd,
 ) -> Result<(), Failure> {
-    let Request { network: _, spec, socket, rootfs, stdout, stderr, namespace, sources } = request;
+    let Request { heading: _, spec, socket, rootfs, stdout, stderr, namespace, stdin, sources } =
+        request;
     let mut ours = vec![helper.as_fd()];
     ours.extend([spec, socket, rootfs, stdout, stderr].map(AsFd::as_fd));
-    ours.extend(namespace.iter().chain(sources).map(AsFd::as_fd));
+    ours.extend(namespace.iter().chain(stdin).chain(sources).map(AsFd::as_fd));
     sys::close_all_but(single, &ours).during("close", "the helper's descriptors")
 }
 
@@ -110,11 +118,17 @@ fn loopback() -> Result<(), Errno> {
 }
 
 /// Starts the command as a second process, and becomes its reaper.
-fn start(single: SingleThreaded, request: &Request, spec: &Spec) -> Result<Infallible, Failure> {
+fn start(
+    single: SingleThreaded,
+    request: &Request,
+    spec: &Spec,
+    filter: &seccomp::Program,
+) -> Result<Infallible, Failure> {
+    let terminal = terminal::open(request, spec)?;
     sys::block_signals();
     match sys::clone_process(single, 0).during("start", "the command's process")? {
         Cloned::Child => {
-            let Err(failure) = command::run(request, spec);
+            let Err(failure) = command::run(request, spec, terminal.as_ref(), filter);
             let _ = wire::send(&request.socket, &Report::Failed(failure));
             sys::exit(127)
         }

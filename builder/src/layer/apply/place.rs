@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{ApplyError, At};
 use crate::layer::dir::{Dir, Object, ObjectKind};
-use crate::layer::entry::{Entry, EntryPath, Kind, Mtime, Xattrs};
+use crate::layer::entry::{Entry, EntryPath, Kind, Mtime, Xattrs, is_user_xattr};
 
 const COPY_BYTES: usize = 256 << 10;
 /// Blocks of zeros become holes.
@@ -117,8 +117,7 @@ fn set_xattrs(
 /// Labels and measurements (`security.selinux`, `security.ima`) are the host's, and overlayfs's own
 /// attributes would be read by it.
 fn is_applied_xattr(name: &[u8]) -> bool {
-    let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
-    user || name == b"security.capability" || name.starts_with(b"system.posix_acl_")
+    is_user_xattr(name) || name == b"security.capability" || name.starts_with(b"system.posix_acl_")
 }
 
 /// Gives a directory that has no entry the attributes that it has beneath, or 0755 of root's.
