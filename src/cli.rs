@@ -16,6 +16,7 @@ mod pull;
 mod push;
 mod quickstart;
 mod rmi;
+mod run;
 mod save;
 mod serve;
 mod tag;
@@ -72,6 +73,7 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
+    Run(Box<run::Args>),
     Pull(pull::Args),
     Push(push::Args),
     Login(login::Args),
@@ -118,6 +120,7 @@ impl Cli {
                 telemetry::start("info");
                 serve::run(&world("boatyard serve")?, &args)
             }
+            Command::Run(args) => run::run(&logged("boatyard run")?, &args),
             Command::Pull(args) => pull::run(&args, &logged("boatyard pull")?),
             Command::Push(args) => push::run(&args, &logged("boatyard push")?),
             Command::Login(args) => login::run(&args, &logged("boatyard login")?),

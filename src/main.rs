@@ -15,6 +15,7 @@ mod progress;
 mod remote;
 mod report;
 mod telemetry;
+mod terminal;
 mod transfers;
 mod world;
 

@@ -29,7 +29,7 @@ use crate::world::World;
 mod deliver;
 mod options;
 
-pub use options::Args;
+pub use options::{Args, bytes, host, rlimit};
 
 /// Tells a step what of its base image has come.
 struct Telling<'a> {

@@ -40,6 +40,8 @@ pub struct Spec {
     pub umask: u32,
     /// How much the step may do.
     pub security: Security,
+    /// Whether it cannot write to the root, but only to what is mounted.
+    pub read_only: bool,
     /// What `RUN --mount` asks for, in the order of mounting: a directory before what lies in it.
     pub mounts: Vec<StepMount>,
     /// How long the step may run.
@@ -64,6 +66,7 @@ impl Spec {
             shm_size: DEFAULT_SHM_SIZE,
             umask: 0o022,
             security: Security::Sandboxed,
+            read_only: false,
             mounts: Vec::new(),
             timeout: None,
             console: Console::Outputs,

@@ -243,7 +243,8 @@ fn network(args: &Args) -> Result<Option<Network>> {
     }
 }
 
-fn host(text: &str) -> Result<(String, IpAddr)> {
+/// Reads `NAME:IP`.
+pub fn host(text: &str) -> Result<(String, IpAddr)> {
     let wrong = || {
         Failure::usage(format!("cannot use --add-host {text}: write NAME:IP, such as db:10.0.0.5"))
     };
@@ -253,7 +254,7 @@ fn host(text: &str) -> Result<(String, IpAddr)> {
 }
 
 /// Reads a number of bytes: `64m`, `1g`, `1048576`.
-fn bytes(text: &str) -> Result<u64> {
+pub fn bytes(text: &str) -> Result<u64> {
     let wrong = || Failure::usage(format!("`{text}` is not a size: write 67108864, 64m or 1g"));
     let lower = text.to_ascii_lowercase();
     let lower = lower.strip_suffix('b').unwrap_or(&lower);
@@ -266,7 +267,8 @@ fn bytes(text: &str) -> Result<u64> {
     digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
 }
 
-fn rlimit(text: &str) -> Result<Rlimit> {
+/// Reads `NAME=SOFT[:HARD]`.
+pub fn rlimit(text: &str) -> Result<Rlimit> {
     let wrong = || {
         Failure::usage(format!(
             "cannot use --ulimit {text}: write NAME=SOFT[:HARD], such as nofile=1024:4096"
