@@ -6,11 +6,10 @@
 mod support;
 
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use support::lab::{HOST, Lab, OUTSIDE};
 use support::place::text;
-use support::{Place, images};
+use support::{Place, images, until};
 
 /// Asks a service over TCP and UDP; a bare address and one that can have a port.
 const ASK: &str = "ask() { busybox timeout 3 busybox nc $1 7777 < /dev/null; \
@@ -141,15 +140,6 @@ fn endless(lab: &Lab, place: &Place) -> Child {
         fs_err::read_to_string(&log).unwrap_or_default().contains(" it runs\n")
     });
     child
-}
-
-/// Waits for something that happens soon.
-fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !happened() {
-        assert!(Instant::now() < deadline, "it should happen that {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn a_killed_build_leaves_nothing(lab: &Lab) {

@@ -18,6 +18,7 @@ pub mod server;
 pub mod tree;
 
 pub use place::Place;
-pub use process::Run;
+#[allow(unused_imports, reason = "each test file uses its own part of this module")]
+pub use process::{Run, until};
 #[allow(unused_imports, reason = "each test file uses its own part of this module")]
 pub use server::Server;
