@@ -265,6 +265,9 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         default_network: OnceLock::new(),
     };
     let state = builder.stages()?;
+    if let Some(networks) = tools.networks {
+        networks.close();
+    }
     builder.assemble(state)
 }
 

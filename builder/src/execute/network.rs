@@ -154,6 +154,16 @@ struct State {
     coming: Option<JoinHandle<Result<Room, NetworkError>>>,
     way: Option<Result<Way, String>>,
     relay: Option<Relay>,
+    /// What is being taken away.
+    closing: Option<JoinHandle<()>>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Some(closing) = self.closing.take() {
+            let _ = closing.join();
+        }
+    }
 }
 
 /// How packets get out.
@@ -209,6 +219,22 @@ impl Networks {
         let room = self.take()?;
         self.state().idle.push(room);
         Ok(())
+    }
+
+    /// Begins to take everything away, on a thread: no step comes any more. It is gone when the
+    /// last clone of this is.
+    pub fn close(&self) {
+        let mut state = self.state();
+        let mut ended = std::mem::take(&mut *state);
+        state.closing = thread::Builder::new()
+            .name("network".to_owned())
+            .spawn(move || {
+                if let Some(coming) = ended.coming.take() {
+                    drop(coming.join());
+                }
+                drop(ended);
+            })
+            .ok();
     }
 
     /// Lends a network to a step.
