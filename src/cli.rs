@@ -10,6 +10,7 @@ mod history;
 mod images;
 mod import;
 mod inspect;
+mod limits;
 mod load;
 mod login;
 mod logout;
@@ -18,6 +19,7 @@ mod pull;
 mod push;
 mod quickstart;
 mod rmi;
+mod run;
 mod save;
 mod serve;
 mod tag;
@@ -74,6 +76,7 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
+    Run(Box<run::Args>),
     Pull(pull::Args),
     Push(push::Args),
     Login(login::Args),
@@ -122,6 +125,7 @@ impl Cli {
                 telemetry::start("info");
                 serve::run(&world("boatyard serve")?, &args)
             }
+            Command::Run(args) => run::run(&logged("boatyard run")?, &args),
             Command::Pull(args) => pull::run(&args, &logged("boatyard pull")?),
             Command::Push(args) => push::run(&args, &logged("boatyard push")?),
             Command::Login(args) => login::run(&args, &logged("boatyard login")?),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use boatyard_builder::build::LazyExecutor;
 use boatyard_builder::execute::userns::{self, EnterError, Entered};
 use boatyard_builder::execute::{
-    ChrootExecutor, Execute, ExecuteError, InitCommand, Isolation, Refusal, Rung,
+    ChrootExecutor, Execute, ExecuteError, InitCommand, Isolation, Networks, Refusal, Rung,
 };
 use boatyard_builder::snapshot::{Choice, View, ViewKind, choose};
 use clap::ValueEnum;
@@ -103,11 +103,21 @@ pub fn in_one_line(error: &ExecuteError) -> String {
     }
 }
 
+/// Tells whether steps that are isolated so can have networks of their own.
+pub fn has_networks(rung: Rung) -> bool {
+    match rung {
+        Rung::Full | Rung::Userns => true,
+        Rung::Chroot => false,
+    }
+}
+
 /// Returns what runs steps that are isolated so.
-pub fn executor(rung: Rung) -> Box<dyn Execute> {
+pub fn executor(rung: Rung, networks: &Networks) -> Box<dyn Execute> {
     let init = InitCommand::of_this_program();
     match rung {
-        Rung::Full | Rung::Userns => Box::new(LazyExecutor::new(init)),
+        Rung::Full | Rung::Userns => {
+            Box::new(LazyExecutor::new(init).with_networks(networks.clone()))
+        }
         Rung::Chroot => Box::new(ChrootExecutor::new(init)),
     }
 }

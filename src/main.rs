@@ -17,6 +17,7 @@ mod quantity;
 mod remote;
 mod report;
 mod telemetry;
+mod terminal;
 mod transfers;
 mod world;
 

@@ -27,6 +27,8 @@ pub struct Environment {
     pub docker_config: Option<PathBuf>,
     /// `REGISTRY_AUTH_FILE`.
     pub auth_file: Option<PathBuf>,
+    /// `PATH`: where programs of others are looked for.
+    pub path: Vec<PathBuf>,
     /// Whether this is the superuser.
     pub superuser: bool,
 }
@@ -44,6 +46,7 @@ impl Environment {
             runtime: path("XDG_RUNTIME_DIR"),
             docker_config: path("DOCKER_CONFIG"),
             auth_file: path("REGISTRY_AUTH_FILE"),
+            path: path("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect()),
             superuser: rustix::process::geteuid().is_root(),
         }
     }

@@ -59,7 +59,9 @@ fn only_upstream_has_an_http_client() {
         .collect();
     assert_eq!(clients, ["boatyard-upstream"]);
     let dials = ["TcpStream::connect", "UnixStream::connect", "lookup_host", "to_socket_addrs"];
-    let elsewhere = |path: &Path| !path.starts_with("upstream");
+    // The relay asks the host's name servers for build steps: a named exception.
+    let relay = Path::new("builder/src/execute/network/relay.rs");
+    let elsewhere = |path: &Path| !path.starts_with("upstream") && path != relay;
     assert_absent(&dials, elsewhere, "only `upstream` opens connections");
 }
 

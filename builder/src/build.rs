@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use boatyard_content::{Lease, Root, StoreError};
@@ -25,7 +25,8 @@ use crate::base::{BaseError, Bases, Pull};
 use crate::context::directory::Directory;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, parse_trigger, render};
 use crate::execute::{
-    CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Outcome, Rlimit, stubs,
+    CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Networks, Outcome, Rlimit,
+    stubs,
 };
 use crate::layer::compress::Compression;
 use crate::pack::{PackOptions, Packer};
@@ -49,6 +50,9 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// What a RUN reaches that does not say.
     pub network: Network,
+    /// Whether steps get the host's network, with a warning, where they cannot have one of their
+    /// own. Only for builds whose user did not ask for one.
+    pub network_may_fall_back: bool,
     /// `--add-host`.
     pub hosts: Vec<(String, HostAddress)>,
     /// `--shm-size`, in bytes.
@@ -75,6 +79,8 @@ pub struct Tools<'a> {
     pub layers: Layers,
     /// Runs commands.
     pub executor: &'a dyn Execute,
+    /// The networks that the executor gives to steps, if it can.
+    pub networks: Option<&'a Networks>,
     /// Fetches base images.
     pub pull: &'a Pull<'a>,
     /// Is told what happens.
@@ -210,6 +216,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) stubs: PathBuf,
     pub(crate) epoch: Option<Timestamp>,
     pub(crate) steps: &'a Steps<'a>,
+    /// What [`Network::Default`] turned out to be; `None` until a step asks.
+    default_network: OnceLock<Network>,
 }
 
 /// Builds the target.
@@ -241,6 +249,12 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
             epoch: epoch.map(Timestamp::as_second),
         },
     );
+    if request.network == Network::Default
+        && plan.runs_commands()
+        && let Some(networks) = tools.networks
+    {
+        networks.prepare();
+    }
     let stubs = layers.stubs();
     prepare_stubs(&stubs).map_err(BuildError::Stubs)?;
     let builder = Builder {
@@ -254,8 +268,12 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         stubs,
         epoch,
         steps: &steps,
+        default_network: OnceLock::new(),
     };
     let state = builder.stages()?;
+    if let Some(networks) = tools.networks {
+        networks.close();
+    }
     builder.assemble(state)
 }
 
@@ -406,6 +424,26 @@ impl Builder<'_> {
         LayerBlob::Inside
     }
 
+    /// Returns what a step that asked for `network` gets.
+    pub(crate) fn network(&self, network: Network) -> Network {
+        if network != Network::Default || !self.request.network_may_fall_back {
+            return network;
+        }
+        // Whoever chose an executor without networks was told what that means.
+        let Some(networks) = self.tools.networks else { return Network::Host };
+        *self.default_network.get_or_init(|| match networks.check() {
+            Ok(()) => Network::Default,
+            Err(error) => {
+                self.tools.progress.warning(&format!(
+                    "RUN steps share this machine's network, because they cannot have one of \
+                     their own: {}",
+                    error.told()
+                ));
+                Network::Host
+            }
+        })
+    }
+
     /// Returns the time that a step's result is given.
     pub(crate) fn time(&self) -> Timestamp {
         self.epoch.unwrap_or_else(|| (self.tools.now)())
@@ -416,13 +454,20 @@ impl Builder<'_> {
 #[derive(Debug)]
 pub struct LazyExecutor {
     init: crate::execute::InitCommand,
-    started: std::sync::OnceLock<Result<crate::execute::Executor, String>>,
+    networks: Option<Networks>,
+    started: OnceLock<Result<crate::execute::Executor, String>>,
 }
 
 impl LazyExecutor {
     /// Returns an executor that is not started yet.
     pub fn new(init: crate::execute::InitCommand) -> LazyExecutor {
-        LazyExecutor { init, started: std::sync::OnceLock::new() }
+        LazyExecutor { init, networks: None, started: OnceLock::new() }
+    }
+
+    /// Gives steps with [`Network::Default`] networks of `networks`.
+    #[must_use]
+    pub fn with_networks(self, networks: Networks) -> LazyExecutor {
+        LazyExecutor { networks: Some(networks), ..self }
     }
 }
 
@@ -436,7 +481,8 @@ impl Execute for LazyExecutor {
     ) -> Result<Outcome, ExecuteError> {
         let mut failure = None;
         let started = self.started.get_or_init(|| {
-            crate::execute::Executor::start(&self.init).map_err(|error| {
+            let started = crate::execute::Executor::start(&self.init);
+            started.map(|executor| executor.with_networks(self.networks.clone())).map_err(|error| {
                 let text = error.to_string();
                 failure = Some(error);
                 text

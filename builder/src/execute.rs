@@ -13,8 +13,6 @@
 //! is attached nowhere. What the step needs beyond the image (`/proc`, `/dev`, `resolv.conf`) is
 //! mounted over it; nothing of that stays in the layer, see [`stubs`].
 //!
-//! Left out, with a place kept for it: a network between "host" and "none" (another [`Network`],
-//! handed over as a namespace in the request).
 //!
 //! An ordinary user's builder enters a user namespace before all this, see [`userns`].
 //!
@@ -27,6 +25,7 @@ mod executor;
 mod failure;
 pub mod init;
 pub mod ladder;
+mod network;
 mod outcome;
 pub mod rootfs;
 mod seccomp;
@@ -42,8 +41,9 @@ pub use chroot::ChrootExecutor;
 pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
 pub use ladder::{Isolation, Refusal, Rung};
+pub use network::{NetworkError, NetworkOptions, Networks, Ways};
 pub use outcome::Outcome;
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, HostAddress, Limits, MountKind, Network, Resource, Rlimit,
-    Security, Source, Spec, StepMount, User,
+    Console, DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, HostAddress, Limits, MountKind, Network, Resource,
+    Rlimit, Security, Source, Spec, StepMount, User,
 };

@@ -16,5 +16,6 @@ pub mod layer;
 pub mod pack;
 pub mod plan;
 pub mod progress;
+pub mod run;
 pub mod snapshot;
 mod stage;

@@ -10,7 +10,7 @@ use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
-use boatyard_builder::execute::{CancelHandle, Outcome};
+use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
@@ -29,7 +29,7 @@ use crate::world::World;
 mod deliver;
 mod options;
 
-pub use options::Args;
+pub use options::{Args, host, rlimit};
 
 /// Tells a step what of its base image has come.
 struct Telling<'a> {
@@ -67,7 +67,8 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             build_platform: Platform::host(),
         },
         labels: options.labels.clone(),
-        network: options.network,
+        network: options.network.unwrap_or(Network::Default),
+        network_may_fall_back: options.network.is_none(),
         hosts: options.hosts.clone(),
         shm_size: options.shm_size,
         rlimits: options.rlimits.clone(),
@@ -140,12 +141,17 @@ pub fn build_with(
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
-    let executor = isolation::executor(world.rung());
+    let networks = Networks::new(NetworkOptions {
+        search: world.environment.path.clone(),
+        ..NetworkOptions::default()
+    });
+    let executor = isolation::executor(world.rung(), &networks);
     let tools = Tools {
         root: Arc::clone(root),
         lease: lease.clone(),
         layers: world.open_layers(root, lease)?,
         executor: &*executor,
+        networks: isolation::has_networks(world.rung()).then_some(&networks),
         pull: &pull,
         progress,
         cancel: session.cancel.clone(),

@@ -10,7 +10,8 @@ use boatyard_builder::build::BuildRequest;
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
-    CancelHandle, DEFAULT_SHM_SIZE, Isolation, Limits, Network, Outcome, Output, Rung, Spec, stubs,
+    CancelHandle, DEFAULT_SHM_SIZE, Isolation, Limits, Network, NetworkOptions, Networks, Outcome,
+    Output, Rung, Spec, stubs,
 };
 use boatyard_builder::export;
 use boatyard_builder::image::Image;
@@ -218,6 +219,7 @@ fn build_example(
         },
         labels: std::collections::BTreeMap::new(),
         network: network(world.rung()),
+        network_may_fall_back: false,
         hosts: Vec::new(),
         shm_size: DEFAULT_SHM_SIZE,
         rlimits: Vec::new(),
@@ -276,7 +278,8 @@ fn run_image(world: &World, root: &Arc<Root>, target: &boatyard_oci::Descriptor)
         .collect();
     spec.cwd = if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() };
     spec.network = network(world.rung());
-    let executor = isolation::executor(world.rung());
+    let networks = Networks::new(NetworkOptions::default());
+    let executor = isolation::executor(world.rung(), &networks);
     let cancel = CancelHandle::new().context(failed)?;
     let mut said = Said(Vec::new());
     let outcome = executor.run(mount, &spec, &mut said, &cancel).context(failed)?;

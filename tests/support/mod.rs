@@ -13,6 +13,7 @@ pub mod debian;
 pub mod distribution;
 pub mod http;
 pub mod images;
+pub mod lab;
 pub mod place;
 pub mod process;
 pub mod relay;
@@ -20,5 +21,7 @@ pub mod server;
 pub mod tree;
 
 pub use place::Place;
-pub use process::Run;
+#[allow(unused_imports, reason = "each test file uses its own part of this module")]
+pub use process::{Run, until};
+#[allow(unused_imports, reason = "each test file uses its own part of this module")]
 pub use server::Server;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A program that is about to run.
 pub struct Run {
@@ -156,5 +157,15 @@ impl fmt::Display for Ran {
             Some(code) => writeln!(f, "exit code {code}"),
             None => writeln!(f, "ended by a signal"),
         }
+    }
+}
+
+/// Waits for something that happens soon.
+#[track_caller]
+pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !happened() {
+        assert!(Instant::now() < deadline, "it should happen that {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -33,7 +33,7 @@ use std::process::{Child, Command, Stdio};
 use super::executor::{CancelHandle, Execute, InitCommand, Output, Running};
 use super::failure::ExecuteError;
 use super::outcome::Outcome;
-use super::spec::{MountKind, Network, Spec, StepMount};
+use super::spec::{Console, MountKind, Network, Spec, StepMount};
 use super::wire::{self, MOUNTS_MAX};
 
 /// What the helper is called with, after the arguments of its [`InitCommand`].
@@ -81,10 +81,18 @@ impl Execute for ChrootExecutor {
             let wish = "be kept from the network".to_owned();
             return Err(ExecuteError::NoNamespaces { wish });
         }
+        if matches!(spec.console, Console::Terminal) {
+            let wish = "have a terminal of its own".to_owned();
+            return Err(ExecuteError::NoNamespaces { wish });
+        }
+        if spec.network == Network::Default {
+            let wish = "have a network of its own".to_owned();
+            return Err(ExecuteError::NoNamespaces { wish });
+        }
         let sources = sources(spec)?;
         let (ours, theirs) = wire::pair().map_err(ExecuteError::builder("make a socket"))?;
         let helper = self.start_helper(theirs)?;
-        let mut running = Running::start(ours.as_fd(), rootfs.as_fd(), spec, &sources)?;
+        let mut running = Running::start(ours.as_fd(), rootfs.as_fd(), None, spec, &sources)?;
         let waited = running.wait(output, cancel, spec.timeout);
         // The helper ends by itself after its last word, or when it sees the end of the socket.
         drop((ours, helper));

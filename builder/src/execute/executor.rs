@@ -16,10 +16,11 @@ use rustix::net::{Shutdown, shutdown};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::failure::ExecuteError;
+use super::network::{Lent, NetworkError, Networks};
 use super::outcome::Outcome;
 use super::rootfs::{self, Made};
-use super::spec::{MountKind, Spec, StepMount};
-use super::wire::{self, Frame, MOUNTS_MAX, Report};
+use super::spec::{Console, MountKind, Network, Spec, StepMount};
+use super::wire::{self, Heading, MOUNTS_MAX, Report, Streams};
 
 /// How much output is taken at once: what a pipe holds.
 const OUTPUT_BYTES: usize = 64 << 10;
@@ -55,6 +56,11 @@ pub trait Output: Send {
     fn stderr(&mut self, bytes: &[u8]);
     /// Takes what should be known but stops nothing: one line. An executor says each line once.
     fn warning(&mut self, text: &str);
+    /// Takes the step's first process, unless its console is that of a build: the signals that it
+    /// is sent reach the command.
+    fn started(&mut self, _first_process: OwnedFd) {}
+    /// Takes the other end of the command's terminal, if that has one.
+    fn terminal(&mut self, _terminal: OwnedFd) {}
 }
 
 /// Cancels steps; clones cancel the same ones.
@@ -104,6 +110,7 @@ pub struct Executor {
     helper: Child,
     /// `None` only while being dropped.
     socket: Option<OwnedFd>,
+    networks: Option<Networks>,
     /// What was said, and need not be said again.
     warnings: Mutex<BTreeSet<String>>,
 }
@@ -124,12 +131,31 @@ impl Executor {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|source| ExecuteError::Start { program: init.program.clone(), source })?;
-        let executor = Executor { helper, socket: Some(ours), warnings: Mutex::default() };
+        let socket = Some(ours);
+        let executor = Executor { helper, socket, networks: None, warnings: Mutex::default() };
         match wire::receive(executor.socket()?) {
             Ok(Some(Report::Ready)) => Ok(executor),
             Ok(Some(Report::Failed(failure))) => Err(failure.into()),
             _ => Err(ExecuteError::HelperDied),
         }
+    }
+
+    /// Gives steps with [`Network::Default`] networks of `networks`.
+    #[must_use]
+    pub fn with_networks(mut self, networks: impl Into<Option<Networks>>) -> Executor {
+        self.networks = networks.into();
+        self
+    }
+
+    /// Lends a step the network that it asks for, if that has to be made.
+    fn network(&self, spec: &Spec) -> Result<Option<Lent>, ExecuteError> {
+        if spec.network != Network::Default {
+            return Ok(None);
+        }
+        let networks = self.networks.as_ref().ok_or_else(|| {
+            ExecuteError::Network(NetworkError::Before("this executor has none".to_owned()))
+        })?;
+        networks.lend().map(Some).map_err(ExecuteError::Network)
     }
 
     /// Returns the process id of the helper.
@@ -152,7 +178,10 @@ impl Execute for Executor {
         cancel: &CancelHandle,
     ) -> Result<Outcome, ExecuteError> {
         let sources = sources(spec)?;
-        let mut running = Running::start(self.socket()?, rootfs.as_fd(), spec, &sources)?;
+        let network = self.network(spec)?;
+        let namespace = network.as_ref().and_then(Lent::namespace);
+        let mut running =
+            Running::start(self.socket()?, rootfs.as_fd(), namespace, spec, &sources)?;
         let waited = running.wait(output, cancel, spec.timeout);
         rootfs::remove(rootfs.as_fd(), &running.made);
         for warning in std::mem::take(&mut running.warnings) {
@@ -192,6 +221,7 @@ impl Running {
     pub(super) fn start(
         helper: BorrowedFd<'_>,
         rootfs: BorrowedFd<'_>,
+        namespace: Option<BorrowedFd<'_>>,
         spec: &Spec,
         sources: &[OwnedFd],
     ) -> Result<Running, ExecuteError> {
@@ -202,9 +232,17 @@ impl Running {
         let (stderr, stderr_end) = Stream::open().map_err(failed("make a pipe"))?;
         let mut descriptors = vec![memory.as_fd(), theirs.as_fd(), rootfs];
         descriptors.extend([stdout_end.as_fd(), stderr_end.as_fd()]);
+        descriptors.extend(namespace);
+        if let Console::Input(input) = &spec.console {
+            descriptors.push(input.descriptor().ok_or(ExecuteError::NoInput)?);
+        }
         descriptors.extend(sources.iter().map(AsFd::as_fd));
-        let frame = Frame { network: spec.network, limits: spec.limits.clone() };
-        wire::send_request(helper, &frame, &descriptors).map_err(|errno| match errno {
+        let heading = Heading {
+            network: spec.network,
+            limits: spec.limits.clone(),
+            console: Streams::from(&spec.console),
+        };
+        wire::send_request(helper, &heading, &descriptors).map_err(|errno| match errno {
             Errno::PIPE | Errno::CONNRESET => ExecuteError::HelperDied,
             errno => failed("hand over the step")(errno),
         })?;
@@ -237,7 +275,7 @@ impl Running {
             self.stdout.pass(&mut buffer, &mut |bytes| output.stdout(bytes))?;
             self.stderr.pass(&mut buffer, &mut |bytes| output.stderr(bytes))?;
             if ready.report {
-                self.receive()?;
+                self.receive(output)?;
             }
             if ready.cancelled {
                 self.kill(Outcome::Cancelled);
@@ -270,25 +308,28 @@ impl Running {
         Ok(Ready { report: happened(watched.first()), cancelled })
     }
 
-    fn receive(&mut self) -> Result<(), ExecuteError> {
-        let report =
-            wire::receive(&self.socket).map_err(ExecuteError::builder("wait for a step"))?;
+    fn receive(&mut self, output: &mut dyn Output) -> Result<(), ExecuteError> {
+        let received =
+            wire::receive_with(&self.socket).map_err(ExecuteError::builder("wait for a step"))?;
+        let (report, descriptor) = received.ok_or(ExecuteError::HelperDied)?;
         match report {
-            Some(Report::Made(made)) => self.made.push(made),
-            Some(Report::Failed(failure)) => self.ending = Some(Err(failure.into())),
+            Report::Made(made) => self.made.push(made),
+            Report::Failed(failure) => self.ending = Some(Err(failure.into())),
             // A program that cannot be executed ends too, after its failure was reported.
-            Some(Report::Exited(code)) => {
+            Report::Exited(code) => {
                 self.ending.get_or_insert(Ok(Outcome::Exited(code)));
             }
-            Some(Report::Signaled(signal)) => {
+            Report::Signaled(signal) => {
                 self.ending.get_or_insert(Ok(Outcome::Signaled(signal)));
             }
-            Some(Report::Unlimited(what, why)) => {
+            Report::Unlimited(what, why) => {
                 self.warnings.push(format!("the {what} of steps is not limited: {why}"));
             }
-            Some(Report::OutOfMemory) => self.out_of_memory = true,
-            Some(Report::Gone) => self.gone = true,
-            Some(Report::Ready) | None => return Err(ExecuteError::HelperDied),
+            Report::OutOfMemory => self.out_of_memory = true,
+            Report::Gone => self.gone = true,
+            Report::Started => descriptor.into_iter().for_each(|first| output.started(first)),
+            Report::Terminal => descriptor.into_iter().for_each(|end| output.terminal(end)),
+            Report::Ready => return Err(ExecuteError::HelperDied),
         }
         Ok(())
     }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::network::NetworkError;
+
 /// Why a step could not be run, as opposed to a command that ran and failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -48,6 +50,9 @@ pub enum ExecuteError {
         /// Where it was to be.
         target: String,
     },
+    /// A command that is to read has nothing to read from.
+    #[error("the command's standard input is missing")]
+    NoInput,
     /// The step's surroundings cannot be made.
     #[error("cannot {operation} {path}")]
     Setup {
@@ -69,6 +74,9 @@ pub enum ExecuteError {
         /// What has to be there.
         wanted: String,
     },
+    /// The step cannot have a network of its own.
+    #[error("cannot give this step a network of its own")]
+    Network(#[source] NetworkError),
     /// The process does not hold a right.
     #[error("this process lacks {what}")]
     Lacking {

@@ -21,8 +21,9 @@ pub(super) mod reaper;
 mod seal;
 mod single;
 pub(super) mod step;
+mod terminal;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -38,7 +39,7 @@ use super::cgroup::{Cgroups, Leaf};
 use super::failure::{During, Failure};
 use super::seccomp;
 use super::sys::{Cloned, SingleThreaded, clone_process};
-use super::wire::{self, Report, Request};
+use super::wire::{self, Report, Request, Streams};
 use super::{chroot, ladder};
 use step::Means;
 
@@ -198,13 +199,18 @@ impl Helper {
         let socket = request.socket.try_clone().map_err(|_| Errno::MFILE);
         let socket = socket.during("keep", "the socket")?;
         let leaf = self.limit(request)?;
-        let namespaces = step::namespaces(request.frame.network, leaf.as_ref());
+        let namespaces = step::namespaces(request.heading.network, leaf.as_ref());
         match clone_process(self.single, namespaces) {
             Ok(Cloned::Child) => {
                 let means = Means { helper: &self.own, filter: &self.filter, leaf: leaf.as_ref() };
                 step::run(self.single, request, &means)
             }
             Ok(Cloned::Parent { pidfd: first_process, .. }) => {
+                if request.heading.console != Streams::Outputs {
+                    // It fails only if the builder is gone, and then the step is killed.
+                    let first = [first_process.as_fd()];
+                    let _ = wire::send_with(&socket, &Report::Started, &first);
+                }
                 self.steps.push(Step { first_process, socket, leaf, killed: false });
                 Ok(())
             }
@@ -217,10 +223,10 @@ impl Helper {
 
     /// Makes the step's cgroups, if it has limits; says which of them are not in force.
     fn limit(&mut self, request: &Request) -> Result<Option<Leaf>, Failure> {
-        if request.frame.limits.is_empty() {
+        if request.heading.limits.is_empty() {
             return Ok(None);
         }
-        let limited = self.cgroups.leaf(&request.frame.limits)?;
+        let limited = self.cgroups.leaf(&request.heading.limits)?;
         for (what, why) in limited.missing {
             let _ = wire::send(&request.socket, &Report::Unlimited(what.to_owned(), why));
         }
@@ -240,7 +246,7 @@ impl Step {
     /// The kernel reports the end of the first process of a PID namespace only when all others
     /// in it are gone, and its namespaces and mounts with them.
     fn end(self) {
-        let process = WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.first_process));
+        let process = WaitId::PidFd(self.first_process.as_fd());
         let _ = retry_on_intr(|| waitid(process.clone(), WaitIdOptions::EXITED));
         if let Some(leaf) = self.leaf {
             if leaf.ran_out_of_memory() {

@@ -42,10 +42,14 @@ pub struct Spec {
     pub umask: u32,
     /// How much the step may do.
     pub security: Security,
+    /// Whether it cannot write to the root, but only to what is mounted.
+    pub read_only: bool,
     /// What `RUN --mount` asks for, in the order of mounting: a directory before what lies in it.
     pub mounts: Vec<StepMount>,
     /// How long the step may run.
     pub timeout: Option<Duration>,
+    /// What the command reads and writes.
+    pub console: Console,
 }
 
 impl Spec {
@@ -65,10 +69,27 @@ impl Spec {
             shm_size: DEFAULT_SHM_SIZE,
             umask: 0o022,
             security: Security::Sandboxed,
+            read_only: false,
             mounts: Vec::new(),
             timeout: None,
+            console: Console::Outputs,
         }
     }
+}
+
+/// What the standard streams of a command are.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Console {
+    /// Nothing to read, and two pipes to write to: a step of a build.
+    #[default]
+    Outputs,
+    /// Something to read, and two pipes to write to. [`Output::started`](super::Output::started)
+    /// is told where signals go.
+    Input(#[serde(skip)] Source),
+    /// A terminal of its own, whose other end [`Output::terminal`](super::Output::terminal) gets;
+    /// and signals as with input.
+    Terminal,
 }
 
 /// Who runs a command: the numbers behind a `USER`, see [`user::resolve`](super::user::resolve).
@@ -96,6 +117,9 @@ impl User {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
+    /// A network of its own with a way out, but none to the host's services; the executor must
+    /// have [`Networks`](super::Networks).
+    Default,
     /// The host's network, with the host's resolver configuration.
     Host,
     /// A network of its own with a loopback interface and nothing else.
@@ -108,7 +132,7 @@ impl Network {
     pub fn host(self) -> Option<IpAddr> {
         match self {
             Network::Host => Some(Ipv4Addr::LOCALHOST.into()),
-            Network::None => None,
+            Network::Default | Network::None => None,
         }
     }
 }

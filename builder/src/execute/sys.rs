@@ -9,6 +9,8 @@ mod signals;
 
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::Errno;
@@ -156,6 +158,25 @@ pub(super) fn join_new_session_keyring() -> Result<(), Errno> {
     let name = std::ptr::null::<c_char>();
     // SAFETY: a null name asks for an anonymous keyring; nothing else is read.
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) }).map(drop)
+}
+
+/// Moves the calling thread, and no other, into a new network namespace.
+pub(super) fn enter_new_network_namespace() -> Result<(), Errno> {
+    // SAFETY: unshare touches no memory. What is unsafe about it is a table of descriptors that
+    // threads no longer share; that is not asked for.
+    check(c_long::from(unsafe { libc::unshare(libc::CLONE_NEWNET) })).map(drop)
+}
+
+/// Has the kernel kill what `command` starts when the thread that starts it ends.
+pub(super) fn end_with_this_thread(command: &mut Command) {
+    // SAFETY: between fork and exec only prctl is called, which is safe after a fork.
+    unsafe {
+        command.pre_exec(|| {
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())
+                .map(drop)
+                .map_err(Into::into)
+        });
+    }
 }
 
 /// Brings the loopback interface of this network namespace up; `socket` is any socket in it.

@@ -6,7 +6,9 @@
 //! ```text
 //! 0  the spec, a file in memory             3  standard output
 //! 1  the step's own socket                  4  standard error
-//! 2  the root, a detached mount             5… the sources of the bind mounts, in order
+//! 2  the root, a detached mount             5  the network namespace, if there is one; then
+//!                                              standard input, if there is any; then the
+//!                                              sources of the bind mounts, in order
 //! ```
 //!
 //! Answers come on the step's socket, from whoever knows: the step what it made and why it could
@@ -29,12 +31,12 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::rootfs::Made;
-use super::spec::{Limits, Network};
+use super::spec::{Console, Limits, Network};
 
 /// The kernel's limit on descriptors per packet.
 const DESCRIPTORS_MAX: usize = 253;
-/// How many mounts a step can have: each may need a descriptor, and five are taken.
-pub(super) const MOUNTS_MAX: usize = DESCRIPTORS_MAX - 5;
+/// How many mounts a step can have: each may need a descriptor, and seven are taken.
+pub(super) const MOUNTS_MAX: usize = DESCRIPTORS_MAX - 7;
 /// The largest packet. A report holds at most two paths.
 const PACKET_BYTES_MAX: usize = 64 << 10;
 
@@ -43,6 +45,10 @@ const PACKET_BYTES_MAX: usize = 64 << 10;
 pub(super) enum Report {
     /// The helper takes requests.
     Ready,
+    /// The first process of a step that is attended to runs: its descriptor.
+    Started,
+    /// The other end of the command's terminal.
+    Terminal,
     /// A mount point was made in the root, to be removed after the step.
     Made(Made),
     /// The step cannot be set up, or its program cannot be executed.
@@ -59,24 +65,46 @@ pub(super) enum Report {
     Gone,
 }
 
-/// What the helper has to know of a step before the step reads its spec.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Frame {
-    /// Decides which namespaces are made.
+/// What is said of a step in the request itself, because it is needed before the spec is read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Heading {
+    /// It decides which namespaces are made.
     pub(super) network: Network,
-    /// Decides which cgroups are made.
+    /// They decide which cgroups are made.
     pub(super) limits: Limits,
+    pub(super) console: Streams,
+}
+
+/// The kinds of [`Console`](super::spec::Console).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Streams {
+    Outputs,
+    Input,
+    Terminal,
+}
+
+impl From<&Console> for Streams {
+    fn from(console: &Console) -> Streams {
+        match console {
+            Console::Outputs => Streams::Outputs,
+            Console::Input(_) => Streams::Input,
+            Console::Terminal => Streams::Terminal,
+        }
+    }
 }
 
 /// A request to run a step, as the helper receives it.
 #[derive(Debug)]
 pub(super) struct Request {
-    pub(super) frame: Frame,
+    pub(super) heading: Heading,
     pub(super) spec: OwnedFd,
     pub(super) socket: OwnedFd,
     pub(super) rootfs: OwnedFd,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
+    /// The network to enter, with [`Network::Default`].
+    pub(super) namespace: Option<OwnedFd>,
+    pub(super) stdin: Option<OwnedFd>,
     pub(super) sources: Vec<OwnedFd>,
 }
 
@@ -87,29 +115,40 @@ pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Sends a report.
 pub(super) fn send(socket: impl AsFd, report: &Report) -> Result<(), Errno> {
+    send_with(socket, report, &[])
+}
+
+/// Sends a report with descriptors.
+pub(super) fn send_with(
+    socket: impl AsFd,
+    report: &Report,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
     let bytes = serde_json::to_vec(report).expect("a report has only string keys");
-    send_packet(socket.as_fd(), &bytes, &[])
+    send_packet(socket.as_fd(), &bytes, descriptors)
 }
 
 /// Waits for a report; `None` when the other side is gone.
 pub(super) fn receive(socket: impl AsFd) -> Result<Option<Report>, Errno> {
+    Ok(receive_with(socket)?.map(|(report, _)| report))
+}
+
+/// Waits for a report and what comes with it.
+pub(super) fn receive_with(socket: impl AsFd) -> Result<Option<(Report, Option<OwnedFd>)>, Errno> {
     let mut bytes = vec![0; PACKET_BYTES_MAX];
     let received = receive_packet(socket.as_fd(), &mut bytes)?;
-    match received {
-        Some((0, _)) | None => Ok(None),
-        Some((length, _)) => {
-            serde_json::from_slice(&bytes[..length]).map(Some).map_err(|_| Errno::BADMSG)
-        }
-    }
+    let Some((length, descriptors)) = received else { return Ok(None) };
+    let report = serde_json::from_slice(&bytes[..length]).map_err(|_| Errno::BADMSG)?;
+    Ok(Some((report, descriptors.into_iter().next())))
 }
 
 /// Asks the helper to run a step.
 pub(super) fn send_request(
     helper: impl AsFd,
-    frame: &Frame,
+    heading: &Heading,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), Errno> {
-    let bytes = serde_json::to_vec(frame).map_err(|_| Errno::INVAL)?;
+    let bytes = serde_json::to_vec(heading).map_err(|_| Errno::INVAL)?;
     send_packet(helper.as_fd(), &bytes, descriptors)
 }
 
@@ -119,12 +158,20 @@ pub(super) fn receive_request(builder: impl AsFd) -> Result<Option<Request>, Err
     let Some((length, descriptors)) = receive_packet(builder.as_fd(), &mut bytes)? else {
         return Ok(None);
     };
-    let frame = serde_json::from_slice(&bytes[..length]).map_err(|_| Errno::BADMSG)?;
+    let heading: Heading = serde_json::from_slice(&bytes[..length]).map_err(|_| Errno::BADMSG)?;
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or(Errno::BADMSG);
     let (spec, socket, rootfs, stdout, stderr) = (next()?, next()?, next()?, next()?, next()?);
+    let namespace = match heading.network {
+        Network::Default => Some(next()?),
+        Network::Host | Network::None => None,
+    };
+    let stdin = match heading.console {
+        Streams::Input => Some(next()?),
+        Streams::Outputs | Streams::Terminal => None,
+    };
     let sources = descriptors.collect();
-    Ok(Some(Request { frame, spec, socket, rootfs, stdout, stderr, sources }))
+    Ok(Some(Request { heading, spec, socket, rootfs, stdout, stderr, namespace, stdin, sources }))
 }
 
 /// Writes a value of any size where another process can read it.

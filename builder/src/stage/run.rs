@@ -93,11 +93,12 @@ impl Step<'_> {
         spec.rlimits.clone_from(&request.rlimits);
         spec.limits.clone_from(&request.limits);
         spec.timeout = request.timeout;
-        spec.network = match run.network.as_ref().map(|network| network.value) {
+        let network = match run.network.as_ref().map(|network| network.value) {
             Some(RunNetwork::None) => Network::None,
             Some(RunNetwork::Host) => Network::Host,
             Some(RunNetwork::Default) | None => request.network,
         };
+        spec.network = self.builder.network(network);
         spec.hosts = self.hosts(spec.network)?;
         if let (Some(script), RunCommand::Script { name, .. }) = (script, &run.command) {
             let source =

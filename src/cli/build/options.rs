@@ -10,16 +10,14 @@ use boatyard_builder::execute::{
 use boatyard_builder::layer::compress::Compression;
 use boatyard_oci::{ImageName, Platform, Reference};
 
+use crate::cli::limits::{self, LimitArgs, bytes};
 use crate::progress::ProgressMode;
 use crate::report::{Failure, Result};
-
-mod limits;
 
 /// Build an image from a Dockerfile.
 ///
 /// The options are those of `docker build` and `docker buildx build`. Without --tag the image is
-/// built and its digest printed, but it has no name. RUN steps share the host's network unless
-/// --network=none or the step says otherwise.
+/// built and its digest printed, but it has no name.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The build context: a directory; `-` for none, with the Dockerfile on stdin
@@ -46,7 +44,8 @@ pub struct Args {
     /// How RUN steps are isolated: auto (as well as can be), full, userns or chroot
     #[arg(long, value_name = "KIND", env = "BOATYARD_ISOLATION")]
     pub isolation: Option<Isolation>,
-    /// What RUN steps reach: host (everything), none (nothing), default (the host, too, for now)
+    /// What RUN steps reach: default (a network of their own, without this machine's services),
+    /// host (everything), none (nothing)
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
     /// A line for /etc/hosts of RUN steps; `host-gateway` as IP is this machine
@@ -58,30 +57,8 @@ pub struct Args {
     /// A limit of RUN steps, such as nofile=1024:4096
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub ulimits: Vec<String>,
-    /// The memory that a RUN step may use, such as 512m
-    #[arg(short, long, value_name = "BYTES")]
-    pub memory: Option<String>,
-    /// The memory and swap together; -1 for as much swap as there is [default: twice the memory]
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    pub memory_swap: Option<String>,
-    /// The CPUs' worth of time that a RUN step may use, such as 1.5
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["cpu_quota", "cpu_period"])]
-    pub cpus: Option<String>,
-    /// A RUN step's share of CPU time that others want, too: 1024 is the usual
-    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(2..))]
-    pub cpu_shares: Option<u64>,
-    /// The CPU time of a RUN step in each period, in microseconds
-    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(1_000..))]
-    pub cpu_quota: Option<u64>,
-    /// The period of --cpu-quota, in microseconds [default: 100000]
-    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000))]
-    pub cpu_period: Option<u64>,
-    /// The CPUs that RUN steps run on, such as 0-2,7
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_cpus: Option<String>,
-    /// The number of processes and threads that a RUN step may have
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
-    pub pids_limit: Option<u64>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// How long a RUN step may take, such as 90s or 1h30m
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<String>,
@@ -128,8 +105,8 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// The platform.
     pub platform: Platform,
-    /// The network of steps that do not say.
-    pub network: Network,
+    /// The network of steps that do not say, if it was asked for.
+    pub network: Option<Network>,
     /// Further hosts.
     pub hosts: Vec<(String, HostAddress)>,
     /// The size of `/dev/shm`.
@@ -206,7 +183,7 @@ impl Options {
             hosts: args.add_hosts.iter().map(|text| host(text)).collect::<Result<_>>()?,
             shm_size: args.shm_size.as_deref().map_or(Ok(DEFAULT_SHM_SIZE), bytes)?,
             rlimits: args.ulimits.iter().map(|text| rlimit(text)).collect::<Result<_>>()?,
-            limits: limits::limits(args)?,
+            limits: args.limits.read()?,
             timeout: args.timeout.as_deref().map(limits::duration).transpose()?,
             compression: compression(&args.compression)?,
             progress: if args.quiet { ProgressMode::Quiet } else { args.progress },
@@ -268,17 +245,20 @@ fn platform(args: &Args) -> Result<Platform> {
     Ok(platform)
 }
 
-fn network(args: &Args) -> Result<Network> {
+fn network(args: &Args) -> Result<Option<Network>> {
     match args.network.as_deref() {
-        None | Some("default" | "host") => Ok(Network::Host),
-        Some("none") => Ok(Network::None),
+        None => Ok(None),
+        Some("default") => Ok(Some(Network::Default)),
+        Some("host") => Ok(Some(Network::Host)),
+        Some("none") => Ok(Some(Network::None)),
         Some(other) => Err(Failure::usage(format!(
             "--network {other} is not supported: use default, host or none"
         ))),
     }
 }
 
-fn host(text: &str) -> Result<(String, HostAddress)> {
+/// Reads `NAME:IP`, or `NAME:host-gateway`.
+pub fn host(text: &str) -> Result<(String, HostAddress)> {
     let wrong = || {
         Failure::usage(format!("cannot use --add-host {text}: write NAME:IP, such as db:10.0.0.5"))
     };
@@ -290,21 +270,8 @@ fn host(text: &str) -> Result<(String, HostAddress)> {
     Ok((name.to_owned(), HostAddress::Is(address.parse().map_err(|_| wrong())?)))
 }
 
-/// Reads a number of bytes: `64m`, `1g`, `1048576`.
-fn bytes(text: &str) -> Result<u64> {
-    let wrong = || Failure::usage(format!("`{text}` is not a size: write 67108864, 64m or 1g"));
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
-    let (digits, factor) = match lower.chars().last() {
-        Some('k') => (&lower[..lower.len() - 1], 1_u64 << 10),
-        Some('m') => (&lower[..lower.len() - 1], 1 << 20),
-        Some('g') => (&lower[..lower.len() - 1], 1 << 30),
-        _ => (lower, 1),
-    };
-    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
-}
-
-fn rlimit(text: &str) -> Result<Rlimit> {
+/// Reads `NAME=SOFT[:HARD]`.
+pub fn rlimit(text: &str) -> Result<Rlimit> {
     let wrong = || {
         Failure::usage(format!(
             "cannot use --ulimit {text}: write NAME=SOFT[:HARD], such as nofile=1024:4096"

@@ -173,7 +173,10 @@ fn wait(request: &Request, signals: &SignalQueue, played: &[Played]) -> Result<H
 fn become_command(request: &Request, spec: &Spec, helper: Pid) -> Result<Infallible, Failure> {
     setsid().during("start", "a session")?;
     sys::reset_signals();
-    // Standard input is nothing already.
+    // Standard input is nothing already, unless there is something to read.
+    if let Some(stdin) = &request.stdin {
+        rustix::stdio::dup2_stdin(stdin).during("redirect", "standard input")?;
+    }
     rustix::stdio::dup2_stdout(&request.stdout).during("redirect", "standard output")?;
     rustix::stdio::dup2_stderr(&request.stderr).during("redirect", "standard error")?;
     enter(&request.rootfs).during("change the root to", "the image")?;

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat, stat};
 use rustix::io::Errno;
-use rustix::process::{chdir, getcwd, setsid, umask};
+use rustix::process::{chdir, getcwd, ioctl_tiocsctty, setsid, umask};
 
 use super::{privileges, single};
 use crate::execute::environment;
@@ -20,11 +21,15 @@ use crate::ids;
 pub(super) fn run(
     request: &Request,
     spec: &Spec,
+    terminal: Option<&OwnedFd>,
     filter: &seccomp::Program,
 ) -> Result<Infallible, Failure> {
     setsid().during("start", "a session")?;
     sys::reset_signals();
-    redirect(request)?;
+    match terminal {
+        Some(terminal) => take(terminal).during("take", "the terminal")?,
+        None => redirect(request)?,
+    }
     privileges::limit(&spec.rlimits)?;
     enter(&spec.cwd)?;
     if spec.security == Security::Sandboxed {
@@ -58,11 +63,23 @@ pub(in crate::execute) fn execute(
     Err(execute_failure(program, sys::execute(&path, &arguments, &variables)))
 }
 
-/// Makes the pipes the standard output and error, and nothing the standard input.
+/// Makes a terminal the session's, and all three standard streams.
+fn take(terminal: &OwnedFd) -> Result<(), Errno> {
+    ioctl_tiocsctty(terminal)?;
+    rustix::stdio::dup2_stdin(terminal)?;
+    rustix::stdio::dup2_stdout(terminal)?;
+    rustix::stdio::dup2_stderr(terminal)
+}
+
+/// Makes the pipes the standard output and error, and the standard input what there is, or nothing.
 fn redirect(request: &Request) -> Result<(), Failure> {
-    let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .during("open", "/dev/null")?;
-    rustix::stdio::dup2_stdin(&null).during("redirect", "standard input")?;
+    if let Some(stdin) = &request.stdin {
+        rustix::stdio::dup2_stdin(stdin).during("redirect", "standard input")?;
+    } else {
+        let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .during("open", "/dev/null")?;
+        rustix::stdio::dup2_stdin(&null).during("redirect", "standard input")?;
+    }
     rustix::stdio::dup2_stdout(&request.stdout).during("redirect", "standard output")?;
     rustix::stdio::dup2_stderr(&request.stderr).during("redirect", "standard error")
 }

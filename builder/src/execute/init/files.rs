@@ -11,10 +11,11 @@ use rustix::mount::MountAttrFlags;
 
 use super::mounts::{self, INERT, Tree};
 use crate::execute::failure::{During, Failure};
+use crate::execute::network::resolver;
+pub(in crate::execute) use crate::execute::network::resolver::RESOLV_CONF;
 use crate::execute::rootfs::Kind;
 use crate::execute::spec::{Network, Spec};
 
-pub(in crate::execute) const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(in crate::execute) const HOSTS: &str = "/etc/hosts";
 
 /// Binds both files into the image. The root of this process must still be the host's.
@@ -28,6 +29,9 @@ pub(in crate::execute) fn resolv_conf(spec: &Spec) -> Vec<u8> {
     match spec.network {
         // A host without the file resolves by its library's defaults, and so does the step then.
         Network::Host => fs_err::read(RESOLV_CONF).unwrap_or_default(),
+        Network::Default => {
+            resolver::for_step(&fs_err::read_to_string(RESOLV_CONF).unwrap_or_default()).into()
+        }
         // No server to ask: a lookup fails at once.
         Network::None => Vec::new(),
     }

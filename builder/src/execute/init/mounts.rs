@@ -14,9 +14,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
-    fsopen, mount_change, move_mount, open_tree, unmount,
+    fsopen, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
@@ -77,7 +77,12 @@ pub(super) fn enter(
     // A working directory that is made here belongs to the layer, so nobody is told.
     rootfs::make(tree.root, &spec.cwd, Kind::Directory, owner, &mut |_| Ok(()))
         .during("make the working directory", &spec.cwd)?;
-    pivot(tree.root).during("change the root to", "the image")
+    pivot(tree.root).during("change the root to", "the image")?;
+    if spec.read_only {
+        let read_only = MountFlags::BIND | MountFlags::RDONLY;
+        mount_remount("/", read_only, "").during("make read-only", "the image")?;
+    }
+    Ok(())
 }
 
 /// The root of a step while it is furnished.

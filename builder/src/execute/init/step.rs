@@ -17,8 +17,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Signal, set_parent_process_death_signal, umask};
 use rustix::system::sethostname;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{command, mounts, privileges, reaper};
+use super::{command, mounts, privileges, reaper, terminal};
 use crate::execute::cgroup::Leaf;
 use crate::execute::failure::{During, Failure};
 use crate::execute::seccomp;
@@ -45,7 +46,8 @@ pub(in crate::execute) fn namespaces(network: Network, leaf: Option<&Leaf>) -> i
         all |= libc::CLONE_NEWCGROUP;
     }
     match network {
-        Network::Host => all,
+        // The default one was made before, and is entered.
+        Network::Host | Network::Default => all,
         Network::None => all | libc::CLONE_NEWNET,
     }
 }
@@ -79,6 +81,10 @@ fn begin(
     if !matches!(keyring, Err(Errno::NOSYS | Errno::PERM)) {
         keyring.during("make", "a session keyring")?;
     }
+    if let Some(namespace) = &request.namespace {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace.as_fd(), kind).during("enter", "the step's network")?;
+    }
     if spec.network == Network::None {
         loopback().during("bring up", "the loopback interface")?;
     }
@@ -106,10 +112,11 @@ fn close_foreign(
     request: &Request,
     helper: &OwnedFd,
 ) -> Result<(), Failure> {
-    let Request { frame: _, spec, socket, rootfs, stdout, stderr, sources } = request;
+    let Request { heading: _, spec, socket, rootfs, stdout, stderr, namespace, stdin, sources } =
+        request;
     let mut ours = vec![helper.as_fd()];
     ours.extend([spec, socket, rootfs, stdout, stderr].map(AsFd::as_fd));
-    ours.extend(sources.iter().map(AsFd::as_fd));
+    ours.extend(namespace.iter().chain(stdin).chain(sources).map(AsFd::as_fd));
     sys::close_all_but(single, &ours).during("close", "the helper's descriptors")
 }
 
@@ -125,10 +132,11 @@ fn start(
     spec: &Spec,
     filter: &seccomp::Program,
 ) -> Result<Infallible, Failure> {
+    let terminal = terminal::open(request, spec)?;
     sys::block_signals();
     match sys::clone_process(single, 0).during("start", "the command's process")? {
         Cloned::Child => {
-            let Err(failure) = command::run(request, spec, filter);
+            let Err(failure) = command::run(request, spec, terminal.as_ref(), filter);
             let _ = wire::send(&request.socket, &Report::Failed(failure));
             sys::exit(127)
         }

@@ -4,8 +4,36 @@ use std::time::Duration;
 
 use boatyard_builder::execute::Limits;
 
-use super::{Args, bytes};
 use crate::report::{Failure, Result};
+
+/// Limits of what is run: the steps of a build, or a command in an image.
+#[derive(Debug, Default, clap::Args)]
+pub struct LimitArgs {
+    /// The memory that a step may use, such as 512m
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<String>,
+    /// The memory and swap together; -1 for as much swap as there is [default: twice the memory]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// The CPUs' worth of time that a step may use, such as 1.5
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    cpus: Option<String>,
+    /// A step's share of CPU time that others want, too: 1024 is the usual
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(2..))]
+    cpu_shares: Option<u64>,
+    /// The CPU time of a step in each period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(1_000..))]
+    cpu_quota: Option<u64>,
+    /// The period of --cpu-quota, in microseconds [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000))]
+    cpu_period: Option<u64>,
+    /// The CPUs that steps run on, such as 0-2,7
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// The number of processes and threads that a step may have
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pids_limit: Option<u64>,
+}
 
 /// Less memory than this does not start a shell; docker has the same bound.
 const MEMORY_MIN: u64 = 6 << 20;
@@ -14,27 +42,43 @@ const CPU_PERIOD_US: u32 = 100_000;
 /// The smallest quota that the kernel takes, in microseconds.
 const CPU_QUOTA_US_MIN: u32 = 1_000;
 
-/// Reads the limits of a step as a whole.
-pub(super) fn limits(args: &Args) -> Result<Limits> {
-    let memory = args.memory.as_deref().map(bytes).transpose()?;
-    if memory.is_some_and(|memory| memory < MEMORY_MIN) {
-        return Err(Failure::usage("--memory cannot be less than 6m"));
+impl LimitArgs {
+    /// Reads the limits of a step as a whole.
+    pub fn read(&self) -> Result<Limits> {
+        let memory = self.memory.as_deref().map(bytes).transpose()?;
+        if memory.is_some_and(|memory| memory < MEMORY_MIN) {
+            return Err(Failure::usage("--memory cannot be less than 6m"));
+        }
+        Ok(Limits {
+            memory,
+            memory_swap: memory_swap(self, memory)?,
+            cpu_shares: self.cpu_shares,
+            cpu_period_us: self.cpu_period,
+            cpu_quota_us: match &self.cpus {
+                Some(cpus) => Some(quota(cpus)?),
+                None => self.cpu_quota,
+            },
+            cpuset_cpus: self.cpuset_cpus.as_deref().map(cpuset).transpose()?,
+            pids: self.pids_limit,
+        })
     }
-    Ok(Limits {
-        memory,
-        memory_swap: memory_swap(args, memory)?,
-        cpu_shares: args.cpu_shares,
-        cpu_period_us: args.cpu_period,
-        cpu_quota_us: match &args.cpus {
-            Some(cpus) => Some(quota(cpus)?),
-            None => args.cpu_quota,
-        },
-        cpuset_cpus: args.cpuset_cpus.as_deref().map(cpuset).transpose()?,
-        pids: args.pids_limit,
-    })
 }
 
-fn memory_swap(args: &Args, memory: Option<u64>) -> Result<Option<u64>> {
+/// Reads a number of bytes: `64m`, `1g`, `1048576`.
+pub fn bytes(text: &str) -> Result<u64> {
+    let wrong = || Failure::usage(format!("`{text}` is not a size: write 67108864, 64m or 1g"));
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let (digits, factor) = match lower.chars().last() {
+        Some('k') => (&lower[..lower.len() - 1], 1_u64 << 10),
+        Some('m') => (&lower[..lower.len() - 1], 1 << 20),
+        Some('g') => (&lower[..lower.len() - 1], 1 << 30),
+        _ => (lower, 1),
+    };
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
+}
+
+fn memory_swap(args: &LimitArgs, memory: Option<u64>) -> Result<Option<u64>> {
     let Some(text) = &args.memory_swap else { return Ok(None) };
     let Some(memory) = memory else {
         return Err(Failure::usage("--memory-swap needs --memory, which it includes"));
@@ -77,7 +121,7 @@ fn cpuset(text: &str) -> Result<String> {
 }
 
 /// Reads a duration such as `90s`, `10m` or `1h30m`.
-pub(super) fn duration(text: &str) -> Result<Duration> {
+pub fn duration(text: &str) -> Result<Duration> {
     let read = text.parse::<jiff::SignedDuration>().ok();
     let read = read.and_then(|duration| Duration::try_from(duration).ok());
     read.filter(|duration| !duration.is_zero()).ok_or_else(|| {
@@ -94,12 +138,12 @@ mod tests {
     #[derive(clap::Parser)]
     struct Command {
         #[command(flatten)]
-        args: Args,
+        args: LimitArgs,
     }
 
     fn read(options: &str) -> Result<Limits> {
-        let words = ["build", "."].into_iter().chain(options.split_whitespace());
-        limits(&Command::try_parse_from(words).unwrap().args)
+        let words = ["build"].into_iter().chain(options.split_whitespace());
+        Command::try_parse_from(words).unwrap().args.read()
     }
 
     #[test]
