@@ -7,9 +7,16 @@
 //! [`select`] finds the sources, [`place`] writes them; [`archive`] unpacks what ADD recognises.
 
 pub mod archive;
+pub mod entries;
 pub(crate) mod inside;
 pub mod place;
 pub mod select;
+pub mod selection;
+pub mod write;
+
+pub use entries::{Content, Entries, LayerOut};
+pub use selection::{SelectOptions, Selection, Source, select};
+pub use write::{Landing, make_directory, write};
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -15,6 +15,7 @@ pub mod stack;
 pub mod tar;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tree;
 pub mod whiteout;
 pub mod write;
 

@@ -20,6 +20,7 @@
 pub mod active;
 mod clean;
 mod diff;
+pub mod fresh;
 pub mod layers;
 pub mod overlay;
 
@@ -27,5 +28,6 @@ pub mod overlay;
 mod testing;
 
 pub use active::{Active, ActiveError, DiffOptions};
+pub use fresh::FreshLayer;
 pub use layers::{LayerDir, Layers, LayersError, Unpack};
 pub use overlay::MountError;
