@@ -203,6 +203,15 @@ impl Cache {
         Ok(Some(pruned))
     }
 
+    /// Returns how many bytes an amount is on the file system of the root.
+    ///
+    /// # Errors
+    /// Where the file system does not answer.
+    pub fn bytes_of(&self, amount: Amount) -> Result<u64, CacheError> {
+        let space = Space::of(self.root.path()).doing("ask for the size of the disk")?;
+        Ok(amount.of(space.total))
+    }
+
     fn enforce_now(&self, layers: &Layers, limits: &Limits) -> Result<Pruned, CacheError> {
         let failed = |source| CacheError::Layers { doing: "remove unpacked layers", source };
         layers.sweep_active().map_err(failed)?;
