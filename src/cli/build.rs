@@ -18,7 +18,7 @@ use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference
 use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 use tokio::runtime::Runtime;
 
-use crate::cli::runtime;
+use crate::cli::{cache, runtime};
 use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
@@ -29,6 +29,7 @@ mod deliver;
 mod options;
 
 pub use options::Args;
+use options::Options;
 
 /// Tells a step what of its base image has come.
 struct Telling<'a> {
@@ -48,12 +49,24 @@ const INTERRUPTED: u8 = 130;
 
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
-    let options = options::Options::new(args)?;
+    let options = Options::new(args)?;
     if !world.environment.superuser {
         return Err(Failure::new("building mounts file systems, and for now that needs root")
             .hint("run it with sudo"));
     }
     let root = world.open_root()?;
+    let outcome = build_and_deliver(world, &root, args, &options);
+    // Its leases are given up by now; a build that failed has left results of its steps, too.
+    cache::enforce(world, &root);
+    outcome
+}
+
+fn build_and_deliver(
+    world: &World,
+    root: &Arc<Root>,
+    args: &Args,
+    options: &Options,
+) -> Result<ExitCode> {
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
     let context = open_context(args, path.as_deref())?;
@@ -78,11 +91,11 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let reporter = progress::open(options.progress, progress::Environment::read());
     // Kept until the result is where it goes: a push can be interrupted too.
     let session = Session::begin()?;
-    let built = build_with(world, &session, &root, &lease, &request, &reporter);
+    let built = build_with(world, &session, root, &lease, &request, &reporter);
     finish(&reporter, &built);
     let built = built?;
-    keep(&root, &options.tags, &built)?;
-    deliver::deliver(world, &root, &lease, args, &options, &built)?;
+    keep(root, &options.tags, &built)?;
+    deliver::deliver(world, root, &lease, args, options, &built)?;
     Ok(ExitCode::SUCCESS)
 }
 
