@@ -4,6 +4,7 @@
 pub mod assemble;
 pub mod base;
 pub mod build;
+pub mod cache;
 pub mod contents;
 pub mod context;
 pub mod copy;

@@ -145,6 +145,7 @@ pub fn collect(root: &Root, options: &GcOptions) -> Result<GcReport, GcError> {
             source,
         })?;
     }
+    held.extend(root.encodings().all()?.into_iter().map(|encoding| encoding.blob));
     let sweep = Sweep { root, held, before, dry_run: options.dry_run };
     for algorithm in Algorithm::ALL {
         for shard in entries(&root.layout().algorithm(algorithm)) {

@@ -27,7 +27,7 @@ mod root;
 mod shelves;
 mod sys;
 
-pub use durable::write_whole;
+pub use durable::{create_unsynced, write_unsynced, write_whole};
 pub use leases::Member;
 pub use root::{FORMAT, Root, RootError, RootOptions};
 pub use shelves::LocalStore;
