@@ -109,26 +109,15 @@ impl LayerStack {
 }
 
 impl StackedLayer {
-    /// Returns a layer that a step left as a tree.
-    pub(crate) fn of_tree(tree: LayerDir, chain_id: ChainId) -> StackedLayer {
-        StackedLayer(Arc::new(Facts {
-            diff_id: tree.diff_id().clone(),
-            chain_id,
-            blob: None,
-            tree: Mutex::new(Some(tree)),
-            in_image: OnceLock::new(),
-        }))
-    }
-
-    /// Returns a layer that a blob of the store holds.
-    pub(crate) fn of_blob(diff_id: DiffId, chain_id: ChainId, blob: Descriptor) -> StackedLayer {
-        StackedLayer(Arc::new(Facts {
-            diff_id,
-            chain_id,
-            blob: Some(blob),
-            tree: Mutex::new(None),
-            in_image: OnceLock::new(),
-        }))
+    /// Returns a layer that is had as a tree, or from a blob of the store.
+    pub(crate) fn new(
+        diff_id: DiffId,
+        chain_id: ChainId,
+        tree: Option<LayerDir>,
+        blob: Option<Descriptor>,
+    ) -> StackedLayer {
+        let (tree, in_image) = (Mutex::new(tree), OnceLock::new());
+        StackedLayer(Arc::new(Facts { diff_id, chain_id, blob, tree, in_image }))
     }
 
     /// Returns its diff ID.

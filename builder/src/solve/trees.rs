@@ -11,7 +11,7 @@ use boatyard_content::{Root, StoreError};
 use boatyard_oci::{Descriptor, DiffId, Digest};
 use thiserror::Error;
 
-use super::{LayerStack, StackedLayer};
+use super::StackedLayer;
 use crate::base::Say;
 use crate::layer::{DecompressLimits, Limits};
 use crate::snapshot::{LayerDir, Layers, LayersError, Unpack};

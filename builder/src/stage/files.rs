@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
-use crate::copy::inside::{self, Made};
+use crate::copy::inside;
 use crate::copy::{self, CopyError, CopyOptions, Everything, Tree};
 use crate::dockerfile::instruction::{Add, Copy, CopySource};
 use crate::dockerfile::lint::planned;
@@ -13,7 +13,9 @@ use crate::dockerfile::{Heredoc, Spanned, chmod};
 use crate::execute::{rootfs, user};
 use crate::layer::ContentTimes;
 use crate::plan::CopyFrom;
-use crate::snapshot::{Active, LayerDir};
+use crate::progress::{StepEnd, StepId};
+use crate::snapshot::Active;
+use crate::solve::{LayerStack, Made, keys};
 
 /// What COPY and ADD have in common.
 struct Files<'a> {
@@ -33,9 +35,27 @@ enum Origin {
 }
 
 impl Step<'_> {
-    pub(super) fn copy(&self, state: &mut StageState, copy: &Copy) -> StepResult<()> {
+    /// Waits for the stage that a COPY copies from.
+    pub(super) fn copied_stage(&self) -> StepResult<Option<StageState>> {
+        match &self.planned.copy_from {
+            Some(CopyFrom::Stage(index)) => {
+                self.stages.wait(*index).map(Some).map_err(|_| self.cancelled())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn copy(
+        &self,
+        state: &mut StageState,
+        copy: &Copy,
+        from: Option<StageState>,
+        id: StepId,
+    ) -> StepResult<StepEnd> {
         self.files(
             state,
+            from,
+            id,
             &Files {
                 keyword: "COPY",
                 sources: &copy.sources,
@@ -48,9 +68,11 @@ impl Step<'_> {
         )
     }
 
-    pub(super) fn add(&self, state: &mut StageState, add: &Add) -> StepResult<()> {
+    pub(super) fn add(&self, state: &mut StageState, add: &Add, id: StepId) -> StepResult<StepEnd> {
         self.files(
             state,
+            None,
+            id,
             &Files {
                 keyword: "ADD",
                 sources: &add.sources,
@@ -63,15 +85,40 @@ impl Step<'_> {
         )
     }
 
-    fn files(&self, state: &mut StageState, files: &Files<'_>) -> StepResult<()> {
+    fn files(
+        &self,
+        state: &mut StageState,
+        from: Option<StageState>,
+        id: StepId,
+        files: &Files<'_>,
+    ) -> StepResult<StepEnd> {
+        let mut parts = keys::below(files.keyword, state);
+        parts.push("unkeyed", format!("{:?}", (self.builder.tools.now)()));
+        let mut told = String::new();
+        let solved = self.solve(state, id, &parts.into(), |state| {
+            let (made, text) = self.make_files(state, from, id, files)?;
+            told = text;
+            Ok(made)
+        })?;
+        state.tell(told, true, self.time(&solved));
+        Ok(solved.end)
+    }
+
+    fn make_files(
+        &self,
+        state: &StageState,
+        from: Option<StageState>,
+        id: StepId,
+        files: &Files<'_>,
+    ) -> StepResult<(Made<'_>, String)> {
         let cannot_begin = || self.whole("cannot begin this step");
         let destination = self.expand(state, files.destination)?;
         let destination = absolute(state.directory(), &destination);
         let mode = files.chmod.map(|word| self.mode(state, word)).transpose()?;
-        let origin = self.origin(state)?;
+        let origin = self.origin(from, id)?;
         // With --chmod, --link has no meaning to BuildKit; the result must be the same.
         let linked = files.link && mode.is_none();
-        let lowers = if linked { Vec::new() } else { state.trees() };
+        let lowers = if linked { Vec::new() } else { self.trees(&state.stack, id)? };
         let active = self
             .builder
             .layers
@@ -113,9 +160,7 @@ impl Step<'_> {
             drop(mount);
             let _ = active.discard();
         }
-        self.commit(state, active, ContentTimes::None, false)?;
-        state.tell(text, true, self.builder.time());
-        Ok(())
+        Ok((self.layer(active, ContentTimes::None, None)?, text))
     }
 
     /// Warns of sources that `.dockerignore` leaves out.
@@ -191,27 +236,26 @@ impl Step<'_> {
     }
 
     /// Finds the tree that is copied from, and mounts it if it is an image's or a stage's.
-    fn origin(&self, state: &StageState) -> StepResult<Origin> {
+    fn origin(&self, from: Option<StageState>, id: StepId) -> StepResult<Origin> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             StepFailure::new(self.whole("cannot read what this step copies from")).because(error)
         };
-        let (lowers, name): (Vec<LayerDir>, String) = match &self.planned.copy_from {
+        let (stack, name) = match &self.planned.copy_from {
             None | Some(CopyFrom::Context) => return Ok(Origin::Context),
             Some(CopyFrom::Stage(index)) => {
-                let from = self.states.get(index).unwrap_or(state);
                 let stage = self.builder.plan.stages.iter().find(|stage| stage.index == *index);
                 let name = stage.map_or_else(String::new, |stage| format!("stage {}", stage.name));
-                (from.trees(), name)
+                (from.map_or_else(LayerStack::scratch, |from| from.stack), name)
             }
             Some(CopyFrom::Image(image)) => {
                 let bases = self.builder.bases;
                 let base = bases
                     .resolve(image, &self.stage.platform, &|_| {})
                     .map_err(|error| failed(error.into()))?;
-                let layers = bases.unpack(&base, &|_| {}).map_err(|error| failed(error.into()))?;
-                (layers, format!("image {}", image.familiar()))
+                (base.stack, format!("image {}", image.familiar()))
             }
         };
+        let lowers = self.trees(&stack, id)?;
         let active = self.builder.layers.prepare(&lowers).map_err(|error| failed(error.into()))?;
         let mount = active.mount(None).map_err(|error| failed(error.into()))?;
         Ok(Origin::Mounted { active, mount, name })
@@ -336,31 +380,42 @@ impl Step<'_> {
     }
 
     /// Changes the working directory, and makes it.
-    pub(super) fn workdir(&self, state: &mut StageState, word: &Spanned<String>) -> StepResult<()> {
+    pub(super) fn workdir(
+        &self,
+        state: &mut StageState,
+        word: &Spanned<String>,
+        id: StepId,
+    ) -> StepResult<StepEnd> {
         let path = self.expand(state, word)?;
         let path = inside::normal(Path::new(&absolute(state.directory(), &path)));
         let path = path.to_string_lossy().into_owned();
         state.config.config.working_dir.clone_from(&path);
-        let makes_layer = path != "/";
-        if makes_layer {
-            let failed = || self.whole(format!("cannot make the directory {path}"));
-            let active = self
-                .builder
-                .layers
-                .prepare(&state.trees())
-                .map_err(|error| StepFailure::new(failed()).because(error))?;
-            let mount =
-                active.mount(None).map_err(|error| StepFailure::new(failed()).because(error))?;
-            let user = self.user(state, &mount)?;
-            let made = Made { owner: (user.uid, user.gid), mode: 0o755 };
-            inside::make_directory(mount.as_fd(), Path::new(&path), made)
-                .map_err(|errno| StepFailure::new(failed()).because(std::io::Error::from(errno)))?;
-            drop(mount);
-            self.commit(state, active, ContentTimes::None, false)?;
+        if path == "/" {
+            let at = self.metadata_time(state);
+            state.tell(format!("WORKDIR {path}"), false, at);
+            return Ok(StepEnd::Done);
         }
-        let at = self.builder.time();
-        state.tell(format!("WORKDIR {path}"), makes_layer, at);
-        Ok(())
+        let question = keys::workdir(state, &path).into();
+        let solved = self.solve(state, id, &question, |state| self.directory(state, &path, id))?;
+        state.tell(format!("WORKDIR {path}"), true, self.time(&solved));
+        Ok(solved.end)
+    }
+
+    fn directory(&self, state: &StageState, path: &str, id: StepId) -> StepResult<Made<'_>> {
+        let failed = || self.whole(format!("cannot make the directory {path}"));
+        let active = self
+            .builder
+            .layers
+            .prepare(&self.trees(&state.stack, id)?)
+            .map_err(|error| StepFailure::new(failed()).because(error))?;
+        let mount =
+            active.mount(None).map_err(|error| StepFailure::new(failed()).because(error))?;
+        let user = self.user(state, &mount)?;
+        let made = inside::Made { owner: (user.uid, user.gid), mode: 0o755 };
+        inside::make_directory(mount.as_fd(), Path::new(&path), made)
+            .map_err(|errno| StepFailure::new(failed()).because(std::io::Error::from(errno)))?;
+        drop(mount);
+        self.layer(active, ContentTimes::None, None)
     }
 }
 
