@@ -84,7 +84,12 @@ mod tests {
             StackId::scratch().push(&content("ab")),
             image(b"a").push(&content("ab")).push(&content("cd")),
         ];
-        let expected = ["", "", "", ""];
+        let expected = [
+            "8b832bef4d66c02b89323fadf63bc932d066cf0ed99d5face202d0cd3d7a5cf5",
+            "59ac195c912eac826b7487e6afd69018814c306839bbf68a93be80b215e68dc2",
+            "a22421c7c6725fbffb61f1d72a9ac9df8d7469b6642b8ad9b1d3ebb80ef5b8d2",
+            "58a0997632716bcd049b7e322b2fc68be62ecb8c6548369b0918ae67856ff2fc",
+        ];
         assert_eq!(ids.map(|id| id.to_string()), expected);
     }
 
