@@ -9,7 +9,9 @@
 //! them, read as one tree. So COPY finds its destination, `--chown` its user, and `COPY --from` its
 //! sources, though no layer is unpacked.
 
+mod growing;
 pub mod recorder;
+pub(crate) mod resolve;
 pub mod table;
 pub mod tables;
 pub mod view;

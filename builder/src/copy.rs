@@ -14,7 +14,7 @@ pub mod select;
 pub mod selection;
 pub mod write;
 
-pub use entries::{Content, Entries, LayerOut};
+pub use entries::{Entries, LayerOut};
 pub use selection::{SelectOptions, Selection, Source, select};
 pub use write::{Landing, make_directory, write};
 

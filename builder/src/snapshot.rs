@@ -28,6 +28,7 @@ pub mod overlay;
 mod testing;
 
 pub use active::{Active, ActiveError, DiffOptions};
+pub(crate) use diff::write as archive_tree;
 pub use fresh::FreshLayer;
 pub use layers::{LayerDir, Layers, LayersError, Unpack};
 pub use overlay::MountError;

@@ -1,16 +1,10 @@
 //! Where the entries of a layer go.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
-use crate::contents::{Table, TableError};
-use crate::layer::tree::TreeWriter;
-use crate::layer::{Entry, LayerWriter, WriteError, Written};
-
-/// The bytes of a file, and their BLAKE3 once they were read.
-pub trait Content: Read {
-    /// Returns the BLAKE3 of what was read.
-    fn digest(&self) -> [u8; 32];
-}
+use crate::contents::Table;
+use crate::layer::tree::{TreeFile, TreeWriter};
+use crate::layer::{Content, Entry, LayerWriter, WriteError, Written};
 
 /// Takes the entries of a layer in order, as [`LayerWriter`] wants them.
 pub trait Entries {
@@ -34,18 +28,46 @@ impl<W: Write> LayerOut<W> {
         LayerOut { archive, tree }
     }
 
-    /// Ends it.
+    /// Ends it. The table is `None` where it would be too large.
     ///
     /// # Errors
     /// Fails if what remains cannot be written.
-    pub fn finish(self) -> Result<(W, Written, Result<Table, TableError>), WriteError> {
-        let _ = (self.archive, self.tree);
-        unimplemented!()
+    pub fn finish(self) -> Result<(W, Written, Option<Table>), WriteError> {
+        if let Some(tree) = self.tree {
+            tree.finish()?;
+        }
+        self.archive.finish_with_table()
     }
 }
 
 impl<W: Write> Entries for LayerOut<W> {
-    fn append(&mut self, _entry: Entry, _content: &mut dyn Content) -> Result<(), WriteError> {
-        unimplemented!()
+    fn append(&mut self, entry: Entry, content: &mut dyn Content) -> Result<(), WriteError> {
+        let begun = self.tree.as_mut().map(|tree| tree.begin(&entry)).transpose()?.flatten();
+        let Some(file) = begun else {
+            return self.archive.append_content(entry, content).map(drop);
+        };
+        let mut both = Both { content, file };
+        self.archive.append_content(entry, &mut both)?;
+        both.file.finish()
+    }
+}
+
+/// Writes into the tree what is read for the archive.
+struct Both<'a> {
+    content: &'a mut dyn Content,
+    file: TreeFile,
+}
+
+impl Read for Both<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.content.read(buffer)?;
+        self.file.write(&buffer[..read])?;
+        Ok(read)
+    }
+}
+
+impl Content for Both<'_> {
+    fn digest(&self) -> [u8; 32] {
+        self.content.digest()
     }
 }

@@ -340,7 +340,7 @@ fn read_sized(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<Vec<u8
     }
 }
 
-fn timestamps(mtime: Mtime) -> Timestamps {
+pub(crate) fn timestamps(mtime: Mtime) -> Timestamps {
     let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
 }

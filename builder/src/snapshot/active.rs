@@ -111,7 +111,11 @@ impl Active {
         let (beneath, stubs) = (Stack::open(&trees)?, Stack::open(&stubs)?);
         let upper = self.open_upper()?;
         clean::clean(&upper, &beneath, &stubs, options.write.epoch)?;
-        Ok(diff::write(&upper, sink, options.write.clone())?)
+        let (written, table) = diff::write(&upper, sink, options.write.clone())?;
+        if let Some(table) = table {
+            self.layers.tables().put(&written.diff_id, table);
+        }
+        Ok(written)
     }
 
     /// Freezes the snapshot as the layer that [`Self::diff`] wrote.

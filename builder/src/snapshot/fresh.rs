@@ -1,8 +1,11 @@
 //! A layer's tree that is written by hand, without a step.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use super::layers::{LayerDir, Layers, LayersError, Temporary};
+use fs_err as fs;
+
+use super::layers::{LayerDir, Layers, LayersError, Temporary, create_private};
 use crate::layer::Written;
 
 /// An unpacked layer that is being written; it goes with its guard until it is committed.
@@ -19,6 +22,9 @@ impl Layers {
     /// Fails if its directories cannot be made.
     pub fn fresh(&self) -> Result<FreshLayer, LayersError> {
         let directory = self.temporary("fresh-")?;
+        let tree = directory.path().join("layer/fs");
+        create_private(&tree)?;
+        fs::set_permissions(&tree, std::fs::Permissions::from_mode(0o755))?;
         Ok(FreshLayer { layers: self.clone(), directory })
     }
 }
@@ -33,8 +39,7 @@ impl FreshLayer {
     ///
     /// # Errors
     /// Fails if it cannot be moved to its place.
-    pub fn commit(self, _written: &Written) -> Result<LayerDir, LayersError> {
-        let _ = self.layers;
-        unimplemented!()
+    pub fn commit(self, written: &Written) -> Result<LayerDir, LayersError> {
+        self.layers.publish(&self.directory.path().join("layer"), &written.diff_id, &[], true)
     }
 }

@@ -19,6 +19,7 @@ use fs_err as fs;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, utimensat};
 use thiserror::Error;
 
+use crate::contents::Tables;
 use crate::layer::dir::Dir;
 use crate::layer::entry::EntryPath;
 use crate::layer::stack::StackError;
@@ -102,7 +103,16 @@ impl LayerDir {
     ) -> Result<Written, WriteError> {
         let tree = Dir::open(&self.tree())
             .map_err(|errno| WriteError::Entry { path: EntryPath::root(), source: errno.into() })?;
-        super::diff::write(&tree, sink, options)
+        super::diff::write(&tree, sink, options).map(|(written, _)| written)
+    }
+
+    /// Opens a file of the tree; no link in its path is followed.
+    ///
+    /// # Errors
+    /// Fails if there is no such file.
+    pub fn open_file(&self, path: &EntryPath) -> io::Result<std::fs::File> {
+        let parent = Dir::open(&self.tree())?.descend(&path.parent().unwrap_or_default())?;
+        Ok(parent.open_file(path.name().unwrap_or_default())?)
     }
 
     /// Reports whether the attributes of the tree's root are the image's.
@@ -151,6 +161,7 @@ struct Places {
     boot: String,
     /// Names every layer that is found or made, so that nobody removes it meanwhile.
     lease: Lease,
+    tables: Tables,
 }
 
 impl Layers {
@@ -165,7 +176,13 @@ impl Layers {
             create_private(&directory)?;
         }
         let boot = fs::read_to_string(BOOT_ID)?.trim().to_owned();
-        Ok(Self(Arc::new(Places { layers, active, boot, lease })))
+        let tables = Tables::open(root);
+        Ok(Self(Arc::new(Places { layers, active, boot, lease, tables })))
+    }
+
+    /// Returns the tables of contents, to which every layer adds its own that is unpacked or made.
+    pub fn tables(&self) -> &Tables {
+        &self.0.tables
     }
 
     /// Finds a layer: one that fits any stack, or else the one for this stack.
@@ -205,12 +222,15 @@ impl Layers {
             .map_err(|source| LayersError::Decompress { diff_id: diff_id.clone(), source })?;
         let applied = apply(blob, &tree, &stack, unpack.limits)
             .map_err(|source| LayersError::Apply { diff_id: diff_id.clone(), source })?;
-        let Applied { diff_id: actual, reliance, root_attributes, .. } = applied;
+        let Applied { diff_id: actual, reliance, root_attributes, table, .. } = applied;
         if actual != *diff_id {
             return Err(LayersError::WrongDiffId { expected: diff_id.clone(), actual });
         }
         if root_attributes {
             fs::write(layer.join("root"), "")?;
+        }
+        if let Some(table) = table {
+            self.tables().put(diff_id, table);
         }
         self.publish(&layer, diff_id, unpack.lowers, reliance.is_none())
     }
