@@ -1,7 +1,9 @@
 //! The command line: one file per command.
 
 mod build;
+mod cache;
 mod completions;
+mod format;
 mod fsck;
 mod gc;
 mod history;
@@ -73,6 +75,7 @@ enum Command {
     Save(save::Args),
     Load(load::Args),
     Import(import::Args),
+    Cache(cache::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
     /// Run the registry
@@ -117,6 +120,7 @@ impl Cli {
             Command::Save(args) => save::run(&args, &logged("boatyard save")?),
             Command::Load(args) => load::run(&args, &logged("boatyard load")?),
             Command::Import(args) => import::run(&args, &logged("boatyard import")?),
+            Command::Cache(args) => cache::run(&args, &logged("boatyard cache")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Completions(args) => completions::run(&args),

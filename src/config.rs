@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use boatyard_builder::cache::{Amount, Limits};
+use serde::{Deserialize, Deserializer, de};
 
+use crate::duration;
 use crate::report::{Failure, Result};
 
 /// All that can be configured. What the command line says wins.
@@ -20,6 +22,8 @@ pub struct Config {
     pub registry: Vec<Registry>,
     /// The collector.
     pub gc: Gc,
+    /// What builds keep.
+    pub cache: Cache,
 }
 
 /// `[serve]`
@@ -79,6 +83,51 @@ impl Gc {
     }
 }
 
+/// `[cache]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// The most that it may have.
+    #[serde(deserialize_with = "amount")]
+    pub max_size: Option<Amount>,
+    /// How long something stays that no build uses.
+    #[serde(deserialize_with = "age")]
+    pub max_age: Option<Duration>,
+    /// What it leaves free on the disk.
+    #[serde(deserialize_with = "amount")]
+    pub min_free: Option<Amount>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let Limits { max_size, max_age, min_free, .. } = Limits::default();
+        Cache { max_size, max_age, min_free }
+    }
+}
+
+/// What stands for no limit.
+const UNLIMITED: &str = "none";
+
+/// Reads `"20GB"`, `"10%"` or `"none"`.
+fn amount<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Amount>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        UNLIMITED => Ok(None),
+        text => text.parse().map(Some).map_err(de::Error::custom),
+    }
+}
+
+/// Reads `"30d"` or `"none"`.
+fn age<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Duration>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        UNLIMITED => Ok(None),
+        text => duration::parse(text).map(Some).map_err(de::Error::custom),
+    }
+}
+
 impl Config {
     /// Reads a configuration. A file that was asked for must be there; of the usual places, the
     /// first that is there is read.
@@ -121,6 +170,17 @@ mod tests {
         assert_eq!(config.serve.listen.len(), 1);
         assert!(config.registry[0].plain_http);
         assert_eq!(config.gc.grace(), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn limits_of_the_cache_have_units() {
+        let parse = |text| Config::parse(text).map(|config| config.cache);
+        let cache = parse("[cache]\nmax_size = '20GB'\nmax_age = 'none'\n").unwrap();
+        assert_eq!(cache.max_size, Some(Amount::Bytes(20_000_000_000)));
+        assert_eq!(cache.max_age, None);
+        assert_eq!(cache.min_free, Cache::default().min_free);
+        let error = parse("[cache]\nmin_free = 'much'\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("`much` is no size"), "{error}");
     }
 
     #[test]

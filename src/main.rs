@@ -8,6 +8,7 @@
 
 mod cli;
 mod config;
+mod duration;
 mod images;
 mod output;
 mod progress;

@@ -107,6 +107,20 @@ pub fn ago(moment: Option<jiff::Timestamp>, now: jiff::Timestamp) -> String {
     }
 }
 
+/// Returns a text as one line: no control character of an image or a Dockerfile reaches a terminal.
+pub fn one_line(text: &str) -> String {
+    let plain = |character: char| if character.is_control() { ' ' } else { character };
+    text.chars().map(plain).collect()
+}
+
+/// Cuts a text to a width, with a mark where it was cut.
+pub fn shorten(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

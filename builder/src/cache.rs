@@ -30,9 +30,12 @@
 mod difference;
 mod files;
 pub mod key;
+pub mod limits;
 mod near;
+pub mod prune;
 pub mod record;
 mod step_lock;
+pub mod usage;
 
 use std::fmt;
 use std::io;
@@ -40,19 +43,25 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use boatyard_content::gc::GcError;
 use boatyard_content::local::{create_unsynced, write_unsynced};
 use boatyard_content::{Root, StoreError};
 use boatyard_oci::{Descriptor, DiffId};
 use thiserror::Error;
 
 use crate::layer::ContentId;
+use crate::snapshot::LayersError;
 
 pub use self::difference::{Change, Difference, differences};
 pub use self::key::{Key, Part, Parts};
+pub use self::limits::{Amount, AmountError, Limits};
+pub use self::prune::{Pruned, Rules};
 pub use self::record::{Below, Ground, Input, Record, RecordedLayer};
 pub use self::step_lock::StepLock;
+pub use self::usage::{Kept, KeptRecord, Usage, What};
 
 /// How exact the time of use is: a use within this time of the last one is not written.
 const USED_GRAIN: Duration = Duration::from_secs(3600);
@@ -77,6 +86,24 @@ pub enum CacheError {
         /// Why not.
         #[source]
         source: StoreError,
+    },
+    /// Unpacked layers could not be removed.
+    #[error("cannot {doing} of the build cache")]
+    Layers {
+        /// What was being done.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        source: LayersError,
+    },
+    /// The collector failed.
+    #[error("cannot {doing} of the build cache")]
+    Collect {
+        /// What was being done.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        source: GcError,
     },
 }
 
@@ -119,12 +146,15 @@ impl fmt::Display for TimePolicy {
 pub struct Cache {
     root: Arc<Root>,
     directory: PathBuf,
+    /// About how many bytes this process added since it last looked at the limits.
+    added: Arc<AtomicU64>,
 }
 
 impl Cache {
     /// Opens the cache of a root; it needs nothing to be there.
     pub fn open(root: &Arc<Root>) -> Cache {
-        Cache { root: Arc::clone(root), directory: root.layout().cache() }
+        let (root, directory) = (Arc::clone(root), root.layout().cache());
+        Cache { root, directory, added: Arc::default() }
     }
 
     /// Looks for a record, and notes that it is used.
@@ -134,8 +164,12 @@ impl Cache {
     pub fn find(&self, key: &Key) -> Result<Lookup, CacheError> {
         let path = self.record_path(key);
         let found = self.read(&path)?;
-        if matches!(found, Lookup::Hit(_)) {
-            mark_used(&path).doing("note a use")?;
+        match &found {
+            Lookup::Hit(_) => mark_used(&path).doing("note a use")?,
+            Lookup::Damaged { .. } => {
+                files::remove(&path).doing("remove a damaged record")?;
+            }
+            Lookup::Miss => {}
         }
         Ok(found)
     }
@@ -152,6 +186,12 @@ impl Cache {
         for key in keys {
             write_unsynced(&self.record_path(key), &bytes).storing("write a record")?;
         }
+        let mut added = (bytes.len() * keys.len()) as u64;
+        if self.encodings(&record.layer.diff_id)?.is_empty() {
+            // Then its tree is all that there is of it.
+            added += record.layer.size;
+        }
+        self.added.fetch_add(added, Ordering::Relaxed);
         near::note(&self.directory.join("near"), record).storing("note the place of a record")
     }
 
@@ -224,6 +264,7 @@ impl Cache {
         compression: &str,
         blob: &Descriptor,
     ) -> Result<bool, CacheError> {
+        self.added.fetch_add(blob.size, Ordering::Relaxed);
         self.root.encodings().put(diff_id, compression, blob).storing("write an encoding")
     }
 
@@ -253,6 +294,10 @@ impl Cache {
         near::best(&self.directory.join("near"), now, find)
     }
 
+    fn take_added(&self) -> u64 {
+        self.added.swap(0, Ordering::Relaxed)
+    }
+
     fn read(&self, path: &Path) -> Result<Lookup, CacheError> {
         let Some(bytes) = files::read(path).doing("read a record")? else {
             return Ok(Lookup::Miss);
@@ -261,7 +306,6 @@ impl Cache {
             Ok(Some(record)) => Ok(Lookup::Hit(Box::new(record))),
             Ok(None) => Ok(Lookup::Miss),
             Err(error) => {
-                files::remove(path).doing("remove a damaged record")?;
                 Ok(Lookup::Damaged { path: path.to_path_buf(), reason: error.to_string() })
             }
         }
@@ -269,7 +313,11 @@ impl Cache {
 
     fn record_path(&self, key: &Key) -> PathBuf {
         let name = key.to_string();
-        self.directory.join("records").join(&name[..2]).join(name)
+        self.records().join(&name[..2]).join(name)
+    }
+
+    fn records(&self) -> PathBuf {
+        self.directory.join("records")
     }
 
     fn layer_path(&self, content: &ContentId, times: TimePolicy) -> PathBuf {
@@ -305,3 +353,6 @@ impl<T> Storing<T> for Result<T, StoreError> {
         self.map_err(|source| CacheError::Store { doing, source })
     }
 }
+
+#[cfg(test)]
+mod tests;

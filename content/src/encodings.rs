@@ -79,7 +79,7 @@ impl Encodings {
     /// Where the files could not be read.
     pub fn of(&self, diff_id: &DiffId) -> Result<Vec<(String, Descriptor)>, StoreError> {
         let mut found = Vec::new();
-        for encoding in self.below(diff_id.clone())? {
+        for encoding in self.below(diff_id)? {
             let Encoding { compression, blob, .. } = encoding;
             let bytes = read_if_there(&self.path(diff_id, &compression, &blob))?;
             let descriptor = serde_json::from_slice::<Descriptor>(&bytes.unwrap_or_default());
@@ -99,7 +99,7 @@ impl Encodings {
         for layer in entries(&self.root.layout.encodings()) {
             let name = layer?.file_name();
             if let Some(diff_id) = name.to_str().and_then(|name| name.parse().ok()) {
-                all.extend(self.below(diff_id)?);
+                all.extend(self.below(&diff_id)?);
             }
         }
         Ok(all)
@@ -154,9 +154,9 @@ impl Encodings {
         Ok(())
     }
 
-    fn below(&self, diff_id: DiffId) -> Result<Vec<Encoding>, StoreError> {
+    fn below(&self, diff_id: &DiffId) -> Result<Vec<Encoding>, StoreError> {
         let mut found = Vec::new();
-        for compression in entries(&self.directory(&diff_id)) {
+        for compression in entries(&self.directory(diff_id)) {
             let compression = compression?;
             let Ok(name) = compression.file_name().into_string() else { continue };
             for blob in entries(&compression.path()) {

@@ -1,12 +1,15 @@
 //! `boatyard gc`
 
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
+use boatyard_builder::cache::Cache;
 use boatyard_builder::snapshot::Layers;
 use boatyard_content::gc::{self, GcError, GcOptions, GcReport};
 use boatyard_content::{Lease, Root};
 
+use crate::duration;
 use crate::output;
 use crate::report::{self, Context as _, Failure, Result};
 use crate::world::World;
@@ -15,7 +18,7 @@ use crate::world::World;
 ///
 /// It can run at any time, beside servers, builds and pushes: what they rely on stays, and so does
 /// for an hour what a client was told of. Unpacked layers are a cache: a build that needs one
-/// again unpacks it again.
+/// again unpacks it again. What builds keep to be reused is no garbage: see `boatyard cache`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Delete nothing, and say what would be deleted
@@ -23,11 +26,11 @@ pub struct Args {
     dry_run: bool,
     /// How long a blob stays that a client was told of, such as 30m, 2h or 1d [default: what the
     /// configuration says, else 1h]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     grace: Option<Duration>,
     /// How long an unpacked layer stays that no build uses [default: what the configuration says,
     /// else 2d]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     layers: Option<Duration>,
     /// List what is deleted
     #[arg(short, long)]
@@ -65,15 +68,14 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
 }
 
 /// Removes unpacked layers that nobody used lately, and what ended builds left behind.
-fn sweep_layers(world: &World, root: &Root, args: &Args) -> Result<u64> {
+fn sweep_layers(world: &World, root: &Arc<Root>, args: &Args) -> Result<u64> {
     let failed = "cannot remove unpacked layers";
     let unused = args.layers.unwrap_or_else(|| world.config.gc.layers());
     let layers = Layers::open(root.path(), Lease::unheld()).context(failed)?;
     if !args.dry_run {
         layers.sweep_active().context("cannot remove what ended builds left behind")?;
     }
-    let before = SystemTime::now() - unused;
-    layers.sweep(|| root.held_layers(), before, args.dry_run).context(failed)
+    Cache::open(root).sweep_unpacked(&layers, unused, args.dry_run).context(failed)
 }
 
 fn tell(report: &GcReport, dry_run: bool) -> Result<()> {
@@ -103,39 +105,4 @@ fn tell(report: &GcReport, dry_run: bool) -> Result<()> {
 fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
-}
-
-/// Reads a number with a unit: s, m, h or d. A bare number is of seconds.
-fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: write it as 30s, 10m, 2h or 7d");
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number
-        .checked_mul(unit)
-        .filter(|seconds| *seconds < 1 << 40)
-        .map(Duration::from_secs)
-        .ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        for (text, seconds) in [("0", 0), ("90", 90), ("30s", 30), ("2h", 7200), ("1d", 86400)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for bad in ["", "h", "1w", "-1", "1.5h", "99999999999999999999d"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -4,8 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::usage::{YOUNG, is_older};
 use fs_err as fs;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+
+/// How deep the cache's own directories are.
+const DEPTH_MAX: usize = 2;
 
 /// Reads a file that may be absent.
 pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -28,6 +32,42 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(paths)
+}
+
+/// Lists the files below a directory that may be absent, at most two directories down.
+pub(super) fn walk(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut directories = vec![(directory.to_path_buf(), 0)];
+    while let Some((directory, depth)) = directories.pop() {
+        for path in list(&directory)? {
+            if depth < DEPTH_MAX && path.is_dir() {
+                directories.push((path, depth + 1));
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Removes files that were being written, long ago, when their process was killed.
+pub(super) fn remove_left(directory: &Path, now: SystemTime) -> io::Result<()> {
+    let mut directories = vec![directory.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        let Some(entries) = absent_is_none(fs::read_dir(&directory))? else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                directories.push(path);
+            } else if entry.file_name().as_encoded_bytes().starts_with(b".")
+                && size_and_time(&path)?.is_some_and(|(_, time)| is_older(time, YOUNG, now))
+            {
+                remove(&path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns the size and the time of modification of a file that may be absent.

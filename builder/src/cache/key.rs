@@ -165,7 +165,15 @@ mod tests {
             parts("COPY", &[("source a", "1"), ("source a", "2")]),
         ];
         let keys: Vec<String> = all.iter().map(|parts| parts.key().to_string()).collect();
-        assert_eq!(keys, ["6593c7f8891dc715af656415ba2576a3ad7a2857985a305fbe19787b7c4d93df",]);
+        assert_eq!(
+            keys,
+            [
+                "6593c7f8891dc715af656415ba2576a3ad7a2857985a305fbe19787b7c4d93df",
+                "ccda32b6f9e1e8f460edd9253e3fc66f458ee4bedcdd9c98ed1d6fc8a2dc02db",
+                "ba21484224a46d90ecf996ef28a374f504d55b5c393dc9702f85d9c96bd56530",
+                "4a245395c8ebd5a66fdd04ef799fbb168287c4114f7de9ed7b0d0874e3b92187",
+            ]
+        );
     }
 
     #[test]

@@ -306,15 +306,16 @@ impl Layers {
         format!("{VIEW}/{}", below.display())
     }
 
-    /// Removes the layers that nobody used since `before` and no lease names, and returns how many
-    /// those are. They are a cache: what is needed again is unpacked again.
+    /// Removes the layers that are not needed and that no lease names, and returns how many those
+    /// are. `is_unneeded` is told a layer's name, as leases have it, and when it was used last. They
+    /// are a cache of blobs; those without a blob are what a build step ran for.
     ///
     /// # Errors
     /// Fails if the leases cannot be read, or a layer not removed.
     pub fn sweep(
         &self,
         held: impl FnOnce() -> Result<HashSet<String>, StoreError>,
-        before: SystemTime,
+        is_unneeded: impl Fn(&str, SystemTime) -> bool,
         dry_run: bool,
     ) -> Result<u64, LayersError> {
         let swept = self.temporary("swept-")?;
@@ -327,7 +328,8 @@ impl Layers {
                 for entry in fs::read_dir(self.0.layers.join(kind))? {
                     let path = entry?.path();
                     let used = fs::metadata(&path)?.modified()?;
-                    if used >= before || held.contains(&self.name(&path)) {
+                    let name = self.name(&path);
+                    if held.contains(&name) || !is_unneeded(&name, used) {
                         continue;
                     }
                     if !dry_run {

@@ -1,0 +1,307 @@
+//! Limits that work by themselves: at the end of a build the cache is pruned, if it must be.
+//!
+//! ```text
+//! ROOT/cache/pruned    when that was done last, how large the cache was, and what came since
+//! ```
+//!
+//! That is asked for at the end of every build, so it must cost nothing as a rule: one small file is
+//! read, and the file system is asked for its free space. Only once an hour, or when something was
+//! added and a limit is passed, all is listed and what is too much goes:
+//!
+//! 1. unpacked trees of layers that have a blob, unused for two days: they are quickly made again.
+//!    Where space is short, those unused for an hour;
+//! 2. what was not used for longer than the greatest age;
+//! 3. what was used least recently, until the cache is small enough and enough space is free. The
+//!    last gigabyte is never taken for free space: on a disk that others fill, builds would never
+//!    find anything again.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use boatyard_content::gc::GcOptions;
+use boatyard_content::local::write_unsynced;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::prune::{Pruned, Rules, choose};
+use super::usage::{YOUNG, is_older};
+use super::{Cache, CacheError, Doing as _, Storing as _, files};
+use crate::snapshot::Layers;
+
+/// How often all is listed, if no limit is passed.
+const INTERVAL: Duration = Duration::from_secs(3600);
+/// What is left of the cache however short space is.
+const RESERVED_BYTES: u64 = 1 << 30;
+
+/// How much the cache may keep.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The most that it may have.
+    pub max_size: Option<Amount>,
+    /// How long something stays that is not used.
+    pub max_age: Option<Duration>,
+    /// What must be free on the file system.
+    pub min_free: Option<Amount>,
+    /// How long an unpacked layer stays that is not used and can be unpacked again.
+    pub unpacked_age: Duration,
+    /// How to free blobs.
+    pub gc: GcOptions,
+}
+
+impl Default for Limits {
+    /// Returns a fifth of the file system, 30 days, and a tenth of it free.
+    fn default() -> Self {
+        Limits {
+            max_size: Some(Amount::Percent(20)),
+            max_age: Some(Duration::from_secs(30 * 24 * 3600)),
+            min_free: Some(Amount::Percent(10)),
+            unpacked_age: Duration::from_secs(2 * 24 * 3600),
+            gc: GcOptions::default(),
+        }
+    }
+}
+
+/// A number of bytes, or a part of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Bytes.
+    Bytes(u64),
+    /// Hundredths of the file system that the root is on.
+    Percent(u8),
+}
+
+/// A text is no amount.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is no size: write it as 20GB, 512MiB or 10%")]
+pub struct AmountError(String);
+
+impl Amount {
+    /// Returns the bytes, on a file system of `total` bytes.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Amount::Bytes(bytes) => bytes,
+            Amount::Percent(percent) => total / 100 * u64::from(percent),
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Bytes(bytes) => write!(f, "{bytes}"),
+            Amount::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = AmountError;
+
+    /// Reads `20GB`, `512MiB`, `1.5g`, `10%`. Units without `i` are powers of ten, as docker prints
+    /// them; a bare number is of bytes.
+    fn from_str(text: &str) -> Result<Amount, AmountError> {
+        let wrong = || AmountError(text.to_owned());
+        let digits =
+            text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let (number, unit) = text.split_at(digits);
+        let unit = unit.trim();
+        if unit == "%" {
+            let percent = number.parse().ok().filter(|percent| *percent <= 100);
+            return percent.map(Amount::Percent).ok_or_else(wrong);
+        }
+        let factor = factor(&unit.to_ascii_lowercase()).ok_or_else(wrong)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let whole: u64 = whole.parse().map_err(|_| wrong())?;
+        if fraction.is_empty() || fraction.len() > 9 {
+            return Err(wrong());
+        }
+        let parts: u64 = fraction.parse().map_err(|_| wrong())?;
+        let parts = u128::from(parts) * u128::from(factor) / 10_u128.pow(fraction.len() as u32);
+        let bytes = u128::from(whole) * u128::from(factor) + parts;
+        u64::try_from(bytes).map(Amount::Bytes).map_err(|_| wrong())
+    }
+}
+
+fn factor(unit: &str) -> Option<u64> {
+    Some(match unit {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1000_u64.pow(2),
+        "g" | "gb" => 1000_u64.pow(3),
+        "t" | "tb" => 1000_u64.pow(4),
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return None,
+    })
+}
+
+/// What was found when the cache was listed last. Unreadable, it was never listed.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct State {
+    at: Timestamp,
+    bytes: u64,
+    added: u64,
+}
+
+/// The file system that a root is on.
+#[derive(Clone, Copy, Debug)]
+struct Space {
+    total: u64,
+    free: u64,
+}
+
+impl Space {
+    fn of(path: &Path) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
+    }
+
+    /// Returns how many bytes are missing to what must be free.
+    fn missing(self, limits: &Limits) -> u64 {
+        limits.min_free.map_or(0, |min| min.of(self.total).saturating_sub(self.free))
+    }
+
+    /// Returns the most that the cache may have, if it has `bytes` now.
+    fn keep(self, limits: &Limits, bytes: u64) -> u64 {
+        let max = limits.max_size.map_or(u64::MAX, |max| max.of(self.total));
+        let free = match self.missing(limits) {
+            0 => u64::MAX,
+            missing => bytes.saturating_sub(missing).max(RESERVED_BYTES),
+        };
+        max.min(free)
+    }
+}
+
+impl Cache {
+    /// Prunes the cache to its limits; `None` where there was nothing to look at. For the end of a
+    /// build, when its leases are given up.
+    ///
+    /// # Errors
+    /// Where something cannot be listed or removed.
+    pub fn enforce(&self, layers: &Layers, limits: &Limits) -> Result<Option<Pruned>, CacheError> {
+        let space = Space::of(self.root.path()).doing("ask for the free space")?;
+        let state = self.state()?;
+        let added = state.added + self.take_added();
+        let bytes = state.bytes + added;
+        let is_over = bytes > space.keep(limits, bytes);
+        let is_recent = !is_older(state.at.into(), INTERVAL, SystemTime::now());
+        if is_recent && !(is_over && added > 0) {
+            if added != state.added {
+                self.write_state(State { added, ..state })?;
+            }
+            return Ok(None);
+        }
+        let pruned = self.enforce_now(layers, limits)?;
+        let bytes = pruned.left_bytes;
+        self.write_state(State { at: Timestamp::now(), bytes, added: 0 })?;
+        Ok(Some(pruned))
+    }
+
+    /// Returns how many bytes an amount is on the file system of the root.
+    ///
+    /// # Errors
+    /// Where the file system does not answer.
+    pub fn bytes_of(&self, amount: Amount) -> Result<u64, CacheError> {
+        let space = Space::of(self.root.path()).doing("ask for the size of the disk")?;
+        Ok(amount.of(space.total))
+    }
+
+    fn enforce_now(&self, layers: &Layers, limits: &Limits) -> Result<Pruned, CacheError> {
+        let failed = |source| CacheError::Layers { doing: "remove unpacked layers", source };
+        layers.sweep_active().map_err(failed)?;
+        let path = self.root.path();
+        let space = || Space::of(path).doing("ask for the free space");
+        let age = match space()?.missing(limits) {
+            0 => limits.unpacked_age,
+            _ => limits.unpacked_age.min(YOUNG),
+        };
+        self.sweep_unpacked(layers, age, false)?;
+        let (space, now) = (space()?, SystemTime::now());
+        let usage = self.usage()?;
+        let old = Rules { older_than: limits.max_age, ..Rules::default() };
+        let mut chosen = match limits.max_age {
+            Some(_) => choose(&usage, &old, now),
+            None => Vec::new(),
+        };
+        let keep_bytes = Some(space.keep(limits, usage.bytes()));
+        let large = choose(&usage, &Rules { keep_bytes, ..Rules::default() }, now);
+        // Both take from the same order, so what is old is part of what is too much, or all of it.
+        chosen.extend(large.into_iter().filter(|at| !chosen.contains(at)).collect::<Vec<_>>());
+        self.remove(layers, usage, &chosen, false, &limits.gc)
+    }
+
+    /// Removes unpacked trees that nobody used for so long and that can be unpacked again; returns
+    /// how many.
+    ///
+    /// # Errors
+    /// Where something cannot be listed or removed.
+    pub fn sweep_unpacked(
+        &self,
+        layers: &Layers,
+        age: Duration,
+        dry_run: bool,
+    ) -> Result<u64, CacheError> {
+        let only = self.only_trees()?;
+        let now = SystemTime::now();
+        let is_unneeded = |name: &str, used| is_older(used, age, now) && !only.contains(name);
+        layers
+            .sweep(|| self.root.held_layers(), is_unneeded, dry_run)
+            .map_err(|source| CacheError::Layers { doing: "remove unpacked layers", source })
+    }
+
+    fn state(&self) -> Result<State, CacheError> {
+        let bytes = files::read(&self.directory.join("pruned")).doing("read what was pruned")?;
+        Ok(serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default())
+    }
+
+    fn write_state(&self, state: State) -> Result<(), CacheError> {
+        let bytes = serde_json::to_vec(&state).expect("numbers always serialise");
+        let path = self.directory.join("pruned");
+        write_unsynced(&path, &bytes).storing("note what was pruned")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts() {
+        for (text, expected) in [
+            ("0", Amount::Bytes(0)),
+            ("512", Amount::Bytes(512)),
+            ("20GB", Amount::Bytes(20_000_000_000)),
+            ("1.5 g", Amount::Bytes(1_500_000_000)),
+            ("512MiB", Amount::Bytes(512 << 20)),
+            ("0.25kib", Amount::Bytes(256)),
+            ("10%", Amount::Percent(10)),
+            ("100%", Amount::Percent(100)),
+        ] {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        for bad in ["", "%", "101%", "1.5%", "-1", "GB", "1XB", "1.", ".5", "1..5g", "99999999tib"]
+        {
+            assert_eq!(bad.parse::<Amount>(), Err(AmountError(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_smaller_limit_counts_and_something_is_left() {
+        const GIB: u64 = 1 << 30;
+        let limits = Limits {
+            max_size: Some(Amount::Percent(20)),
+            min_free: Some(Amount::Bytes(10 * GIB)),
+            ..Limits::default()
+        };
+        let keep = |free, bytes| Space { total: 100 * GIB, free }.keep(&limits, bytes);
+        assert_eq!(keep(50 * GIB, 5 * GIB), 100 * GIB / 100 * 20, "enough is free");
+        assert_eq!(keep(8 * GIB, 5 * GIB), 3 * GIB, "two are missing");
+        assert_eq!(keep(0, 5 * GIB), GIB, "others fill the disk");
+    }
+}

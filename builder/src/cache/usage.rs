@@ -1,0 +1,387 @@
+//! What the cache keeps, and what each of it would free.
+//!
+//! It goes by layers, because that is what takes space: a layer with the records that name it, its
+//! blobs, its unpacked tree, its table of contents and the tables of what was copied into it come and
+//! go together. What belongs to no record any more is kept on its own: a layer without records, a
+//! table of a base image, the stat cache of a context.
+//!
+//! Counted is what removing would free: blobs that no image and no repository holds as well, a tree
+//! that is the layer's only form, and files of the cache's own. An unpacked tree of a layer that has
+//! a blob is not counted: it is a cache of that blob, and `boatyard gc` removes it by its age.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use boatyard_content::Root;
+use boatyard_content::encodings::Encoding;
+use boatyard_content::gc::held_by_repositories;
+use boatyard_content::lease::Holding;
+use boatyard_oci::{Algorithm, ChainId, DiffId, Digest};
+
+use super::key::Key;
+use super::record::Record;
+use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files};
+
+/// A file without a record may be one whose record is about to be written.
+pub(super) const YOUNG: Duration = Duration::from_secs(3600);
+
+/// One thing that the cache keeps, and that goes as a whole.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// What it is.
+    pub what: What,
+    /// The records that name it, the one that was used last first.
+    pub records: Vec<KeptRecord>,
+    /// How many bytes removing it would free.
+    pub bytes: u64,
+    /// When it was used last, give or take an hour.
+    pub used: SystemTime,
+    /// A running process relies on it: it stays.
+    pub is_in_use: bool,
+    /// An image has its blob, too: removing it frees no more than what the image does not have.
+    pub is_shared: bool,
+    /// Its layer can be had. Otherwise the records that name it find nothing any more.
+    pub is_usable: bool,
+    pub(super) holds: Holds,
+}
+
+/// What a thing is that the cache keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum What {
+    /// The layer of a step.
+    Layer(DiffId),
+    /// The table of contents of a layer that no step made: of a base image.
+    Contents(DiffId),
+    /// What is remembered of a context's files.
+    Stat(PathBuf),
+}
+
+/// A record, and how it is found.
+#[derive(Clone, Debug)]
+pub struct KeptRecord {
+    /// The key of its parts.
+    pub key: Key,
+    /// What it says.
+    pub record: Record,
+    /// When it was used last, give or take an hour.
+    pub used: SystemTime,
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// What goes with a thing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holds {
+    /// Its blobs that nobody else holds.
+    pub own: Vec<(Encoding, u64)>,
+    /// Its other blobs.
+    pub shared: Vec<Encoding>,
+    /// It has a blob.
+    pub has_blob: bool,
+    /// Its unpacked trees, as leases name them. Without a blob the first one is its only form.
+    pub trees: Vec<String>,
+    /// Files of the cache, with their sizes.
+    pub files: Vec<(PathBuf, u64)>,
+}
+
+/// All that a cache keeps.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// It, in no order.
+    pub kept: Vec<Kept>,
+    /// Files that nothing needs any more and that are not young: they go with the next pruning.
+    pub(super) orphans: Vec<PathBuf>,
+}
+
+impl Usage {
+    /// Returns how many bytes removing all of it would free.
+    pub fn bytes(&self) -> u64 {
+        self.kept.iter().map(|kept| kept.bytes).sum()
+    }
+}
+
+impl Cache {
+    /// Lists what the cache keeps.
+    ///
+    /// # Errors
+    /// Where something cannot be listed.
+    pub fn usage(&self) -> Result<Usage, CacheError> {
+        Survey::new(self)?.usage()
+    }
+
+    /// Returns the names of unpacked layers, as leases have them, that are the only form of a
+    /// record's layer: the collector of layers leaves them alone.
+    ///
+    /// # Errors
+    /// Where something cannot be listed.
+    pub fn only_trees(&self) -> Result<HashSet<String>, CacheError> {
+        let usage = self.usage()?;
+        let only = usage.kept.into_iter().filter(|kept| !kept.holds.has_blob);
+        Ok(only.flat_map(|kept| kept.holds.trees).collect())
+    }
+}
+
+impl Kept {
+    /// Says whether removing it frees anything.
+    pub(super) fn frees(&self) -> bool {
+        !self.is_shared || self.bytes > 0
+    }
+
+    fn blob_bytes(&self) -> u64 {
+        self.holds.own.iter().map(|(_, size)| size).sum()
+    }
+
+    /// Returns the size of the tree that is its only form: 0 where it has a blob, or no tree.
+    pub(super) fn tree_bytes(&self) -> u64 {
+        match self.records.first() {
+            Some(newest) if !self.holds.has_blob && !self.holds.trees.is_empty() => {
+                newest.record.layer.size
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// What is known of a layer before it is clear what it would free.
+#[derive(Default)]
+struct Gathered {
+    records: BTreeMap<Key, KeptRecord>,
+    encodings: Vec<Encoding>,
+}
+
+struct Survey<'a> {
+    cache: &'a Cache,
+    root: &'a Root,
+    images: HashSet<Digest>,
+    leased: HashSet<Holding>,
+    views: Vec<String>,
+    now: SystemTime,
+}
+
+impl<'a> Survey<'a> {
+    fn new(cache: &'a Cache) -> Result<Survey<'a>, CacheError> {
+        let root: &Root = &cache.root;
+        let images = held_by_repositories(root)
+            .map_err(|source| CacheError::Collect { doing: "tell what images hold", source })?;
+        let views = files::list(&root.path().join("layers")).doing("list unpacked layers")?;
+        let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+        Ok(Survey {
+            cache,
+            root,
+            images,
+            leased: root.holdings().storing("read the leases")?,
+            views: views.iter().filter_map(name).collect(),
+            now: SystemTime::now(),
+        })
+    }
+
+    fn usage(&self) -> Result<Usage, CacheError> {
+        let mut usage = Usage::default();
+        let mut layers = self.gather()?;
+        for encoding in self.root.encodings().all().storing("list the encodings")? {
+            layers.entry(encoding.diff_id.clone()).or_default().encodings.push(encoding);
+        }
+        let mut at: HashMap<DiffId, usize> = HashMap::new();
+        for (diff_id, gathered) in layers {
+            at.insert(diff_id.clone(), usage.kept.len());
+            usage.kept.push(self.layer(diff_id, gathered)?);
+        }
+        self.adopted(&mut usage, &at)?;
+        self.inputs(&mut usage)?;
+        self.contents(&mut usage, &at)?;
+        self.stat_caches(&mut usage)?;
+        for kept in &mut usage.kept {
+            let files: u64 = kept.holds.files.iter().map(|(_, size)| size).sum();
+            // As long as an image has the layer, so do its records stay.
+            kept.bytes += if kept.is_shared { 0 } else { files };
+        }
+        Ok(usage)
+    }
+
+    /// Reads all records, by their layers.
+    fn gather(&self) -> Result<BTreeMap<DiffId, Gathered>, CacheError> {
+        let mut layers: BTreeMap<DiffId, Gathered> = BTreeMap::new();
+        for path in files::walk(&self.cache.directory.join("records")).doing("list the records")? {
+            let Some((_, used)) = files::size_and_time(&path).doing("look at a record")? else {
+                continue;
+            };
+            // What is damaged, or of another version, is the business of whoever looks it up.
+            let Lookup::Hit(record) = self.cache.read(&path)? else { continue };
+            let layer = layers.entry(record.layer.diff_id.clone()).or_default();
+            let key = record.key();
+            let record = KeptRecord { key, record: *record, used, files: vec![path] };
+            match layer.records.entry(key) {
+                std::collections::btree_map::Entry::Vacant(place) => {
+                    place.insert(record);
+                }
+                std::collections::btree_map::Entry::Occupied(mut place) => {
+                    place.get_mut().join(record);
+                }
+            }
+        }
+        Ok(layers)
+    }
+
+    fn layer(&self, diff_id: DiffId, gathered: Gathered) -> Result<Kept, CacheError> {
+        let mut records: Vec<KeptRecord> = gathered.records.into_values().collect();
+        records.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.key.cmp(&b.key)));
+        let mut used = records.first().map(|record| record.used);
+        let mut holds = Holds::default();
+        let mut is_in_use = false;
+        for encoding in gathered.encodings {
+            let blob =
+                self.root.store().stat_blocking(&encoding.blob).storing("look for a blob")?;
+            if used.is_none() {
+                used = self.root.encodings().written(&encoding).storing("look at an encoding")?;
+            }
+            is_in_use |= self.leased.contains(&Holding::Blob(encoding.blob.clone()));
+            match blob {
+                Some(_) if self.images.contains(&encoding.blob) => holds.shared.push(encoding),
+                blob => holds.own.push((encoding, blob.map_or(0, |blob| blob.size))),
+            }
+        }
+        holds.has_blob = !holds.shared.is_empty() || holds.own.iter().any(|(_, size)| *size > 0);
+        holds.trees = self.trees(&diff_id, records.iter().map(|kept| &kept.record.layer.chain_id));
+        let is_leased = |tree: &String| self.leased.contains(&Holding::Layer(tree.clone()));
+        is_in_use |= holds.trees.iter().any(is_leased);
+        for record in &records {
+            for path in &record.files {
+                if let Some((size, _)) = files::size_and_time(path).doing("look at a record")? {
+                    holds.files.push((path.clone(), size));
+                }
+            }
+        }
+        let mut kept = Kept {
+            what: What::Layer(diff_id),
+            records,
+            bytes: 0,
+            used: used.unwrap_or(self.now),
+            is_in_use,
+            is_shared: !holds.shared.is_empty(),
+            is_usable: holds.has_blob || !holds.trees.is_empty(),
+            holds,
+        };
+        kept.bytes = kept.blob_bytes() + kept.tree_bytes();
+        Ok(kept)
+    }
+
+    /// Returns the unpacked trees of a layer, as leases name them.
+    fn trees<'b>(
+        &self,
+        diff_id: &DiffId,
+        chains: impl Iterator<Item = &'b ChainId>,
+    ) -> Vec<String> {
+        let name = |kind: &str, digest: &Digest| {
+            format!("{kind}/{}/{}", digest.algorithm().name(), digest.hex())
+        };
+        let mut names = BTreeSet::from([name("diff", diff_id.digest())]);
+        names.extend(chains.map(|chain| name("chain", chain.digest())));
+        let layers = self.root.path().join("layers");
+        let trees = self
+            .views
+            .iter()
+            .flat_map(|view| names.iter().rev().map(move |name| format!("{view}/{name}")));
+        trees.filter(|tree| layers.join(tree).exists()).collect()
+    }
+
+    /// Adds the names of adopted layers to what they name.
+    fn adopted(&self, usage: &mut Usage, at: &HashMap<DiffId, usize>) -> Result<(), CacheError> {
+        for path in files::walk(&self.cache.directory.join("layers")).doing("list the layers")? {
+            let text = files::read(&path).doing("read a layer's name")?.unwrap_or_default();
+            let diff_id = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+            let place = diff_id.and_then(|diff_id: DiffId| at.get(&diff_id).copied());
+            self.give(usage, place, path)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the tables of what was copied to the layers that came of it.
+    fn inputs(&self, usage: &mut Usage) -> Result<(), CacheError> {
+        let mut needed: HashMap<String, (SystemTime, usize)> = HashMap::new();
+        for (place, kept) in usage.kept.iter().enumerate() {
+            for input in kept.records.iter().flat_map(|kept| &kept.record.inputs) {
+                let newest = needed.entry(input.content.to_string()).or_insert((kept.used, place));
+                *newest = (*newest).max((kept.used, place));
+            }
+        }
+        for path in files::walk(&self.cache.directory.join("inputs")).doing("list the inputs")? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let place = needed.get(name).map(|(_, place)| *place);
+            self.give(usage, place, path)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a file go with a thing; one that belongs to none is an orphan once it is not young.
+    fn give(
+        &self,
+        usage: &mut Usage,
+        place: Option<usize>,
+        path: PathBuf,
+    ) -> Result<(), CacheError> {
+        let Some((size, time)) = files::size_and_time(&path).doing("look at a file")? else {
+            return Ok(());
+        };
+        match place {
+            Some(place) => usage.kept[place].holds.files.push((path, size)),
+            None if is_older(time, YOUNG, self.now) => usage.orphans.push(path),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Adds the tables of contents, those of base images on their own.
+    fn contents(&self, usage: &mut Usage, at: &HashMap<DiffId, usize>) -> Result<(), CacheError> {
+        for algorithm in Algorithm::ALL {
+            let directory = self.root.path().join("contents").join(algorithm.name());
+            for path in files::walk(&directory).doing("list the tables of contents")? {
+                let hex = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let Ok(digest) = Digest::from_parts(algorithm, hex) else { continue };
+                let diff_id = DiffId::new(digest);
+                match at.get(&diff_id) {
+                    Some(place) => self.give(usage, Some(*place), path)?,
+                    None => usage.kept.extend(self.alone(What::Contents(diff_id), &path)?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stat_caches(&self, usage: &mut Usage) -> Result<(), CacheError> {
+        for path in files::walk(&self.cache.directory.join("stat")).doing("list the stat caches")? {
+            usage.kept.extend(self.alone(What::Stat(path.clone()), &path)?);
+        }
+        Ok(())
+    }
+
+    /// Returns a file that is kept for itself.
+    fn alone(&self, what: What, path: &Path) -> Result<Option<Kept>, CacheError> {
+        let found = files::size_and_time(path).doing("look at a file")?;
+        Ok(found.map(|(size, used)| Kept {
+            what,
+            records: Vec::new(),
+            bytes: 0,
+            used,
+            is_in_use: false,
+            is_shared: false,
+            is_usable: true,
+            holds: Holds { files: vec![(path.to_path_buf(), size)], ..Holds::default() },
+        }))
+    }
+}
+
+impl KeptRecord {
+    /// Adds the file of the same record under another key. The newest says what the record is.
+    fn join(&mut self, other: KeptRecord) {
+        self.files.extend(other.files);
+        self.used = self.used.max(other.used);
+        if other.record.created > self.record.created {
+            self.record = other.record;
+        }
+    }
+}
+
+/// Says whether a time is longer ago than that. One in the future is not.
+pub(super) fn is_older(time: SystemTime, age: Duration, now: SystemTime) -> bool {
+    now.duration_since(time).is_ok_and(|since| since > age)
+}
