@@ -24,6 +24,7 @@ use crate::assemble::{self, AssembleError};
 use crate::base::{BaseError, Bases, Pull};
 use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
+use crate::context::stat_cache::StatCache;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
 use crate::execute::{CancelHandle, Execute, ExecuteError, Network, Outcome, Rlimit, stubs};
 use crate::layer::compress::Compression;
@@ -232,12 +233,13 @@ pub(crate) struct Builder<'a> {
     pub(crate) bases: &'a Bases<'a>,
     pub(crate) cache: Cache,
     pub(crate) cores: Cores,
-    packer: Packer,
+    pub(crate) packer: Packer,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
     stubs: OnceLock<PathBuf>,
+    stat_cache: OnceLock<StatCache>,
     pub(crate) epoch: Option<Timestamp>,
     /// What times its layers have.
     pub(crate) times: TimePolicy,
@@ -260,8 +262,12 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     check_reuse(request)?;
     let epoch = epoch(&plan)?;
     let builder = Builder::new(request, tools, &plan, layers, &bases, &steps, epoch);
-    let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages))?;
-    builder.assemble(state)
+    let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
+    if let Some(known) = builder.stat_cache.get() {
+        // It costs the next build time, no more.
+        let _ = known.save();
+    }
+    builder.assemble(state?)
 }
 
 /// Says where a stage is named that is not there.
@@ -497,6 +503,7 @@ impl<'a> Builder<'a> {
             in_image: in_image(plan),
             made: Mutex::default(),
             stubs: OnceLock::new(),
+            stat_cache: OnceLock::new(),
             epoch,
             times: epoch_seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
             steps,
@@ -533,6 +540,17 @@ impl<'a> Builder<'a> {
                 LayerBlob::Packing(self.packer.pack(stack))
             })
         });
+    }
+
+    /// Says whether the layer of an instruction is best written as a blob: it is in the image, and
+    /// no RUN sees it.
+    pub(crate) fn wants_blob(&self, stage: usize, ordinal: u32) -> bool {
+        self.in_image.contains(&stage) && !self.plan.runs_after(stage, ordinal)
+    }
+
+    /// Returns what is known of the context's files.
+    pub(crate) fn stat_cache(&self, context: &Directory) -> &StatCache {
+        self.stat_cache.get_or_init(|| StatCache::open(self.tools.root.path(), context))
     }
 
     /// Says whether this build recorded a step.

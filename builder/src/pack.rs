@@ -12,13 +12,12 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use boatyard_content::{Expected, IngestKey, Landed, Lease, Root, StoreError};
+use boatyard_content::{Expected, Ingest, IngestKey, Landed, Lease, Root, StoreError};
 use boatyard_oci::{Descriptor, DiffId, MediaType};
 
 use crate::cache::{Cache, CacheError};
 use crate::layer::compress::{Compression, Compressor};
-use crate::layer::{ContentTimes, WriteError, WriteOptions};
-use crate::snapshot::LayerDir;
+use crate::layer::{ContentTimes, WriteError, WriteOptions, Written};
 use crate::solve::{StackedLayer, Trees, TreesError};
 
 /// How many layers may wait; a build that is further ahead waits too.
@@ -69,6 +68,12 @@ pub enum PackError {
     /// The build failed meanwhile.
     #[error("the build was cancelled")]
     Cancelled,
+    /// No blob can be begun.
+    #[error("cannot begin a blob")]
+    Begin(#[from] StoreError),
+    /// The compressor's threads cannot be started.
+    #[error("cannot start to compress")]
+    Start(#[source] io::Error),
     /// The tree changed since the snapshot was frozen.
     #[error("the layer {expected} is now {actual}: something changed it on disk")]
     Changed {
@@ -226,6 +231,21 @@ impl Drop for Packer {
     }
 }
 
+impl Packer {
+    /// Begins a blob that a layer's archive is written to.
+    pub(crate) fn sink(&self) -> Result<Sink, PackError> {
+        self.press.sink()
+    }
+
+    /// Ends such a blob, of the layer that was written to it.
+    pub(crate) fn land(&self, sink: Sink, written: &Written) -> Result<Descriptor, PackError> {
+        self.press.land(sink, written)
+    }
+}
+
+/// A blob that is being packed.
+pub(crate) type Sink = Compressor<Ingest>;
+
 impl Press {
     fn pack(&self, stack: &[StackedLayer]) -> Result<Descriptor, PackError> {
         if self.stopped.load(Ordering::Relaxed) {
@@ -239,38 +259,40 @@ impl Press {
         });
         let tree = unpacked.map_err(|source| PackError::Tree { diff_id: diff_id(), source })?;
         let tree = tree.ok_or(PackError::Worker)?;
-        let blob = pack(&self.root, &self.lease, &tree, self.options)?;
-        self.cache.put_encoding(top.diff_id(), &encoding(self.options.compression), &blob)?;
+        let mut sink = self.sink()?;
+        let options = WriteOptions { times: ContentTimes::None, epoch: self.options.epoch };
+        let written = tree
+            .archive(&mut sink, options)
+            .map_err(|source| PackError::Write { diff_id: diff_id(), source })?;
+        if written.diff_id != *top.diff_id() {
+            return Err(PackError::Changed { expected: diff_id(), actual: written.diff_id });
+        }
+        self.land(sink, &written)
+    }
+
+    fn sink(&self) -> Result<Sink, PackError> {
+        let ingest = self.root.store().ingest_blocking(&IngestKey::random(), &self.lease)?;
+        Compressor::new(ingest, self.options.compression, self.options.threads)
+            .map_err(PackError::Start)
+    }
+
+    /// Lets a blob land, and notes it for later builds.
+    fn land(&self, sink: Sink, written: &Written) -> Result<Descriptor, PackError> {
+        let diff_id = || written.diff_id.clone();
+        let ingest =
+            sink.finish().map_err(|source| PackError::Compress { diff_id: diff_id(), source })?;
+        let landed = ingest
+            .commit_blocking(&Expected::any())
+            .map_err(|source| PackError::Store { diff_id: diff_id(), source })?;
+        let (Landed::New(blob) | Landed::AlreadyPresent(blob)) = landed;
+        let media_type = match self.options.compression {
+            Compression::None => MediaType::OCI_LAYER,
+            Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,
+            Compression::Zstd { .. } => MediaType::OCI_LAYER_ZSTD,
+        };
+        let blob = Descriptor::new(media_type, blob.digest, blob.size);
+        let encoding = encoding(self.options.compression);
+        self.cache.put_encoding(&written.diff_id, &encoding, &blob)?;
         Ok(blob)
     }
-}
-
-fn pack(
-    root: &Root,
-    lease: &Lease,
-    layer: &LayerDir,
-    options: PackOptions,
-) -> Result<Descriptor, PackError> {
-    let diff_id = || layer.diff_id().clone();
-    let store_failed = |source| PackError::Store { diff_id: diff_id(), source };
-    let compress_failed = |source| PackError::Compress { diff_id: diff_id(), source };
-    let ingest = root.store().ingest_blocking(&IngestKey::random(), lease).map_err(store_failed)?;
-    let mut sink =
-        Compressor::new(ingest, options.compression, options.threads).map_err(compress_failed)?;
-    let write = WriteOptions { times: ContentTimes::None, epoch: options.epoch };
-    let written = layer
-        .archive(&mut sink, write)
-        .map_err(|source| PackError::Write { diff_id: diff_id(), source })?;
-    if written.diff_id != *layer.diff_id() {
-        return Err(PackError::Changed { expected: diff_id(), actual: written.diff_id });
-    }
-    let ingest = sink.finish().map_err(compress_failed)?;
-    let landed = ingest.commit_blocking(&Expected::any()).map_err(store_failed)?;
-    let (Landed::New(blob) | Landed::AlreadyPresent(blob)) = landed;
-    let media_type = match options.compression {
-        Compression::None => MediaType::OCI_LAYER,
-        Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,
-        Compression::Zstd { .. } => MediaType::OCI_LAYER_ZSTD,
-    };
-    Ok(Descriptor::new(media_type, blob.digest, blob.size))
 }

@@ -21,10 +21,11 @@ mod step;
 mod trees;
 
 pub use explain::{Explanation, Why};
+pub(crate) use recall::Recalled;
 pub use reuse::Reuse;
 pub(crate) use scheduler::{Cores, Stages};
 pub(crate) use stack::{LayerBlob, LayerStack, StackedLayer};
 pub use stack_id::StackId;
-pub(crate) use step::{Made, Question, Solved};
+pub(crate) use step::{Kept, Made, Question, Solved};
 pub(crate) use trees::Trees;
 pub use trees::TreesError;

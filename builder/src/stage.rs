@@ -1,11 +1,13 @@
 //! A stage being built: its configuration, its environment, and its stack of layers.
 //!
-//! [`configure`] has the instructions that only change the configuration, [`run`] and [`files`]
-//! those that make a layer, [`environment`] what variables mean.
+//! [`configure`] has the instructions that only change the configuration, [`run`], [`files`] and
+//! [`landing`] those that make a layer, [`environment`] what variables mean.
 
 mod configure;
 mod environment;
 mod files;
+mod landing;
+mod origin;
 mod run;
 
 use boatyard_oci::{Digest, History, ImageConfig, ImageName};
@@ -16,11 +18,11 @@ use crate::build::{BuildError, Builder, DAMAGED_BASE, StepFailure, base_failure}
 use crate::dockerfile::expansion::Expander;
 use crate::dockerfile::{Diagnostic, InstructionKind, Span};
 use crate::execute::environment::DEFAULT_PATH;
-use crate::layer::ContentTimes;
+use crate::layer::{ContentTimes, Written};
 use crate::plan::{self, Base, PlannedInstruction, PlannedStage};
 use crate::progress::{StepEnd, StepId};
 use crate::snapshot::{Active, ActiveError, LayerDir};
-use crate::solve::{LayerStack, Made, Solved, Stages};
+use crate::solve::{Kept, LayerStack, Made, Solved, Stages};
 
 pub(crate) use environment::Environment;
 
@@ -139,7 +141,10 @@ impl Step<'_> {
         let epoch = self.builder.epoch.map(Timestamp::as_second);
         let options = DiffOptions { extra_bottom: stubs, write: WriteOptions { times, epoch } };
         let written = active.diff(std::io::sink(), &options).map_err(failed)?;
-        let keep = Box::new(move |written: &_| active.commit(written).map_err(failed));
+        let keep = Box::new(move |written: &Written| {
+            let tree = active.commit(written).map_err(failed)?;
+            Ok(Kept { tree: Some(tree), blob: None })
+        });
         Ok(Made { written, keep })
     }
 

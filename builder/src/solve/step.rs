@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use boatyard_oci::Descriptor;
 use jiff::Timestamp;
 
 use super::explain::{Earlier, Explanation, Why};
 use super::recall::Recalled;
-use super::{LayerStack, StackedLayer};
+use super::{LayerBlob, LayerStack, StackedLayer};
 use crate::build::StepFailure;
 use crate::cache::{Input, Key, Parts, Record, RecordedLayer, StepLock, differences};
 use crate::execute::Outcome;
@@ -37,8 +38,17 @@ impl From<Parts> for Question {
 pub(crate) struct Made<'a> {
     /// What the layer is.
     pub(crate) written: Written,
-    /// Keeps its tree.
-    pub(crate) keep: Box<dyn FnOnce(&Written) -> StepResult<LayerDir> + 'a>,
+    /// Keeps it.
+    pub(crate) keep: Box<dyn FnOnce(&Written) -> StepResult<Kept> + 'a>,
+}
+
+/// A layer that is kept, as one or the other.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Its tree.
+    pub(crate) tree: Option<LayerDir>,
+    /// Its blob, packed as the image wants it.
+    pub(crate) blob: Option<Descriptor>,
 }
 
 /// How a step was solved. Its layer is on the stack.
@@ -63,7 +73,7 @@ impl Step<'_> {
         let key = question.parts.key();
         let may_reuse = self.builder.request.reuse.allows(self.stage);
         if may_reuse && let Recalled::Hit(record, layer) = self.recall(&key, state) {
-            return Ok(self.reuse(state, question, *record, layer));
+            return Ok(self.reuse(state, question.definition, *record, layer));
         }
         let _lock = self.lock(&key, id)?;
         // Who had the lock may have run the step.
@@ -72,7 +82,7 @@ impl Step<'_> {
         if may_reuse || made_here {
             match self.recall(&key, state) {
                 Recalled::Hit(record, layer) => {
-                    return Ok(self.reuse(state, question, *record, layer));
+                    return Ok(self.reuse(state, question.definition, *record, layer));
                 }
                 Recalled::Lost => is_lost = true,
                 Recalled::Miss => {}
@@ -112,17 +122,17 @@ impl Step<'_> {
         self.builder.recall(key, self.stage.index, &state.stack)
     }
 
-    /// Puts an earlier run's layer on the stack.
+    /// Puts an earlier run's layer on the stack. `definition` shall find it next time, without a
+    /// byte.
     pub(crate) fn reuse(
         &self,
         state: &mut StageState,
-        question: &Question,
+        definition: Option<Key>,
         record: Record,
         layer: StackedLayer,
     ) -> Solved {
-        if let Some(definition) = question.definition {
-            // Next time no byte is needed to find it.
-            self.put(&question.parts.key(), Some(definition), &record);
+        if definition.is_some() {
+            self.put(&record.key(), definition, &record);
         }
         state.stack.push(layer, record.layer.content, self.place());
         Solved { end: StepEnd::Cached, created: record.created }
@@ -173,10 +183,11 @@ impl Step<'_> {
             }
             builder.or_warn(builder.cache.readopt(content, builder.times, diff_id));
         }
-        let tree = keep(&written)?;
+        let Kept { tree, blob } = keep(&written)?;
         let chain_id = stack.chain_with(diff_id);
-        let layer = StackedLayer::new(written.diff_id, chain_id, Some(tree), None);
-        builder.put_in_image(self.stage.index, stack, &layer, None);
+        let there = blob.clone().map(|blob| LayerBlob::There(Box::new(blob)));
+        let layer = StackedLayer::new(written.diff_id, chain_id, tree, blob);
+        builder.put_in_image(self.stage.index, stack, &layer, there);
         Ok(layer)
     }
 

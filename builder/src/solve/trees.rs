@@ -1,4 +1,5 @@
-//! Layers as trees: found where they are unpacked, unpacked where they are not.
+//! Layers as trees: found where they are unpacked, unpacked where they are not; and as views, which
+//! need no tree.
 //!
 //! Only a RUN that runs, or a COPY that needs bytes, asks for trees. Several that are missing are
 //! unpacked at once, as most layers need nothing of what lies beneath; those that do follow one by
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 use super::StackedLayer;
 use crate::base::Say;
+use crate::contents::{Table, TablesError, View};
 use crate::layer::{DecompressLimits, Limits};
 use crate::snapshot::{LayerDir, Layers, LayersError, Unpack};
 
@@ -22,6 +24,9 @@ pub enum TreesError {
     /// It cannot be unpacked, or not be kept.
     #[error(transparent)]
     Layers(#[from] LayersError),
+    /// What the layer holds cannot be told.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
     /// The blob cannot be read.
     #[error("cannot read the blob {digest}")]
     Blob {
@@ -73,6 +78,25 @@ impl Trees {
             trees.push(self.above(layer, &trees, say)?);
         }
         Ok(trees)
+    }
+
+    /// Returns what a stack shows. A layer whose table nobody recorded is read once for it.
+    pub(crate) fn view(&self, stack: &[StackedLayer], say: &Say<'_>) -> Result<View, TreesError> {
+        stack.iter().map(|layer| self.table(layer, say)).collect()
+    }
+
+    fn table(&self, layer: &StackedLayer, say: &Say<'_>) -> Result<Arc<Table>, TreesError> {
+        let (tables, diff_id) = (self.layers.tables(), layer.diff_id());
+        if let Some(table) = tables.find(diff_id)? {
+            return Ok(table);
+        }
+        if let Some(blob) = layer.blob() {
+            say(&format!("reading {}", blob.digest));
+            return Ok(tables.scan(diff_id, self.open(blob)?, self.threads)?);
+        }
+        // Without a blob it is ours, and its tree says all.
+        let tree = self.find(layer)?.ok_or_else(|| TreesError::Lost(diff_id.clone()))?;
+        Ok(tables.read_tree(diff_id, &tree.tree())?)
     }
 
     /// Reports whether a layer can be had as a tree without unpacking it.
