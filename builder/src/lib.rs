@@ -18,4 +18,5 @@ pub mod pack;
 pub mod plan;
 pub mod progress;
 pub mod snapshot;
+pub mod solve;
 mod stage;

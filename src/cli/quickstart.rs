@@ -19,6 +19,7 @@ use boatyard_builder::import::{self, RootfsOptions};
 use boatyard_builder::layer::compress::Compression;
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::snapshot::Layers;
+use boatyard_builder::solve::Reuse;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
 use boatyard_front::server::ServerOptions;
@@ -212,6 +213,7 @@ fn build_example(
     let request = BuildRequest {
         dockerfile,
         file_name: "Dockerfile".to_owned(),
+        dockerfile_path: "Dockerfile".to_owned(),
         context: Some(Directory::open(context, None).context("cannot use the example")?),
         plan: PlanOptions {
             target: None,
@@ -226,10 +228,19 @@ fn build_example(
         rlimits: Vec::new(),
         compression: Compression::GZIP,
         always_pull: false,
+        reuse: Reuse::All,
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;
-    let built = build::build_with(world, &session, root, &lease, &request, &reporter);
+    let built = build::build_with(
+        world,
+        &session,
+        root,
+        &lease,
+        &request,
+        &build::Terms::default(),
+        &reporter,
+    );
     build::finish(&reporter, &built);
     let built = built?;
     build::keep(root, std::slice::from_ref(name), &built)?;
