@@ -135,24 +135,19 @@ impl Cache {
             .sweep(|| self.root.held_layers(), is_doomed, false)
             .map_err(|source| CacheError::Layers { doing: "remove unpacked layers", source })?;
         let directory = self.root.path().join("layers");
-        chosen.retain(|removal| {
-            removal.only_tree().is_none_or(|tree| !directory.join(tree).exists())
-        });
-        let only = chosen.iter().filter(|removal| removal.only_tree().is_some());
-        Ok(only.map(|removal| removal.kept.tree_bytes()).sum())
+        let is_there = |tree: &String| directory.join(tree).exists();
+        chosen.retain(|removal| !removal.only_trees().any(is_there));
+        Ok(chosen.iter().map(Removal::tree_bytes).sum())
     }
 
     /// Removes the files of a thing; a record that was replaced meanwhile stays.
     fn remove_files(&self, removal: &Removal) -> Result<u64, CacheError> {
         let mut freed = 0;
+        let content = removal.kept.records.first().map(|kept| kept.record.layer.content);
         for (path, size) in &removal.files {
-            let replaced = match (&removal.kept.what, path.starts_with(self.records())) {
-                (What::Layer(diff_id), true) => match self.read(path)? {
-                    Lookup::Hit(record) => record.layer.diff_id != *diff_id,
-                    _ => false,
-                },
-                _ => false,
-            };
+            let replaced = path.starts_with(self.records())
+                && matches!(self.read(path)?, Lookup::Hit(record)
+                    if Some(record.layer.content) != content);
             if !replaced && files::remove(path).doing("remove a file")? {
                 freed += size;
             }
@@ -259,19 +254,28 @@ impl Removal {
     /// Decides what goes with a thing. Of a layer that an image has too, only the other packings go,
     /// unless all is asked for.
     fn of(kept: Kept, all: bool) -> Removal {
-        let own = kept.holds.own.iter().map(|(encoding, _)| encoding);
+        let layers = &kept.holds.layers;
+        let own = layers.iter().flat_map(|layer| &layer.own).map(|(encoding, _)| encoding);
         if kept.is_shared && !all {
             let encodings = own.cloned().collect();
             return Removal { kept, encodings, trees: Vec::new(), files: Vec::new() };
         }
-        let encodings = own.chain(&kept.holds.shared).cloned().collect();
+        let shared = layers.iter().flat_map(|layer| &layer.shared);
+        let encodings = own.chain(shared).cloned().collect();
         // The image's layer may be in use as a base: then its tree goes by its age.
-        let trees = if kept.is_shared { Vec::new() } else { kept.holds.trees.clone() };
+        let gone = layers.iter().filter(|layer| layer.shared.is_empty());
+        let trees = gone.flat_map(|layer| &layer.trees).cloned().collect();
         let files = kept.holds.files.clone();
         Removal { kept, encodings, trees, files }
     }
 
-    fn only_tree(&self) -> Option<&str> {
-        if self.kept.holds.has_blob { None } else { self.trees.first().map(String::as_str) }
+    /// Returns the trees that go and are the only form of a layer.
+    fn only_trees(&self) -> impl Iterator<Item = &String> {
+        let only = self.kept.holds.layers.iter().flat_map(|layer| layer.only_trees());
+        only.filter(|tree| self.trees.contains(tree))
+    }
+
+    fn tree_bytes(&self) -> u64 {
+        if self.trees.is_empty() { 0 } else { self.kept.tree_bytes() }
     }
 }
