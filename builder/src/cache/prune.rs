@@ -1,7 +1,7 @@
 //! Removing from the cache: what is chosen, and in which order it goes.
 //!
-//! Chosen is what was used least recently; of what was used in the same hour, the later step of a
-//! stage first, for nothing finds a step whose parent is gone. What a running process relies on is
+//! Chosen is what was used least recently. A step counts as used when one above it was, and goes after
+//! it, for nothing finds a step whose parent is gone. What a running process relies on is
 //! never chosen; nor is a layer that an image has as well, unless all is asked for: that frees
 //! nothing, and makes the next build of that image slow.
 //!
@@ -20,7 +20,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use boatyard_content::encodings::Encoding;
 use boatyard_content::gc::{GcError, GcOptions, GcReport, collect_only};
@@ -234,12 +234,12 @@ pub(super) fn choose(usage: &Usage, rules: &Rules, now: SystemTime) -> Vec<usize
     chosen
 }
 
-/// What goes first: what nobody can use, then by the hour of the last use, then the later step.
-/// Tables of base images are small and often used, which nobody notes: they come last.
-fn priority(kept: &Kept) -> (bool, bool, u64, Reverse<u32>) {
-    let used = kept.used.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
-    let step = kept.records.iter().map(|kept| kept.record.ordinal).max().unwrap_or_default();
-    (kept.is_usable, matches!(kept.what, What::Contents(_)), used, Reverse(step))
+/// What goes first: what nobody can use, then by the last use, then what lies higher. Tables of base
+/// images are small and often used, which nobody notes: they come last.
+fn priority(kept: &Kept) -> (bool, bool, SystemTime, Reverse<usize>) {
+    let height = kept.records.iter().map(|kept| kept.record.ground.steps.len()).max();
+    let is_contents = matches!(kept.what, What::Contents(_));
+    (kept.is_usable, is_contents, kept.used, Reverse(height.unwrap_or_default()))
 }
 
 /// A thing that goes, and all that goes with it.

@@ -38,7 +38,7 @@ pub struct Kept {
     pub records: Vec<KeptRecord>,
     /// How many bytes removing it would free.
     pub bytes: u64,
-    /// When it was used last, give or take an hour.
+    /// When it, or a step above it, was used last, give or take an hour.
     pub used: SystemTime,
     /// A running process relies on it: it stays.
     pub is_in_use: bool,
@@ -211,6 +211,7 @@ impl<'a> Survey<'a> {
             // As long as an image has the layer, so do its records stay.
             kept.bytes += if kept.is_shared { 0 } else { files };
         }
+        lift(&mut usage.kept);
         Ok(usage)
     }
 
@@ -440,6 +441,23 @@ impl<'a> Survey<'a> {
             is_usable: true,
             holds: Holds { files: vec![(path.to_path_buf(), size)], ..Holds::default() },
         }))
+    }
+}
+
+/// Makes everything as recently used as what lies above it: nothing finds a step whose parent is gone.
+fn lift(kept: &mut [Kept]) {
+    let mut needed: HashMap<ContentId, SystemTime> = HashMap::new();
+    for (used, record) in kept.iter().flat_map(|kept| kept.records.iter().map(|r| (kept.used, r))) {
+        for below in &record.record.ground.steps {
+            let latest = needed.entry(below.content).or_insert(used);
+            *latest = used.max(*latest);
+        }
+    }
+    for kept in kept {
+        let content = kept.records.first().map(|kept| kept.record.layer.content);
+        if let Some(above) = content.and_then(|content| needed.get(&content)) {
+            kept.used = kept.used.max(*above);
+        }
     }
 }
 
