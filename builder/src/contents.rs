@@ -9,7 +9,7 @@
 //! them, read as one tree. So COPY finds its destination, `--chown` its user, and `COPY --from` its
 //! sources, though no layer is unpacked.
 
-mod growing;
+pub(crate) mod growing;
 pub mod recorder;
 pub(crate) mod resolve;
 pub mod table;
