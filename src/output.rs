@@ -75,6 +75,12 @@ pub fn size(bytes: u64) -> String {
     format!("{number}{}", UNITS[unit])
 }
 
+/// Returns a number with what it counts: `1 layer`, `2 layers`.
+pub fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// Returns a span of time as docker writes it: `3 days`, `About an hour`.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();

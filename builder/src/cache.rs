@@ -27,6 +27,7 @@
 //! [`Cache::encodings`] by [`boatyard_content::Store::hold`], or the tree by
 //! [`crate::snapshot::Layers::find`]; if neither is there, it is a miss.
 
+mod changed_files;
 mod difference;
 mod files;
 pub mod key;
@@ -52,10 +53,12 @@ use boatyard_content::{Root, StoreError};
 use boatyard_oci::{Descriptor, DiffId};
 use thiserror::Error;
 
+use crate::contents::{Table, TableError};
 use crate::layer::ContentId;
 use crate::snapshot::LayersError;
 
-pub use self::difference::{Change, Difference, differences};
+pub use self::changed_files::{ChangedFile, ChangedFiles, FileChange};
+pub use self::difference::{Change, Difference, Explanation, differences};
 pub use self::key::{Key, Part, Parts};
 pub use self::limits::{Amount, AmountError, Limits};
 pub use self::prune::{Pruned, Rules};
@@ -86,6 +89,15 @@ pub enum CacheError {
         /// Why not.
         #[source]
         source: StoreError,
+    },
+    /// The table of what was copied could not be read or written.
+    #[error("cannot keep what was copied, {content}")]
+    Input {
+        /// Its content ID.
+        content: ContentId,
+        /// Why not.
+        #[source]
+        source: TableError,
     },
     /// Unpacked layers could not be removed.
     #[error("cannot {doing} of the build cache")]
@@ -294,6 +306,40 @@ impl Cache {
         near::best(&self.directory.join("near"), now, find)
     }
 
+    /// Says why a step was not found: what differs between the nearest earlier record and `now`.
+    /// `None` where there is nothing to compare it with: a step that is new.
+    pub fn explain(&self, now: &Record) -> Option<Explanation> {
+        let earlier = self.nearest(now)?;
+        let table = |content: &ContentId| self.input(content).ok().flatten();
+        let differences = differences(&earlier, now, &table);
+        Some(Explanation { text: earlier.text, created: earlier.created, differences })
+    }
+
+    /// Keeps what a source selected, so that a later build can say what changed in it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn put_input(&self, content: &ContentId, table: &Table) -> Result<(), CacheError> {
+        let path = self.input_path(content);
+        if files::size_and_time(&path).doing("look for an input")?.is_some() {
+            return Ok(());
+        }
+        table.write(&path).map_err(|source| CacheError::Input { content: *content, source })
+    }
+
+    /// Returns what a source selected; `None` where that is not kept, or damaged.
+    ///
+    /// # Errors
+    /// Where it is there and cannot be read.
+    pub fn input(&self, content: &ContentId) -> Result<Option<Table>, CacheError> {
+        Table::read(&self.input_path(content))
+            .map_err(|source| CacheError::Input { content: *content, source })
+    }
+
+    fn input_path(&self, content: &ContentId) -> PathBuf {
+        self.directory.join("inputs").join(content.to_string())
+    }
+
     fn take_added(&self) -> u64 {
         self.added.swap(0, Ordering::Relaxed)
     }
@@ -354,5 +400,7 @@ impl<T> Storing<T> for Result<T, StoreError> {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

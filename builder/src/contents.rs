@@ -9,6 +9,7 @@
 //! them, read as one tree. So COPY finds its destination, `--chown` its user, and `COPY --from` its
 //! sources, though no layer is unpacked.
 
+pub mod efficiency;
 pub(crate) mod growing;
 pub mod recorder;
 pub(crate) mod resolve;

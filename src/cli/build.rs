@@ -20,7 +20,7 @@ use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference
 use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 use tokio::runtime::Runtime;
 
-use crate::cli::runtime;
+use crate::cli::{cache, runtime};
 use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
@@ -32,6 +32,7 @@ mod explain;
 mod options;
 
 pub use options::Args;
+use options::Options;
 
 /// Tells a step what of its base image has come.
 struct Telling<'a> {
@@ -51,12 +52,24 @@ const INTERRUPTED: u8 = 130;
 
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
-    let options = options::Options::new(args)?;
+    let options = Options::new(args)?;
     if !world.environment.superuser {
         return Err(Failure::new("building mounts file systems, and for now that needs root")
             .hint("run it with sudo"));
     }
     let root = world.open_root()?;
+    let outcome = build_and_deliver(world, &root, args, &options);
+    // Its leases are given up by now; a build that failed has left results of its steps, too.
+    cache::enforce(world, &root);
+    outcome
+}
+
+fn build_and_deliver(
+    world: &World,
+    root: &Arc<Root>,
+    args: &Args,
+    options: &Options,
+) -> Result<ExitCode> {
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
     let context = open_context(args, path.as_deref())?;
@@ -87,15 +100,15 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let explain = |why| explanations.lock().unwrap_or_else(PoisonError::into_inner).push(why);
     let terms =
         Terms { offline: args.offline, explain: options.explain.map(|_| &explain as &Explain<'_>) };
-    let built = build_with(world, &session, &root, &lease, &request, &terms, &reporter);
+    let built = build_with(world, &session, root, &lease, &request, &terms, &reporter);
     finish(&reporter, &built);
     if let Some(format) = options.explain {
         let explanations = explanations.into_inner().unwrap_or_else(PoisonError::into_inner);
         explain::tell(&explanations, format)?;
     }
     let built = built?;
-    keep(&root, &options.tags, &built)?;
-    deliver::deliver(world, &root, &lease, args, &options, &built)?;
+    keep(root, &options.tags, &built)?;
+    deliver::deliver(world, root, &lease, args, options, &built)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -62,7 +62,7 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     tell(&report, args.dry_run)?;
     if layers > 0 {
         let would = if args.dry_run { "would be" } else { "were" };
-        output::line(&format!("{} {would} removed", count(layers, "unpacked layer")))?;
+        output::line(&format!("{} {would} removed", output::count(layers, "unpacked layer")))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,26 +83,24 @@ fn tell(report: &GcReport, dry_run: bool) -> Result<()> {
     output::line(&format!(
         "{would} {} in {}",
         output::size(report.freed_bytes()),
-        count(report.freed.len() as u64, "blob")
+        output::count(report.freed.len() as u64, "blob")
     ))?;
-    let kept =
-        format!("{} in {} stay", output::size(report.kept_bytes), count(report.kept, "blob"));
+    let kept = format!(
+        "{} in {} stay",
+        output::size(report.kept_bytes),
+        output::count(report.kept, "blob")
+    );
     match report.kept_for_now {
         0 => output::line(&kept)?,
         now => output::line(&format!("{kept}, {now} of them only for now: young, or in use"))?,
     }
     if report.unlinked > 0 {
-        let links = count(report.unlinked, "link");
+        let links = output::count(report.unlinked, "link");
         output::line(&format!("{links} of unfinished pushes {freed} removed"))?;
     }
     if report.abandoned > 0 {
-        let transfers = count(report.abandoned, "unfinished transfer");
+        let transfers = output::count(report.abandoned, "unfinished transfer");
         output::line(&format!("{transfers} {freed} given up"))?;
     }
     Ok(())
-}
-
-fn count(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }

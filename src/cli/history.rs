@@ -25,6 +25,9 @@ pub struct Args {
     no_trunc: bool,
     #[command(flatten)]
     format: FormatArgs,
+    /// Print only image IDs
+    #[arg(short, long, conflicts_with_all = ["format", "json"])]
+    quiet: bool,
     /// Which image of one for several platforms [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -52,6 +55,11 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let found = images::find(&root, &args.image)?;
     let image = images::open(&root, found.target(), args.platform.as_ref())?;
     let rows = rows(&image, Timestamp::now());
+    if args.quiet {
+        let id = |row: &Row| if args.no_trunc { row.id.clone() } else { short(&row.id) };
+        rows.iter().try_for_each(|row| output::line(&id(row)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.format.is_json() {
         rows.iter().try_for_each(output::json_line)?;
         return Ok(ExitCode::SUCCESS);

@@ -6,11 +6,15 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
+use super::changed_files::ChangedFiles;
 use super::key::{Part, Parts, variable};
 use super::record::{Ground, Record};
+use crate::contents::Table;
 use crate::dockerfile::lint::is_secret_name;
+use crate::layer::ContentId;
 
 /// The longest text that is shown of a command or value; the JSON has all of it.
 const TEXT_WIDTH: usize = 60;
@@ -73,6 +77,14 @@ pub enum Difference {
         /// What became of it.
         change: Change,
     },
+    /// Files of a source.
+    Files {
+        /// The source.
+        source: String,
+        /// Which.
+        #[serde(flatten)]
+        changed: ChangedFiles,
+    },
 }
 
 /// What became of something.
@@ -97,14 +109,54 @@ impl fmt::Display for Change {
     }
 }
 
+/// Why a step ran: what differs from an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The instruction of the earlier one.
+    pub text: String,
+    /// When that ran.
+    pub created: Timestamp,
+    /// What differs, the most important first. Nothing: then the earlier one was not asked for, or its
+    /// layer cannot be had any more.
+    pub differences: Vec<Difference>,
+}
+
 /// Compares what is wanted now with an earlier record. Nothing, where all is the same: then the
 /// earlier one was not asked for, or its layer cannot be had any more.
-pub fn differences(earlier: &Record, now: &Record) -> Vec<Difference> {
+///
+/// `table` returns what a source selected, where that is kept.
+pub fn differences(
+    earlier: &Record,
+    now: &Record,
+    table: &dyn Fn(&ContentId) -> Option<Table>,
+) -> Vec<Difference> {
     let mut found: Vec<Difference> = ground(&earlier.ground, &now.ground).into_iter().collect();
     let mut rest = changed_parts(&earlier.parts, &now.parts, found.is_empty());
     rest.sort_by_key(rank);
-    found.extend(rest);
+    found.extend(rest.into_iter().map(|difference| match difference {
+        Difference::Source { name, change: Change::Changed } => files(earlier, now, name, table),
+        difference => difference,
+    }));
     found
+}
+
+/// Looks into a source that changed.
+fn files(
+    earlier: &Record,
+    now: &Record,
+    source: String,
+    table: &dyn Fn(&ContentId) -> Option<Table>,
+) -> Difference {
+    let of = |record: &Record| {
+        let input = record.inputs.iter().find(|input| input.name == source)?;
+        table(&input.content)
+    };
+    match (of(earlier), of(now)) {
+        (Some(earlier), Some(now)) => {
+            Difference::Files { changed: ChangedFiles::between(&earlier, &now), source }
+        }
+        _ => Difference::Source { name: source, change: Change::Changed },
+    }
 }
 
 fn rank(difference: &Difference) -> u8 {
@@ -115,7 +167,7 @@ fn rank(difference: &Difference) -> u8 {
         Difference::Variable { scope, .. } if scope == "arg" => 3,
         Difference::Variable { .. } => 4,
         Difference::Setting { .. } => 5,
-        Difference::Source { .. } => 6,
+        Difference::Source { .. } | Difference::Files { .. } => 6,
     }
 }
 
@@ -218,6 +270,17 @@ impl fmt::Display for Difference {
                 write!(f, "{name}: what it selects changed")
             }
             Difference::Source { name, change } => write!(f, "source {name} {change}"),
+            Difference::Files { source, changed } => match &changed.files[..] {
+                [one] => write!(f, "{source}: {one}"),
+                files => {
+                    write!(f, "{source}: {} files differ", changed.total)?;
+                    files.iter().try_for_each(|file| write!(f, "\n  {file}"))?;
+                    match changed.total - files.len() as u64 {
+                        0 => Ok(()),
+                        more => write!(f, "\n  and {more} more"),
+                    }
+                }
+            },
         }
     }
 }
@@ -250,4 +313,124 @@ fn line(text: &str) -> String {
         shown = shown.chars().take(TEXT_WIDTH - 1).chain(['…']).collect();
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::testing::{file, record, table};
+    use crate::cache::{Below, Input};
+
+    fn said(earlier: &Record, now: &Record) -> Vec<String> {
+        let found = differences(earlier, now, &|_| None);
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    fn with(mut record: Record, parts: &[(&str, &str)]) -> Record {
+        for (name, value) in parts {
+            record.parts.push(*name, *value);
+        }
+        record
+    }
+
+    #[test]
+    fn what_differs_is_said_in_the_order_of_importance() {
+        let make = || record(2, "RUN make");
+        let earlier = with(
+            make(),
+            &[
+                ("user", "root"),
+                ("env PATH", "/bin"),
+                ("env DB_PASSWORD", "hunter2"),
+                ("arg V", "1"),
+                ("arg OLD", "x"),
+                ("mount type=cache,target=/c", "shared"),
+            ],
+        );
+        let now = with(
+            record(2, "RUN make install"),
+            &[
+                ("user", "app"),
+                ("env PATH", "/bin:/usr/bin"),
+                ("env DB_PASSWORD", "hunter3"),
+                ("arg V", "2"),
+                ("arg NEW", "y"),
+            ],
+        );
+        assert_eq!(
+            said(&earlier, &now),
+            [
+                "command: `RUN make` -> `RUN make install`",
+                "arg V: `1` -> `2`",
+                "arg NEW: new, `y`",
+                "arg OLD: gone, was `x`",
+                "env PATH: `/bin` -> `/bin:/usr/bin`",
+                "env DB_PASSWORD: another value, not shown",
+                "user: `root` -> `app`",
+                "mount type=cache,target=/c: gone, was `shared`",
+            ]
+        );
+        assert_eq!(said(&now, &now), [""; 0]);
+        let json = serde_json::to_string(&differences(&earlier, &now, &|_| None)).unwrap();
+        assert!(
+            json.contains(r#"{"what":"variable","scope":"arg","name":"V","from":"1","to":"2"}"#)
+        );
+        assert!(!json.contains("hunter"));
+    }
+
+    #[test]
+    fn what_lies_below_is_the_base_or_the_first_step_that_changed() {
+        let on = |base: &str, id: &str, steps: &[&str]| {
+            let mut record = record(9, "RUN make");
+            record.parts.push("parent", format!("{base} {id} {steps:?}"));
+            let below = |step: &&str| Below {
+                step: step.split('=').next().unwrap_or_default().to_owned(),
+                content: blake3::hash(step.as_bytes()).to_hex().parse().unwrap(),
+            };
+            (record.ground.base, record.ground.base_id) = (base.into(), id.into());
+            record.ground.steps = steps.iter().map(below).collect();
+            record
+        };
+        let earlier = on("debian:12", "sha256:0123456789abcdef", &["RUN a=1", "RUN b=1"]);
+        for (now, expected) in [
+            (on("debian:13", "sha256:ff", &[]), "base: debian:12 -> debian:13"),
+            (
+                on("debian:12", "sha256:fedcba9876543210", &[]),
+                "base: debian:12 is another image now (0123456789ab -> fedcba987654)",
+            ),
+            (
+                on("debian:12", "sha256:0123456789abcdef", &["RUN a=2", "RUN b=2"]),
+                "below: the layer of `RUN a` changed",
+            ),
+            (
+                on("debian:12", "sha256:0123456789abcdef", &["RUN a=1", "RUN b=1", "RUN c=1"]),
+                "below: `RUN c` is new",
+            ),
+            (on("debian:12", "sha256:0123456789abcdef", &["RUN a=1"]), "below: `RUN b` is gone"),
+        ] {
+            assert_eq!(said(&earlier, &now), [expected]);
+        }
+    }
+
+    #[test]
+    fn of_a_source_the_files_are_named() {
+        let copy = |content: &str| {
+            let content = blake3::hash(content.as_bytes()).to_hex().to_string();
+            let mut record = record(3, "COPY src/ /srv/");
+            record.parts.push("source src/", &content);
+            let input =
+                Input { name: "src/".into(), content: content.parse().unwrap(), stack: None };
+            record.inputs.push(input);
+            record
+        };
+        let (earlier, now) = (copy("1"), copy("2"));
+        let selected = |content: &ContentId| {
+            let is_now = *content == now.inputs[0].content;
+            let files = [(file("a.rb"), if is_now { "2" } else { "1" }), (file("b.rb"), "1")];
+            Some(table(&files[..if is_now { 2 } else { 1 }]))
+        };
+        let found = differences(&earlier, &now, &selected);
+        assert_eq!(found[0].to_string(), "src/: 2 files differ\n  a.rb: content\n  b.rb: added");
+        assert_eq!(said(&earlier, &now), ["src/: what it selects changed"], "no tables are kept");
+    }
 }

@@ -8,9 +8,10 @@ use boatyard_content::gc::{self, GcOptions};
 use boatyard_content::local::RootOptions;
 use boatyard_content::repository::Space;
 use boatyard_content::{Expected, IngestKey, Lease, Root};
-use boatyard_oci::{ChainId, Descriptor, DiffId, Digest, MediaType};
+use boatyard_oci::{Descriptor, DiffId, Digest, MediaType};
 use fs_err as fs;
 
+use super::testing::record;
 use super::*;
 use crate::layer::{ContentTimes, LayerWriter, WriteOptions};
 use crate::snapshot::Layers;
@@ -100,31 +101,6 @@ fn empty_layer() -> (Vec<u8>, DiffId) {
     let options = WriteOptions { times: ContentTimes::None, epoch: None };
     let (bytes, written) = LayerWriter::new(Vec::new(), options).finish().unwrap();
     (bytes, written.diff_id)
-}
-
-fn record(ordinal: u32, text: &str) -> Record {
-    let mut parts = Parts::new("RUN");
-    parts.push("command", text);
-    let diff_id = DiffId::new(Digest::sha256(text.as_bytes()));
-    let content = blake3::hash(text.as_bytes()).to_hex().parse().unwrap();
-    Record {
-        parts,
-        dockerfile: "Dockerfile".into(),
-        stage: "0".into(),
-        ordinal,
-        text: text.into(),
-        line: ordinal + 1,
-        ground: Ground { base: "scratch".into(), base_id: String::new(), steps: Vec::new() },
-        inputs: Vec::new(),
-        layer: RecordedLayer {
-            content,
-            chain_id: ChainId::of(std::slice::from_ref(&diff_id)).unwrap(),
-            diff_id,
-            size: 5000,
-        },
-        created: "2026-01-02T03:04:05Z".parse().unwrap(),
-        took_ms: 7,
-    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ pub(super) fn read_all(archive: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError
     Ok(entries)
 }
 
-pub(super) fn path(name: &str) -> EntryPath {
+pub(crate) fn path(name: &str) -> EntryPath {
     EntryPath::parse(name.as_bytes()).unwrap()
 }
 

@@ -12,7 +12,7 @@ use super::{LayerBlob, LayerStack, StackedLayer};
 use crate::build::StepFailure;
 use crate::cache::{Input, Key, Parts, Record, RecordedLayer, StepLock, differences};
 use crate::execute::Outcome;
-use crate::layer::Written;
+use crate::layer::{ContentId, Written};
 use crate::progress::{StepEnd, StepId};
 use crate::snapshot::LayerDir;
 use crate::stage::{StageState, Step, StepResult};
@@ -226,10 +226,12 @@ impl Step<'_> {
             _ if !may_reuse => Why::NotReused,
             _ if is_lost => Why::Lost,
             None => Why::First,
-            Some(earlier) => Why::Differs {
-                earlier: Earlier::from(earlier),
-                differences: differences(earlier, now),
-            },
+            Some(earlier) => {
+                let cache = &self.builder.cache;
+                let input = |content: &ContentId| cache.input(content).ok().flatten();
+                let differences = differences(earlier, now, &input);
+                Why::Differs { earlier: Earlier::from(earlier), differences }
+            }
         };
         explain(Explanation { step: self.name.clone(), line: now.line, why });
     }
