@@ -61,7 +61,7 @@ fn application(place: &Place, name: &str) -> PathBuf {
         name,
         "FROM busybox\n\
          WORKDIR /app\n\
-         COPY bin/install bin/compile /usr/bin/\n\
+         COPY bin/install bin/compile /bin/\n\
          COPY Gemfile .\n\
          RUN install Gemfile\n\
          ENV RAILS_ENV=production\n\
@@ -87,7 +87,7 @@ fn application(place: &Place, name: &str) -> PathBuf {
 const APPLICATION: [&str; 6] = [
     "COPY . .",
     "COPY Gemfile .",
-    "COPY bin/install bin/compile /usr/bin/",
+    "COPY bin/install bin/compile /bin/",
     "RUN compile",
     "RUN install Gemfile",
     "WORKDIR /app",
