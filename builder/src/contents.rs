@@ -10,7 +10,7 @@
 //! sources, though no layer is unpacked.
 
 pub mod efficiency;
-mod growing;
+pub(crate) mod growing;
 pub mod recorder;
 pub(crate) mod resolve;
 pub mod table;

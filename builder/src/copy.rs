@@ -8,10 +8,16 @@
 
 pub mod archive;
 pub mod entries;
+mod hash;
 pub(crate) mod inside;
+mod origin;
 pub mod place;
+mod plan;
+mod read;
 pub mod select;
 pub mod selection;
+mod unpack;
+mod words;
 pub mod write;
 
 pub use entries::{Entries, LayerOut};
@@ -121,6 +127,32 @@ pub enum CopyError {
         #[source]
         source: archive::ArchiveError,
     },
+    /// A file is not what it was when it was selected.
+    #[error("`{path}` changed while it was copied")]
+    Changed {
+        /// Which.
+        path: String,
+    },
+    /// A name is one that layers use for whiteouts.
+    #[error(
+        "{path} cannot be part of an image: names that start with `.wh.` mark what a layer removes"
+    )]
+    Reserved {
+        /// Where it would go.
+        path: String,
+    },
+    /// Deeper than any layer that we would unpack again.
+    #[error("{path} is nested too deeply")]
+    TooDeep {
+        /// The directory.
+        path: String,
+    },
+    /// There is more than can be numbered.
+    #[error("cannot keep in mind what is copied")]
+    Table(#[source] crate::contents::TableError),
+    /// The layer cannot be written.
+    #[error("cannot write the layer")]
+    Write(#[source] crate::layer::WriteError),
     /// The file system refused.
     #[error("cannot {doing} {path}")]
     Io {

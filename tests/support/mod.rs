@@ -9,11 +9,13 @@
 #![allow(unused_imports, reason = "each test file uses its own part of this module")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 
+pub mod built;
 pub mod clients;
 pub mod http;
 pub mod images;
 pub mod place;
 pub mod process;
+pub mod rendezvous;
 pub mod server;
 pub mod tree;
 

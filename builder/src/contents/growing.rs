@@ -92,6 +92,19 @@ impl<T: Default> Node<T> {
     }
 }
 
+impl<T: Clone> Node<T> {
+    /// Returns a copy without children.
+    pub(crate) fn clone_bare(&self) -> Self {
+        Self {
+            what: self.what.clone(),
+            xattrs: self.xattrs.clone(),
+            children: BTreeMap::new(),
+            note: self.note.clone(),
+            ..*self
+        }
+    }
+}
+
 impl<T> Node<T> {
     pub(crate) fn is_directory(&self) -> bool {
         matches!(self.what, What::Directory { .. })

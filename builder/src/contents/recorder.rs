@@ -63,7 +63,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Adds all that another table says.
-    pub(super) fn add_table(&mut self, table: &Table) -> Result<(), TableError> {
+    pub(crate) fn add_table(&mut self, table: &Table) -> Result<(), TableError> {
         let opaque = |path| Entry::new(path, Kind::OpaqueWhiteout, 0);
         if table.states_root() {
             self.add(&table.root().entry(EntryPath::root()), &[0; 32])?;

@@ -36,6 +36,8 @@ pub(crate) enum Led {
     /// To something that is no link, and where that really is.
     To(EntryPath, Lies),
     Nowhere,
+    /// Below something that is no directory.
+    Blocked,
     /// Through more links than a kernel would follow, or deeper than any path.
     Astray,
 }
@@ -46,7 +48,7 @@ pub(crate) fn resolve<N: Names + ?Sized>(names: &N, path: &[u8]) -> Result<Led, 
     let (mut here, mut lies, mut links) = (EntryPath::root(), Lies::Directory, 0);
     while let Some(name) = pending.pop_front() {
         if lies != Lies::Directory {
-            return Ok(Led::Nowhere);
+            return Ok(Led::Blocked);
         }
         if name == b".." {
             here = here.parent().unwrap_or_default();
@@ -90,7 +92,7 @@ pub(crate) fn follow<N: Names + ?Sized>(
         };
         let directory = match resolve(names, parent.as_bytes())? {
             Led::To(directory, Lies::Directory) => directory,
-            Led::To(..) | Led::Nowhere => return Ok(Some(path)),
+            Led::To(..) | Led::Nowhere | Led::Blocked => return Ok(Some(path)),
             Led::Astray => return Ok(None),
         };
         match names.look(&directory.join(name))? {

@@ -466,6 +466,11 @@ impl<'a> Row<'a> {
         self.extra().map_or(&[], |mut extra| extra.take())
     }
 
+    /// Returns its target if it is a symbolic link.
+    pub(crate) fn symlink(&self) -> Option<&'a [u8]> {
+        (self.kind_byte() == kind::SYMLINK).then(|| self.link())
+    }
+
     fn flags(&self) -> u8 {
         self.bytes()[7]
     }

@@ -199,7 +199,7 @@ impl View {
         let Ok(led) = resolve(self, path.as_bytes());
         match led {
             Led::To(path, _) => Ok(self.get(&path)),
-            Led::Nowhere => Ok(None),
+            Led::Nowhere | Led::Blocked => Ok(None),
             Led::Astray => Err(ViewError::TooManyLinks(path.to_owned())),
         }
     }

@@ -99,7 +99,8 @@ impl Directory {
         }
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    /// Returns its root.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 }

@@ -36,6 +36,11 @@ pub struct ContentId([u8; 32]);
 pub struct ContentIdError;
 
 impl ContentId {
+    /// Returns the identity of something else than a layer, which was hashed for it.
+    pub(crate) fn from_hasher(hasher: &blake3::Hasher) -> Self {
+        Self(*hasher.finalize().as_bytes())
+    }
+
     /// Returns the hash itself, to feed into a key.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -113,6 +113,7 @@ impl Step<'_> {
                 let selections = self.selections(files, &words, &origin, view.as_ref(), &open)?;
                 let question = question(parts, definition, &origin, &words, &selections);
                 self.solve(state, id, &question, |state| {
+                    self.keep_inputs(&selections);
                     self.land(state, files, &words, &selections, id)
                 })?
             }
@@ -186,6 +187,14 @@ impl Step<'_> {
                     self.warn(&found);
                 }
             }
+        }
+    }
+
+    /// Keeps what was selected, so that a later build can say what changed.
+    fn keep_inputs(&self, selections: &[Selection<'_>]) {
+        let cache = &self.builder.cache;
+        for selection in selections {
+            self.builder.or_warn(cache.put_input(&selection.content_id(), selection.table()));
         }
     }
 

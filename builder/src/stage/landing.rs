@@ -51,6 +51,7 @@ impl Step<'_> {
         let landing = Landing {
             below: &below,
             destination: &words.destination,
+            unpack: files.unpack,
             owner,
             mode: mode.as_ref().map(|change| change as &dyn Fn(u32, bool) -> u32),
             now: self.now(),
