@@ -27,7 +27,7 @@ use boatyard_content::gc::{GcError, GcOptions, GcReport, collect_only};
 use boatyard_content::local::write_unsynced;
 use boatyard_oci::Digest;
 
-use super::usage::{Kept, Usage, What, is_older};
+use super::usage::{Kept, Layer, Usage, What, is_older};
 use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files, near, step_lock};
 use crate::snapshot::Layers;
 
@@ -271,7 +271,7 @@ impl Removal {
 
     /// Returns the trees that go and are the only form of a layer.
     fn only_trees(&self) -> impl Iterator<Item = &String> {
-        let only = self.kept.holds.layers.iter().flat_map(|layer| layer.only_trees());
+        let only = self.kept.holds.layers.iter().flat_map(Layer::only_trees);
         only.filter(|tree| self.trees.contains(tree))
     }
 

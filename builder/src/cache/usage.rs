@@ -136,7 +136,7 @@ impl Cache {
     pub fn only_trees(&self) -> Result<HashSet<String>, CacheError> {
         let usage = self.usage()?;
         let layers = usage.kept.iter().flat_map(|kept| &kept.holds.layers);
-        Ok(layers.flat_map(|layer| layer.only_trees()).cloned().collect())
+        Ok(layers.flat_map(Layer::only_trees).cloned().collect())
     }
 }
 
