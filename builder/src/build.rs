@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use boatyard_content::{Lease, Root, StoreError};
@@ -236,6 +237,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) packer: Packer,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
+    /// The cache failed, and that was told.
+    pub(crate) has_warned: AtomicBool,
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
     stubs: OnceLock<PathBuf>,
@@ -501,6 +504,7 @@ impl<'a> Builder<'a> {
             cores: Cores::new(tools.threads.max(2)),
             packer,
             in_image: in_image(plan),
+            has_warned: AtomicBool::new(false),
             made: Mutex::default(),
             stubs: OnceLock::new(),
             stat_cache: OnceLock::new(),

@@ -6,13 +6,13 @@
 //! thread is started by the first layer: a build that packs nothing has none.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use boatyard_content::{Expected, Ingest, IngestKey, Landed, Lease, Root, StoreError};
+use boatyard_content::{BlobInfo, Expected, Ingest, IngestKey, Landed, Lease, Root, StoreError};
 use boatyard_oci::{Descriptor, DiffId, MediaType};
 
 use crate::cache::{Cache, CacheError};
@@ -243,8 +243,55 @@ impl Packer {
     }
 }
 
-/// A blob that is being packed.
-pub(crate) type Sink = Compressor<Ingest>;
+/// A blob that is being packed. Dropped before it landed, nothing of it stays.
+pub(crate) struct Sink {
+    /// `None` once it lands, or is dropped.
+    compressor: Option<Compressor<Ingest>>,
+    has_landed: bool,
+    key: IngestKey,
+    root: Arc<Root>,
+}
+
+impl Sink {
+    fn compressor(&mut self) -> io::Result<&mut Compressor<Ingest>> {
+        self.compressor.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Sink {
+    fn land(mut self, diff_id: &DiffId) -> Result<BlobInfo, PackError> {
+        let compressor = self.compressor.take().ok_or(PackError::Worker)?;
+        let ingest = compressor
+            .finish()
+            .map_err(|source| PackError::Compress { diff_id: diff_id.clone(), source })?;
+        let landed = ingest
+            .commit_blocking(&Expected::any())
+            .map_err(|source| PackError::Store { diff_id: diff_id.clone(), source })?;
+        self.has_landed = true;
+        let (Landed::New(blob) | Landed::AlreadyPresent(blob)) = landed;
+        Ok(blob)
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.compressor()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.compressor()?.flush()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // Whoever holds the ingest's lock keeps it from being discarded.
+        drop(self.compressor.take());
+        if !self.has_landed {
+            let _ = self.root.store().discard_blocking(&self.key);
+        }
+    }
+}
 
 impl Press {
     fn pack(&self, stack: &[StackedLayer]) -> Result<Descriptor, PackError> {
@@ -271,20 +318,21 @@ impl Press {
     }
 
     fn sink(&self) -> Result<Sink, PackError> {
-        let ingest = self.root.store().ingest_blocking(&IngestKey::random(), &self.lease)?;
-        Compressor::new(ingest, self.options.compression, self.options.threads)
-            .map_err(PackError::Start)
+        let key = IngestKey::random();
+        let ingest = self.root.store().ingest_blocking(&key, &self.lease)?;
+        let (compression, threads) = (self.options.compression, self.options.threads);
+        let compressor = Compressor::new(ingest, compression, threads).map_err(PackError::Start)?;
+        Ok(Sink {
+            compressor: Some(compressor),
+            has_landed: false,
+            key,
+            root: Arc::clone(&self.root),
+        })
     }
 
     /// Lets a blob land, and notes it for later builds.
     fn land(&self, sink: Sink, written: &Written) -> Result<Descriptor, PackError> {
-        let diff_id = || written.diff_id.clone();
-        let ingest =
-            sink.finish().map_err(|source| PackError::Compress { diff_id: diff_id(), source })?;
-        let landed = ingest
-            .commit_blocking(&Expected::any())
-            .map_err(|source| PackError::Store { diff_id: diff_id(), source })?;
-        let (Landed::New(blob) | Landed::AlreadyPresent(blob)) = landed;
+        let blob = sink.land(&written.diff_id)?;
         let media_type = match self.options.compression {
             Compression::None => MediaType::OCI_LAYER,
             Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::table::{
     HEADER_BYTES, MAGIC, NONE, ROW_BYTES, Table, TableError, flag, kind, trait_flag,
 };
-use crate::layer::{Entry, EntryPath, Kind, Mtime, Xattrs};
+use crate::layer::{Entry, EntryPath, Kind, Xattrs};
 
 /// As many rows as a table may have.
 const ROWS_MAX: usize = 1 << 26;
@@ -108,11 +108,6 @@ impl<T: Clone> Node<T> {
 impl<T> Node<T> {
     pub(crate) fn is_directory(&self) -> bool {
         matches!(self.what, What::Directory { .. })
-    }
-
-    /// Returns its time of modification.
-    pub(crate) fn mtime(&self) -> Mtime {
-        Mtime::from_seconds(self.seconds)
     }
 
     /// Returns what lies at a path below.

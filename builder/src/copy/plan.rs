@@ -118,10 +118,6 @@ impl<'a> Plan<'a> {
             return Err(CopyError::NotADirectory { destination: landing.destination.to_owned() });
         }
         for part in &selection.parts {
-            if let Some(clash) = &part.conflict {
-                let path = clash.path.components().fold(target.path.clone(), |at, n| at.join(n));
-                return Err(conflict(clash.what, &path, clash.there));
-            }
             match part.table.rows().next() {
                 Some((_, row)) if part.is_file => {
                     self.land_file(selection, part, row, &target, landing)?;
@@ -189,6 +185,9 @@ impl<'a> Plan<'a> {
             return Err(conflict("a directory", &target.path, "a file"));
         }
         let into = self.make_directory(&EntryPath::root(), &target.path, landing.made())?;
+        if let Some(clash) = &part.conflict {
+            return Err(conflict(clash.what, &join(&into, &clash.path), clash.there));
+        }
         let first_names = self.first_names(part);
         let below = self.below_directory(&into);
         let root = part.table.root();

@@ -4,6 +4,9 @@
 //! there the record is as good as none. Nor does the cache ever fail a build: what cannot be read is
 //! a miss, and a warning.
 
+use std::error::Error;
+use std::sync::atomic::Ordering;
+
 use boatyard_oci::DiffId;
 
 use super::{LayerBlob, LayerStack, StackedLayer};
@@ -74,13 +77,17 @@ impl Builder<'_> {
         Some(layer)
     }
 
-    /// Returns what the cache answered; a failure is told, and is no answer.
+    /// Returns what the cache answered; a failure is told, the first of a build, and is no answer.
     pub(crate) fn or_warn<T>(&self, answer: Result<T, CacheError>) -> Option<T> {
         answer
             .map_err(|error| {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                let cause = cause.unwrap_or_default();
-                self.tools.progress.warning(&format!("{error}: {cause}"));
+                if !self.has_warned.swap(true, Ordering::Relaxed) {
+                    let mut reason: &dyn Error = &error;
+                    while let Some(deeper) = reason.source() {
+                        reason = deeper;
+                    }
+                    self.tools.progress.warning(&format!("{error}: {reason}"));
+                }
             })
             .ok()
     }
