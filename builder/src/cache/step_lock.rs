@@ -126,6 +126,24 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_takes_over_when_the_owner_dies() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let owner = fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        flock(&owner, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let mut owner = Some(owner);
+        // It dies: its descriptor is closed, and its file stays.
+        let mut dies = || {
+            drop(owner.take());
+            ControlFlow::Continue(())
+        };
+        let taken = StepLock::take(&path, &mut dies).unwrap();
+        assert!(taken.is_some() && path.exists());
+        drop(taken);
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn who_waits_can_give_up() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
