@@ -59,7 +59,7 @@ use crate::snapshot::LayersError;
 pub use self::changed_files::{ChangedFile, ChangedFiles, FileChange};
 pub use self::difference::{Change, Difference, differences};
 pub use self::key::{Key, Part, Parts};
-pub use self::limits::{Amount, AmountError, Limits};
+pub use self::limits::{Amount, Limits};
 pub use self::prune::{Pruned, Rules};
 pub use self::record::{Below, Ground, Input, Record, RecordedLayer};
 pub use self::step_lock::StepLock;

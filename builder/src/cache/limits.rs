@@ -16,17 +16,14 @@
 //!    last gigabyte is never taken for free space: on a disk that others fill, builds would never
 //!    find anything again.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use boatyard_content::gc::GcOptions;
 use boatyard_content::local::write_unsynced;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::prune::{Pruned, Rules, choose};
 use super::usage::{YOUNG, is_older};
@@ -75,11 +72,6 @@ pub enum Amount {
     Percent(u8),
 }
 
-/// A text is no amount.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is no size: write it as 20GB, 512MiB or 10%")]
-pub struct AmountError(String);
-
 impl Amount {
     /// Returns the bytes, on a file system of `total` bytes.
     pub fn of(self, total: u64) -> u64 {
@@ -88,58 +80,6 @@ impl Amount {
             Amount::Percent(percent) => total / 100 * u64::from(percent),
         }
     }
-}
-
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Amount::Bytes(bytes) => write!(f, "{bytes}"),
-            Amount::Percent(percent) => write!(f, "{percent}%"),
-        }
-    }
-}
-
-impl FromStr for Amount {
-    type Err = AmountError;
-
-    /// Reads `20GB`, `512MiB`, `1.5g`, `10%`. Units without `i` are powers of ten, as docker prints
-    /// them; a bare number is of bytes.
-    fn from_str(text: &str) -> Result<Amount, AmountError> {
-        let wrong = || AmountError(text.to_owned());
-        let digits =
-            text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        let (number, unit) = text.split_at(digits);
-        let unit = unit.trim();
-        if unit == "%" {
-            let percent = number.parse().ok().filter(|percent| *percent <= 100);
-            return percent.map(Amount::Percent).ok_or_else(wrong);
-        }
-        let factor = factor(&unit.to_ascii_lowercase()).ok_or_else(wrong)?;
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        let whole: u64 = whole.parse().map_err(|_| wrong())?;
-        if fraction.is_empty() || fraction.len() > 9 {
-            return Err(wrong());
-        }
-        let parts: u64 = fraction.parse().map_err(|_| wrong())?;
-        let parts = u128::from(parts) * u128::from(factor) / 10_u128.pow(fraction.len() as u32);
-        let bytes = u128::from(whole) * u128::from(factor) + parts;
-        u64::try_from(bytes).map(Amount::Bytes).map_err(|_| wrong())
-    }
-}
-
-fn factor(unit: &str) -> Option<u64> {
-    Some(match unit {
-        "" | "b" => 1,
-        "k" | "kb" => 1000,
-        "m" | "mb" => 1000_u64.pow(2),
-        "g" | "gb" => 1000_u64.pow(3),
-        "t" | "tb" => 1000_u64.pow(4),
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        "tib" => 1 << 40,
-        _ => return None,
-    })
 }
 
 /// What was found when the cache was listed last. Unreadable, it was never listed.
@@ -284,26 +224,6 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn amounts() {
-        for (text, expected) in [
-            ("0", Amount::Bytes(0)),
-            ("512", Amount::Bytes(512)),
-            ("20GB", Amount::Bytes(20_000_000_000)),
-            ("1.5 g", Amount::Bytes(1_500_000_000)),
-            ("512MiB", Amount::Bytes(512 << 20)),
-            ("0.25kib", Amount::Bytes(256)),
-            ("10%", Amount::Percent(10)),
-            ("100%", Amount::Percent(100)),
-        ] {
-            assert_eq!(text.parse(), Ok(expected), "{text}");
-        }
-        for bad in ["", "%", "101%", "1.5%", "-1", "GB", "1XB", "1.", ".5", "1..5g", "99999999tib"]
-        {
-            assert_eq!(bad.parse::<Amount>(), Err(AmountError(bad.to_owned())), "{bad}");
-        }
-    }
 
     #[test]
     fn the_smaller_limit_counts_and_something_is_left() {
