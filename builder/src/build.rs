@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use boatyard_content::{Lease, Root, StoreError};
@@ -172,7 +172,7 @@ impl Ending for StepFailure {
 
 impl Ending for BaseError {}
 
-impl Ending for AssembleError {}
+impl Ending for BuildError {}
 
 impl StepFailure {
     /// Returns the failure without a deeper reason.
@@ -237,6 +237,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) packer: Packer,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
+    /// It made trees of layers that have no blob.
+    keeps_trees: AtomicBool,
     /// The cache failed, and that was told.
     pub(crate) has_warned: AtomicBool,
     /// What this build recorded: it may be used whatever else may not.
@@ -504,6 +506,7 @@ impl<'a> Builder<'a> {
             cores: Cores::new(tools.threads.max(2)),
             packer,
             in_image: in_image(plan),
+            keeps_trees: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
             made: Mutex::default(),
             stubs: OnceLock::new(),
@@ -516,13 +519,18 @@ impl<'a> Builder<'a> {
 
     fn assemble(&self, state: StageState) -> Result<Built, BuildError> {
         let labels = &self.request.labels;
-        let built = self.steps.run("exporting to image", |_| {
-            assemble::assemble(self.tools, labels, state, self.epoch)
-        })?;
-        if !self.made().is_empty() {
-            self.layers.make_durable()?;
-        }
-        Ok(built)
+        self.steps.run("exporting to image", |_| {
+            std::thread::scope(|scope| {
+                // Layers of the image have blobs: whatever happens, they can be unpacked again.
+                let needs_sync = self.keeps_trees.load(Ordering::Relaxed);
+                let synced = needs_sync.then(|| scope.spawn(|| self.layers.make_durable()));
+                let built = assemble::assemble(self.tools, labels, state, self.epoch)?;
+                if let Some(synced) = synced {
+                    synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                }
+                Ok(built)
+            })
+        })
     }
 
     /// Says what stands for a layer in the image, if its stage's layers are in it: a blob that is
@@ -555,6 +563,13 @@ impl<'a> Builder<'a> {
     /// Returns what is known of the context's files.
     pub(crate) fn stat_cache(&self, context: &Directory) -> &StatCache {
         self.stat_cache.get_or_init(|| StatCache::open(self.tools.root.path(), context))
+    }
+
+    /// Notes that a layer was made that has a tree and no blob.
+    pub(crate) fn keeps_tree(&self, stage: usize) {
+        if !self.in_image.contains(&stage) {
+            self.keeps_trees.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Says whether this build recorded a step.

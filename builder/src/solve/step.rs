@@ -188,6 +188,7 @@ impl Step<'_> {
         let there = blob.clone().map(|blob| LayerBlob::There(Box::new(blob)));
         let layer = StackedLayer::new(written.diff_id, chain_id, tree, blob);
         builder.put_in_image(self.stage.index, stack, &layer, there);
+        builder.keeps_tree(self.stage.index);
         Ok(layer)
     }
 
