@@ -44,7 +44,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use boatyard_content::gc::GcError;
@@ -58,7 +57,7 @@ use crate::layer::ContentId;
 use crate::snapshot::LayersError;
 
 pub use self::changed_files::{ChangedFile, ChangedFiles, FileChange};
-pub use self::difference::{Change, Difference, Explanation, differences};
+pub use self::difference::{Change, Difference, differences};
 pub use self::key::{Key, Part, Parts};
 pub use self::limits::{Amount, AmountError, Limits};
 pub use self::prune::{Pruned, Rules};
@@ -158,15 +157,12 @@ impl fmt::Display for TimePolicy {
 pub struct Cache {
     root: Arc<Root>,
     directory: PathBuf,
-    /// About how many bytes this process added since it last looked at the limits.
-    added: Arc<AtomicU64>,
 }
 
 impl Cache {
     /// Opens the cache of a root; it needs nothing to be there.
     pub fn open(root: &Arc<Root>) -> Cache {
-        let (root, directory) = (Arc::clone(root), root.layout().cache());
-        Cache { root, directory, added: Arc::default() }
+        Cache { root: Arc::clone(root), directory: root.layout().cache() }
     }
 
     /// Looks for a record, and notes that it is used.
@@ -203,7 +199,7 @@ impl Cache {
             // Then its tree is all that there is of it.
             added += record.layer.size;
         }
-        self.added.fetch_add(added, Ordering::Relaxed);
+        self.note_added(added)?;
         near::note(&self.directory.join("near"), record).storing("note the place of a record")
     }
 
@@ -276,7 +272,7 @@ impl Cache {
         compression: &str,
         blob: &Descriptor,
     ) -> Result<bool, CacheError> {
-        self.added.fetch_add(blob.size, Ordering::Relaxed);
+        self.note_added(blob.size)?;
         self.root.encodings().put(diff_id, compression, blob).storing("write an encoding")
     }
 
@@ -306,13 +302,10 @@ impl Cache {
         near::best(&self.directory.join("near"), now, find)
     }
 
-    /// Says why a step was not found: what differs between the nearest earlier record and `now`.
-    /// `None` where there is nothing to compare it with: a step that is new.
-    pub fn explain(&self, now: &Record) -> Option<Explanation> {
-        let earlier = self.nearest(now)?;
-        let table = |content: &ContentId| self.input(content).ok().flatten();
-        let differences = differences(&earlier, now, &table);
-        Some(Explanation { text: earlier.text, created: earlier.created, differences })
+    /// Says why an earlier record is not what is wanted now, with the files that differ where what
+    /// was copied is kept. Nothing, where all is the same.
+    pub fn differences(&self, earlier: &Record, now: &Record) -> Vec<Difference> {
+        differences(earlier, now, &|content| self.input(content).ok().flatten())
     }
 
     /// Keeps what a source selected, so that a later build can say what changed in it.
@@ -338,10 +331,6 @@ impl Cache {
 
     fn input_path(&self, content: &ContentId) -> PathBuf {
         self.directory.join("inputs").join(content.to_string())
-    }
-
-    fn take_added(&self) -> u64 {
-        self.added.swap(0, Ordering::Relaxed)
     }
 
     fn read(&self, path: &Path) -> Result<Lookup, CacheError> {

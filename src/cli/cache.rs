@@ -200,7 +200,7 @@ fn sum(
         dockerfile: String::new(),
         line: 0,
         stage: String::new(),
-        instruction: format!("{} {name}", meant.len()),
+        instruction: format!("{name}: {}", meant.len()),
         layer: String::new(),
         size: output::size(bytes),
         bytes,

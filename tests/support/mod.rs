@@ -6,6 +6,7 @@
 
 #![allow(clippy::allow_attributes, reason = "each test file uses its own part of this module")]
 #![allow(dead_code, reason = "each test file uses its own part of this module")]
+#![allow(unused_imports, reason = "each test file uses its own part of this module")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 
 pub mod built;

@@ -6,7 +6,6 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::changed_files::ChangedFiles;
@@ -107,18 +106,6 @@ impl fmt::Display for Change {
             Change::Changed => "changed",
         })
     }
-}
-
-/// Why a step ran: what differs from an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Explanation {
-    /// The instruction of the earlier one.
-    pub text: String,
-    /// When that ran.
-    pub created: Timestamp,
-    /// What differs, the most important first. Nothing: then the earlier one was not asked for, or its
-    /// layer cannot be had any more.
-    pub differences: Vec<Difference>,
 }
 
 /// Compares what is wanted now with an earlier record. Nothing, where all is the same: then the

@@ -1,6 +1,6 @@
 //! The small files of the cache, any of which somebody else may remove at any time.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -14,6 +14,19 @@ const DEPTH_MAX: usize = 2;
 /// Reads a file that may be absent.
 pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     absent_is_none(fs::read(path))
+}
+
+/// Appends to a file that may be absent, in one write.
+pub(super) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let open = || fs::OpenOptions::new().create(true).append(true).open(path);
+    let mut file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            open()?
+        }
+        file => file?,
+    };
+    file.write_all(bytes)
 }
 
 /// Removes a file that may be absent; `false` where it was.

@@ -1,10 +1,11 @@
 //! Limits that work by themselves: at the end of a build the cache is pruned, if it must be.
 //!
 //! ```text
-//! ROOT/cache/pruned    when that was done last, how large the cache was, and what came since
+//! ROOT/cache/pruned    when that was done last, and how large the cache was then
+//!            added     how many bytes came since, a line each time
 //! ```
 //!
-//! That is asked for at the end of every build, so it must cost nothing as a rule: one small file is
+//! That is asked for at the end of every build, so it must cost nothing as a rule: two small files are
 //! read, and the file system is asked for its free space. Only once an hour, or when something was
 //! added and a limit is passed, all is listed and what is too much goes:
 //!
@@ -17,7 +18,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -146,7 +147,6 @@ fn factor(unit: &str) -> Option<u64> {
 struct State {
     at: Timestamp,
     bytes: u64,
-    added: u64,
 }
 
 /// The file system that a root is on.
@@ -186,20 +186,18 @@ impl Cache {
     /// Where something cannot be listed or removed.
     pub fn enforce(&self, layers: &Layers, limits: &Limits) -> Result<Option<Pruned>, CacheError> {
         let space = Space::of(self.root.path()).doing("ask for the free space")?;
-        let state = self.state()?;
-        let added = state.added + self.take_added();
-        let bytes = state.bytes + added;
+        let (state, added) = (self.state()?, self.added()?);
+        let bytes = state.bytes.saturating_add(added);
         let is_over = bytes > space.keep(limits, bytes);
         let is_recent = !is_older(state.at.into(), INTERVAL, SystemTime::now());
         if is_recent && !(is_over && added > 0) {
-            if added != state.added {
-                self.write_state(State { added, ..state })?;
-            }
             return Ok(None);
         }
+        // What comes from now on may be counted twice, which is better than not at all.
+        files::remove(&self.added_path()).doing("forget what was added")?;
         let pruned = self.enforce_now(layers, limits)?;
         let bytes = pruned.left_bytes;
-        self.write_state(State { at: Timestamp::now(), bytes, added: 0 })?;
+        self.write_state(State { at: Timestamp::now(), bytes })?;
         Ok(Some(pruned))
     }
 
@@ -253,6 +251,22 @@ impl Cache {
         layers
             .sweep(|| self.root.held_layers(), is_unneeded, dry_run)
             .map_err(|source| CacheError::Layers { doing: "remove unpacked layers", source })
+    }
+
+    /// Notes that about so many bytes came to the cache.
+    pub(super) fn note_added(&self, bytes: u64) -> Result<(), CacheError> {
+        files::append(&self.added_path(), format!("{bytes}\n").as_bytes())
+            .doing("note what was added")
+    }
+
+    fn added(&self) -> Result<u64, CacheError> {
+        let bytes = files::read(&self.added_path()).doing("read what was added")?;
+        let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
+        Ok(text.lines().filter_map(|line| line.parse::<u64>().ok()).fold(0, u64::saturating_add))
+    }
+
+    fn added_path(&self) -> PathBuf {
+        self.directory.join("added")
     }
 
     fn state(&self) -> Result<State, CacheError> {

@@ -1,7 +1,7 @@
 //! Removing from the cache: what is chosen, and in which order it goes.
 //!
-//! Chosen is what was used least recently; of what was used in the same hour, the later step of a
-//! stage first, for nothing finds a step whose parent is gone. What a running process relies on is
+//! Chosen is what was used least recently. A step counts as used when one above it was, and goes after
+//! it, for nothing finds a step whose parent is gone. What a running process relies on is
 //! never chosen; nor is a layer that an image has as well, unless all is asked for: that frees
 //! nothing, and makes the next build of that image slow.
 //!
@@ -20,14 +20,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use boatyard_content::encodings::Encoding;
 use boatyard_content::gc::{GcError, GcOptions, GcReport, collect_only};
 use boatyard_content::local::write_unsynced;
 use boatyard_oci::Digest;
 
-use super::usage::{Kept, Usage, What, is_older};
+use super::usage::{Kept, Layer, Usage, What, is_older};
 use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files, near, step_lock};
 use crate::snapshot::Layers;
 
@@ -135,24 +135,19 @@ impl Cache {
             .sweep(|| self.root.held_layers(), is_doomed, false)
             .map_err(|source| CacheError::Layers { doing: "remove unpacked layers", source })?;
         let directory = self.root.path().join("layers");
-        chosen.retain(|removal| {
-            removal.only_tree().is_none_or(|tree| !directory.join(tree).exists())
-        });
-        let only = chosen.iter().filter(|removal| removal.only_tree().is_some());
-        Ok(only.map(|removal| removal.kept.tree_bytes()).sum())
+        let is_there = |tree: &String| directory.join(tree).exists();
+        chosen.retain(|removal| !removal.only_trees().any(is_there));
+        Ok(chosen.iter().map(Removal::tree_bytes).sum())
     }
 
     /// Removes the files of a thing; a record that was replaced meanwhile stays.
     fn remove_files(&self, removal: &Removal) -> Result<u64, CacheError> {
         let mut freed = 0;
+        let content = removal.kept.records.first().map(|kept| kept.record.layer.content);
         for (path, size) in &removal.files {
-            let replaced = match (&removal.kept.what, path.starts_with(self.records())) {
-                (What::Layer(diff_id), true) => match self.read(path)? {
-                    Lookup::Hit(record) => record.layer.diff_id != *diff_id,
-                    _ => false,
-                },
-                _ => false,
-            };
+            let replaced = path.starts_with(self.records())
+                && matches!(self.read(path)?, Lookup::Hit(record)
+                    if Some(record.layer.content) != content);
             if !replaced && files::remove(path).doing("remove a file")? {
                 freed += size;
             }
@@ -239,12 +234,12 @@ pub(super) fn choose(usage: &Usage, rules: &Rules, now: SystemTime) -> Vec<usize
     chosen
 }
 
-/// What goes first: what nobody can use, then by the hour of the last use, then the later step.
-/// Tables of base images are small and often used, which nobody notes: they come last.
-fn priority(kept: &Kept) -> (bool, bool, u64, Reverse<u32>) {
-    let used = kept.used.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
-    let step = kept.records.iter().map(|kept| kept.record.ordinal).max().unwrap_or_default();
-    (kept.is_usable, matches!(kept.what, What::Contents(_)), used, Reverse(step))
+/// What goes first: what nobody can use, then by the last use, then what lies higher. Tables of base
+/// images are small and often used, which nobody notes: they come last.
+fn priority(kept: &Kept) -> (bool, bool, SystemTime, Reverse<usize>) {
+    let height = kept.records.iter().map(|kept| kept.record.ground.steps.len()).max();
+    let is_contents = matches!(kept.what, What::Contents(_));
+    (kept.is_usable, is_contents, kept.used, Reverse(height.unwrap_or_default()))
 }
 
 /// A thing that goes, and all that goes with it.
@@ -259,19 +254,28 @@ impl Removal {
     /// Decides what goes with a thing. Of a layer that an image has too, only the other packings go,
     /// unless all is asked for.
     fn of(kept: Kept, all: bool) -> Removal {
-        let own = kept.holds.own.iter().map(|(encoding, _)| encoding);
+        let layers = &kept.holds.layers;
+        let own = layers.iter().flat_map(|layer| &layer.own).map(|(encoding, _)| encoding);
         if kept.is_shared && !all {
             let encodings = own.cloned().collect();
             return Removal { kept, encodings, trees: Vec::new(), files: Vec::new() };
         }
-        let encodings = own.chain(&kept.holds.shared).cloned().collect();
+        let shared = layers.iter().flat_map(|layer| &layer.shared);
+        let encodings = own.chain(shared).cloned().collect();
         // The image's layer may be in use as a base: then its tree goes by its age.
-        let trees = if kept.is_shared { Vec::new() } else { kept.holds.trees.clone() };
+        let gone = layers.iter().filter(|layer| layer.shared.is_empty());
+        let trees = gone.flat_map(|layer| &layer.trees).cloned().collect();
         let files = kept.holds.files.clone();
         Removal { kept, encodings, trees, files }
     }
 
-    fn only_tree(&self) -> Option<&str> {
-        if self.kept.holds.has_blob { None } else { self.trees.first().map(String::as_str) }
+    /// Returns the trees that go and are the only form of a layer.
+    fn only_trees(&self) -> impl Iterator<Item = &String> {
+        let only = self.kept.holds.layers.iter().flat_map(Layer::only_trees);
+        only.filter(|tree| self.trees.contains(tree))
+    }
+
+    fn tree_bytes(&self) -> u64 {
+        if self.trees.is_empty() { 0 } else { self.kept.tree_bytes() }
     }
 }

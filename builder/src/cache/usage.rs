@@ -1,14 +1,16 @@
 //! What the cache keeps, and what each of it would free.
 //!
-//! It goes by layers, because that is what takes space: a layer with the records that name it, its
-//! blobs, its unpacked tree, its table of contents and the tables of what was copied into it come and
-//! go together. What belongs to no record any more is kept on its own: a layer without records, a
-//! table of a base image, the stat cache of a context.
+//! It goes by what steps made, because that is what takes space: a content, with the records that name
+//! it, the layers that have it (one for each time policy), their blobs, unpacked trees and tables, and
+//! the tables of what was copied into it. They come and go together. What belongs to no record any
+//! more is kept on its own: a layer without records, a table of a base image, the stat cache of a
+//! context.
 //!
 //! Counted is what removing would free: blobs that no image and no repository holds as well, a tree
-//! that is the layer's only form, and files of the cache's own. An unpacked tree of a layer that has
+//! that is a layer's only form, and files of the cache's own. An unpacked tree of a layer that has
 //! a blob is not counted: it is a cache of that blob, and `boatyard gc` removes it by its age.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -22,6 +24,7 @@ use boatyard_oci::{Algorithm, ChainId, DiffId, Digest};
 use super::key::Key;
 use super::record::Record;
 use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files};
+use crate::layer::ContentId;
 
 /// A file without a record may be one whose record is about to be written.
 pub(super) const YOUNG: Duration = Duration::from_secs(3600);
@@ -35,7 +38,7 @@ pub struct Kept {
     pub records: Vec<KeptRecord>,
     /// How many bytes removing it would free.
     pub bytes: u64,
-    /// When it was used last, give or take an hour.
+    /// When it, or a step above it, was used last, give or take an hour.
     pub used: SystemTime,
     /// A running process relies on it: it stays.
     pub is_in_use: bool,
@@ -49,7 +52,7 @@ pub struct Kept {
 /// What a thing is that the cache keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum What {
-    /// The layer of a step.
+    /// What a step made: the layer that its newest record names.
     Layer(DiffId),
     /// The table of contents of a layer that no step made: of a base image.
     Contents(DiffId),
@@ -72,16 +75,32 @@ pub struct KeptRecord {
 /// What goes with a thing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holds {
-    /// Its blobs that nobody else holds.
+    /// Its layers.
+    pub layers: Vec<Layer>,
+    /// Files of the cache, with their sizes.
+    pub files: Vec<(PathBuf, u64)>,
+}
+
+/// A layer in all its forms.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Layer {
+    /// Its blobs that no image has, with their sizes.
     pub own: Vec<(Encoding, u64)>,
     /// Its other blobs.
     pub shared: Vec<Encoding>,
-    /// It has a blob.
-    pub has_blob: bool,
-    /// Its unpacked trees, as leases name them. Without a blob the first one is its only form.
+    /// Its unpacked trees, as leases name them.
     pub trees: Vec<String>,
-    /// Files of the cache, with their sizes.
-    pub files: Vec<(PathBuf, u64)>,
+}
+
+impl Layer {
+    fn has_blob(&self) -> bool {
+        !self.shared.is_empty() || self.own.iter().any(|(_, size)| *size > 0)
+    }
+
+    /// Returns the trees that are its only form.
+    pub(super) fn only_trees(&self) -> &[String] {
+        if self.has_blob() { &[] } else { &self.trees }
+    }
 }
 
 /// All that a cache keeps.
@@ -116,8 +135,8 @@ impl Cache {
     /// Where something cannot be listed.
     pub fn only_trees(&self) -> Result<HashSet<String>, CacheError> {
         let usage = self.usage()?;
-        let only = usage.kept.into_iter().filter(|kept| !kept.holds.has_blob);
-        Ok(only.flat_map(|kept| kept.holds.trees).collect())
+        let layers = usage.kept.iter().flat_map(|kept| &kept.holds.layers);
+        Ok(layers.flat_map(Layer::only_trees).cloned().collect())
     }
 }
 
@@ -128,25 +147,24 @@ impl Kept {
     }
 
     fn blob_bytes(&self) -> u64 {
-        self.holds.own.iter().map(|(_, size)| size).sum()
+        let own = self.holds.layers.iter().flat_map(|layer| &layer.own);
+        own.map(|(_, size)| size).sum()
     }
 
-    /// Returns the size of the tree that is its only form: 0 where it has a blob, or no tree.
+    /// Returns the size of the trees that are the only form of a layer: about, for a tree is as large
+    /// as its archive only without holes.
     pub(super) fn tree_bytes(&self) -> u64 {
-        match self.records.first() {
-            Some(newest) if !self.holds.has_blob && !self.holds.trees.is_empty() => {
-                newest.record.layer.size
-            }
-            _ => 0,
-        }
+        let Some(newest) = self.records.first() else { return 0 };
+        let trees = self.holds.layers.iter().filter(|layer| !layer.only_trees().is_empty());
+        trees.count() as u64 * newest.record.layer.size
     }
 }
 
-/// What is known of a layer before it is clear what it would free.
+/// What belongs together, before it is clear what it would free.
 #[derive(Default)]
 struct Gathered {
     records: BTreeMap<Key, KeptRecord>,
-    encodings: Vec<Encoding>,
+    layers: BTreeMap<DiffId, Vec<Encoding>>,
 }
 
 struct Survey<'a> {
@@ -177,14 +195,12 @@ impl<'a> Survey<'a> {
 
     fn usage(&self) -> Result<Usage, CacheError> {
         let mut usage = Usage::default();
-        let mut layers = self.gather()?;
-        for encoding in self.root.encodings().all().storing("list the encodings")? {
-            layers.entry(encoding.diff_id.clone()).or_default().encodings.push(encoding);
-        }
         let mut at: HashMap<DiffId, usize> = HashMap::new();
-        for (diff_id, gathered) in layers {
-            at.insert(diff_id.clone(), usage.kept.len());
-            usage.kept.push(self.layer(diff_id, gathered)?);
+        for gathered in self.gather()? {
+            for diff_id in gathered.layers.keys() {
+                at.insert(diff_id.clone(), usage.kept.len());
+            }
+            usage.kept.extend(self.kept(gathered)?);
         }
         self.adopted(&mut usage, &at)?;
         self.inputs(&mut usage)?;
@@ -195,74 +211,124 @@ impl<'a> Survey<'a> {
             // As long as an image has the layer, so do its records stay.
             kept.bytes += if kept.is_shared { 0 } else { files };
         }
+        lift(&mut usage.kept);
         Ok(usage)
     }
 
-    /// Reads all records, by their layers.
-    fn gather(&self) -> Result<BTreeMap<DiffId, Gathered>, CacheError> {
-        let mut layers: BTreeMap<DiffId, Gathered> = BTreeMap::new();
-        for path in files::walk(&self.cache.directory.join("records")).doing("list the records")? {
+    /// Gathers what belongs together: by content, and layers without a record on their own.
+    fn gather(&self) -> Result<Vec<Gathered>, CacheError> {
+        let mut by_content = self.records()?;
+        let mut contents: HashMap<DiffId, ContentId> = HashMap::new();
+        for (path, diff_id) in self.layer_names()? {
+            let content = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+            let content = content.and_then(|name| name.parse::<ContentId>().ok());
+            if let Some(content) = content.filter(|content| by_content.contains_key(content)) {
+                contents.insert(diff_id, content);
+            }
+        }
+        for (content, gathered) in &by_content {
+            let named = gathered.records.values().map(|kept| kept.record.layer.diff_id.clone());
+            contents.extend(named.map(|diff_id| (diff_id, *content)));
+        }
+        let mut alone: BTreeMap<DiffId, Gathered> = BTreeMap::new();
+        for (diff_id, content) in &contents {
+            let gathered = by_content.entry(*content).or_default();
+            gathered.layers.entry(diff_id.clone()).or_default();
+        }
+        for encoding in self.root.encodings().all().storing("list the encodings")? {
+            let diff_id = encoding.diff_id.clone();
+            let gathered = match contents.get(&diff_id) {
+                Some(content) => by_content.entry(*content).or_default(),
+                None => alone.entry(diff_id.clone()).or_default(),
+            };
+            gathered.layers.entry(diff_id).or_default().push(encoding);
+        }
+        Ok(by_content.into_values().chain(alone.into_values()).collect())
+    }
+
+    /// Reads all records, by the contents of their layers.
+    fn records(&self) -> Result<BTreeMap<ContentId, Gathered>, CacheError> {
+        let mut by_content: BTreeMap<ContentId, Gathered> = BTreeMap::new();
+        for path in files::walk(&self.cache.records()).doing("list the records")? {
             let Some((_, used)) = files::size_and_time(&path).doing("look at a record")? else {
                 continue;
             };
             // What is damaged, or of another version, is the business of whoever looks it up.
             let Lookup::Hit(record) = self.cache.read(&path)? else { continue };
-            let layer = layers.entry(record.layer.diff_id.clone()).or_default();
+            let gathered = by_content.entry(record.layer.content).or_default();
             let key = record.key();
             let record = KeptRecord { key, record: *record, used, files: vec![path] };
-            match layer.records.entry(key) {
-                std::collections::btree_map::Entry::Vacant(place) => {
-                    place.insert(record);
-                }
-                std::collections::btree_map::Entry::Occupied(mut place) => {
-                    place.get_mut().join(record);
-                }
+            match gathered.records.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(record)),
+                Entry::Occupied(mut place) => place.get_mut().join(record),
             }
         }
-        Ok(layers)
+        Ok(by_content)
     }
 
-    fn layer(&self, diff_id: DiffId, gathered: Gathered) -> Result<Kept, CacheError> {
+    fn kept(&self, gathered: Gathered) -> Result<Option<Kept>, CacheError> {
         let mut records: Vec<KeptRecord> = gathered.records.into_values().collect();
         records.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.key.cmp(&b.key)));
+        let newest = records.first().map(|kept| kept.record.layer.diff_id.clone());
+        let Some(name) = newest.or_else(|| gathered.layers.keys().next().cloned()) else {
+            return Ok(None);
+        };
         let mut used = records.first().map(|record| record.used);
         let mut holds = Holds::default();
-        let mut is_in_use = false;
-        for encoding in gathered.encodings {
-            let blob =
-                self.root.store().stat_blocking(&encoding.blob).storing("look for a blob")?;
-            if used.is_none() {
-                used = self.root.encodings().written(&encoding).storing("look at an encoding")?;
+        for (diff_id, encodings) in gathered.layers {
+            for encoding in encodings.iter().filter(|_| records.is_empty()) {
+                let written = self.root.encodings().written(encoding);
+                used = used.max(written.storing("look at an encoding")?);
             }
-            is_in_use |= self.leased.contains(&Holding::Blob(encoding.blob.clone()));
-            match blob {
-                Some(_) if self.images.contains(&encoding.blob) => holds.shared.push(encoding),
-                blob => holds.own.push((encoding, blob.map_or(0, |blob| blob.size))),
+            holds.layers.push(self.layer(&diff_id, encodings, &records)?);
+        }
+        for path in records.iter().flat_map(|record| &record.files) {
+            if let Some((size, _)) = files::size_and_time(path).doing("look at a record")? {
+                holds.files.push((path.clone(), size));
             }
         }
-        holds.has_blob = !holds.shared.is_empty() || holds.own.iter().any(|(_, size)| *size > 0);
-        holds.trees = self.trees(&diff_id, records.iter().map(|kept| &kept.record.layer.chain_id));
-        let is_leased = |tree: &String| self.leased.contains(&Holding::Layer(tree.clone()));
-        is_in_use |= holds.trees.iter().any(is_leased);
-        for record in &records {
-            for path in &record.files {
-                if let Some((size, _)) = files::size_and_time(path).doing("look at a record")? {
-                    holds.files.push((path.clone(), size));
-                }
-            }
-        }
+        let has = |is: fn(&Layer) -> bool| holds.layers.iter().any(is);
         let mut kept = Kept {
-            what: What::Layer(diff_id),
-            records,
+            what: What::Layer(name),
             bytes: 0,
             used: used.unwrap_or(self.now),
-            is_in_use,
-            is_shared: !holds.shared.is_empty(),
-            is_usable: holds.has_blob || !holds.trees.is_empty(),
+            is_in_use: holds.layers.iter().any(|layer| self.is_leased(layer)),
+            is_shared: has(|layer| !layer.shared.is_empty()),
+            is_usable: has(|layer| layer.has_blob() || !layer.trees.is_empty()),
+            records,
             holds,
         };
         kept.bytes = kept.blob_bytes() + kept.tree_bytes();
-        Ok(kept)
+        Ok(Some(kept))
+    }
+
+    fn layer(
+        &self,
+        diff_id: &DiffId,
+        encodings: Vec<Encoding>,
+        records: &[KeptRecord],
+    ) -> Result<Layer, CacheError> {
+        let of_it = records.iter().map(|kept| &kept.record.layer);
+        let chains = of_it.filter(|layer| layer.diff_id == *diff_id).map(|layer| &layer.chain_id);
+        let mut layer = Layer { trees: self.trees(diff_id, chains), ..Layer::default() };
+        for encoding in encodings {
+            let blob =
+                self.root.store().stat_blocking(&encoding.blob).storing("look for a blob")?;
+            match blob {
+                Some(_) if self.images.contains(&encoding.blob) => layer.shared.push(encoding),
+                blob => layer.own.push((encoding, blob.map_or(0, |blob| blob.size))),
+            }
+        }
+        Ok(layer)
+    }
+
+    /// Says whether a living process relies on a layer.
+    fn is_leased(&self, layer: &Layer) -> bool {
+        let blobs = layer.own.iter().map(|(encoding, _)| encoding).chain(&layer.shared);
+        let mut blobs = blobs.map(|encoding| Holding::Blob(encoding.blob.clone()));
+        let mut trees = layer.trees.iter().map(|tree| Holding::Layer(tree.clone()));
+        blobs.any(|blob| self.leased.contains(&blob))
+            || trees.any(|tree| self.leased.contains(&tree))
     }
 
     /// Returns the unpacked trees of a layer, as leases name them.
@@ -286,13 +352,21 @@ impl<'a> Survey<'a> {
 
     /// Adds the names of adopted layers to what they name.
     fn adopted(&self, usage: &mut Usage, at: &HashMap<DiffId, usize>) -> Result<(), CacheError> {
+        for (path, diff_id) in self.layer_names()? {
+            self.give(usage, at.get(&diff_id).copied(), path)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the names of adopted layers; those that a power cut tore are nobody's.
+    fn layer_names(&self) -> Result<Vec<(PathBuf, DiffId)>, CacheError> {
+        let mut names = Vec::new();
         for path in files::walk(&self.cache.directory.join("layers")).doing("list the layers")? {
             let text = files::read(&path).doing("read a layer's name")?.unwrap_or_default();
             let diff_id = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-            let place = diff_id.and_then(|diff_id: DiffId| at.get(&diff_id).copied());
-            self.give(usage, place, path)?;
+            names.extend(diff_id.map(|diff_id| (path, diff_id)));
         }
-        Ok(())
+        Ok(names)
     }
 
     /// Adds the tables of what was copied to the layers that came of it.
@@ -367,6 +441,23 @@ impl<'a> Survey<'a> {
             is_usable: true,
             holds: Holds { files: vec![(path.to_path_buf(), size)], ..Holds::default() },
         }))
+    }
+}
+
+/// Makes everything as recently used as what lies above it: nothing finds a step whose parent is gone.
+fn lift(kept: &mut [Kept]) {
+    let mut needed: HashMap<ContentId, SystemTime> = HashMap::new();
+    for (used, record) in kept.iter().flat_map(|kept| kept.records.iter().map(|r| (kept.used, r))) {
+        for below in &record.record.ground.steps {
+            let latest = needed.entry(below.content).or_insert(used);
+            *latest = used.max(*latest);
+        }
+    }
+    for kept in kept {
+        let content = kept.records.first().map(|kept| kept.record.layer.content);
+        if let Some(above) = content.and_then(|content| needed.get(&content)) {
+            kept.used = kept.used.max(*above);
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use super::explain::{Earlier, Explanation, Why};
 use super::recall::Recalled;
 use super::{LayerBlob, LayerStack, StackedLayer};
 use crate::build::StepFailure;
-use crate::cache::{Input, Key, Parts, Record, RecordedLayer, StepLock, differences};
+use crate::cache::{Input, Key, Parts, Record, RecordedLayer, StepLock};
 use crate::execute::Outcome;
-use crate::layer::{ContentId, Written};
+use crate::layer::Written;
 use crate::progress::{StepEnd, StepId};
 use crate::snapshot::LayerDir;
 use crate::stage::{StageState, Step, StepResult};
@@ -227,12 +227,10 @@ impl Step<'_> {
             _ if !may_reuse => Why::NotReused,
             _ if is_lost => Why::Lost,
             None => Why::First,
-            Some(earlier) => {
-                let cache = &self.builder.cache;
-                let input = |content: &ContentId| cache.input(content).ok().flatten();
-                let differences = differences(earlier, now, &input);
-                Why::Differs { earlier: Earlier::from(earlier), differences }
-            }
+            Some(earlier) => Why::Differs {
+                earlier: Earlier::from(earlier),
+                differences: self.builder.cache.differences(earlier, now),
+            },
         };
         explain(Explanation { step: self.name.clone(), line: now.line, why });
     }

@@ -118,7 +118,10 @@ fn table(root: &Root, known: &Tables, blob: &Descriptor, diff_id: &DiffId) -> Re
 /// Returns the step of each layer; nothing where the history does not say.
 fn steps(image: &Image) -> impl Iterator<Item = String> {
     let history = image.config.value().history.iter().filter(|step| !step.empty_layer);
-    let steps = history.map(|step| step.created_by.clone());
+    let steps = history.map(|step| match step.created_by.as_str() {
+        "" => step.comment.clone(),
+        created_by => created_by.to_owned(),
+    });
     steps.chain(std::iter::repeat(String::new()))
 }
 
