@@ -265,8 +265,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let plan = plan_with_triggers(request, &bases, &steps)?;
     warn(request, &plan, tools.progress)?;
     check_reuse(request)?;
-    let epoch = epoch(&plan)?;
-    let builder = Builder::new(request, tools, &plan, layers, &bases, &steps, epoch);
+    let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
     let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
     if let Some(known) = builder.stat_cache.get() {
         // It costs the next build time, no more.
@@ -476,8 +475,8 @@ impl<'a> Builder<'a> {
         layers: Layers,
         bases: &'a Bases<'a>,
         steps: &'a Steps<'a>,
-        epoch: Option<Timestamp>,
-    ) -> Builder<'a> {
+    ) -> Result<Builder<'a>, BuildError> {
+        let epoch = epoch(plan)?;
         let (root, lease) = (&tools.root, &tools.lease);
         let cache = Cache::open(root);
         let trees = Arc::new(Trees::new(Arc::clone(root), layers.clone(), tools.threads));
@@ -494,7 +493,7 @@ impl<'a> Builder<'a> {
             cache.clone(),
             options,
         );
-        Builder {
+        Ok(Builder {
             request,
             tools,
             plan,
@@ -514,7 +513,7 @@ impl<'a> Builder<'a> {
             epoch,
             times: epoch_seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
             steps,
-        }
+        })
     }
 
     fn assemble(&self, state: StageState) -> Result<Built, BuildError> {
