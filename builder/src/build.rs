@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use boatyard_content::{Lease, Root, StoreError};
@@ -172,7 +172,7 @@ impl Ending for StepFailure {
 
 impl Ending for BaseError {}
 
-impl Ending for AssembleError {}
+impl Ending for BuildError {}
 
 impl StepFailure {
     /// Returns the failure without a deeper reason.
@@ -237,6 +237,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) packer: Packer,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
+    /// It made trees of layers that have no blob.
+    keeps_trees: AtomicBool,
     /// The cache failed, and that was told.
     pub(crate) has_warned: AtomicBool,
     /// What this build recorded: it may be used whatever else may not.
@@ -263,8 +265,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let plan = plan_with_triggers(request, &bases, &steps)?;
     warn(request, &plan, tools.progress)?;
     check_reuse(request)?;
-    let epoch = epoch(&plan)?;
-    let builder = Builder::new(request, tools, &plan, layers, &bases, &steps, epoch);
+    let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
     let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
     if let Some(known) = builder.stat_cache.get() {
         // It costs the next build time, no more.
@@ -474,8 +475,8 @@ impl<'a> Builder<'a> {
         layers: Layers,
         bases: &'a Bases<'a>,
         steps: &'a Steps<'a>,
-        epoch: Option<Timestamp>,
-    ) -> Builder<'a> {
+    ) -> Result<Builder<'a>, BuildError> {
+        let epoch = epoch(plan)?;
         let (root, lease) = (&tools.root, &tools.lease);
         let cache = Cache::open(root);
         let trees = Arc::new(Trees::new(Arc::clone(root), layers.clone(), tools.threads));
@@ -492,7 +493,7 @@ impl<'a> Builder<'a> {
             cache.clone(),
             options,
         );
-        Builder {
+        Ok(Builder {
             request,
             tools,
             plan,
@@ -504,6 +505,7 @@ impl<'a> Builder<'a> {
             cores: Cores::new(tools.threads.max(2)),
             packer,
             in_image: in_image(plan),
+            keeps_trees: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
             made: Mutex::default(),
             stubs: OnceLock::new(),
@@ -511,18 +513,23 @@ impl<'a> Builder<'a> {
             epoch,
             times: epoch_seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
             steps,
-        }
+        })
     }
 
     fn assemble(&self, state: StageState) -> Result<Built, BuildError> {
         let labels = &self.request.labels;
-        let built = self.steps.run("exporting to image", |_| {
-            assemble::assemble(self.tools, labels, state, self.epoch)
-        })?;
-        if !self.made().is_empty() {
-            self.layers.make_durable()?;
-        }
-        Ok(built)
+        self.steps.run("exporting to image", |_| {
+            std::thread::scope(|scope| {
+                // Layers of the image have blobs: whatever happens, they can be unpacked again.
+                let needs_sync = self.keeps_trees.load(Ordering::Relaxed);
+                let synced = needs_sync.then(|| scope.spawn(|| self.layers.make_durable()));
+                let built = assemble::assemble(self.tools, labels, state, self.epoch)?;
+                if let Some(synced) = synced {
+                    synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                }
+                Ok(built)
+            })
+        })
     }
 
     /// Says what stands for a layer in the image, if its stage's layers are in it: a blob that is
@@ -555,6 +562,13 @@ impl<'a> Builder<'a> {
     /// Returns what is known of the context's files.
     pub(crate) fn stat_cache(&self, context: &Directory) -> &StatCache {
         self.stat_cache.get_or_init(|| StatCache::open(self.tools.root.path(), context))
+    }
+
+    /// Notes that a layer was made that has a tree and no blob.
+    pub(crate) fn keeps_tree(&self, stage: usize) {
+        if !self.in_image.contains(&stage) {
+            self.keeps_trees.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Says whether this build recorded a step.

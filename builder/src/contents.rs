@@ -21,3 +21,6 @@ pub use recorder::Recorder;
 pub use table::{Row, Table, TableError};
 pub use tables::{Tables, TablesError};
 pub use view::{View, ViewError};
+
+#[cfg(test)]
+mod tests;

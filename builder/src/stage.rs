@@ -10,7 +10,7 @@ mod landing;
 mod origin;
 mod run;
 
-use boatyard_oci::{Digest, History, ImageConfig, ImageName};
+use boatyard_oci::{Digest, History, ImageConfig, ImageName, Platform};
 use jiff::Timestamp;
 
 use crate::base::Found;
@@ -45,6 +45,17 @@ pub(crate) struct StageState {
 }
 
 impl StageState {
+    /// Returns the state of a stage that begins with nothing.
+    pub(crate) fn scratch(platform: &Platform) -> StageState {
+        StageState {
+            config: ImageConfig::scratch(platform),
+            stack: LayerStack::scratch(),
+            environment: Environment::default(),
+            base: None,
+            cmd_is_set: false,
+        }
+    }
+
     /// Adds an entry to the history; one without a time has that of the next.
     fn tell(&mut self, text: impl Into<String>, layer: bool, at: Option<Timestamp>) {
         self.config.history.push(History {
@@ -198,13 +209,7 @@ impl Builder<'_> {
     /// Returns the state in which a stage begins.
     fn begin(&self, stage: &PlannedStage, stages: &Stages) -> Result<StageState, BuildError> {
         let mut state = match &stage.base {
-            Base::Scratch => StageState {
-                config: ImageConfig::scratch(&stage.platform),
-                stack: LayerStack::scratch(),
-                environment: Environment::default(),
-                base: None,
-                cmd_is_set: false,
-            },
+            Base::Scratch => StageState::scratch(&stage.platform),
             Base::Stage(index) => stages.wait(*index).map_err(|_| BuildError::Cancelled)?,
             Base::Image(name) => self
                 .begin_with_image(name, stage)

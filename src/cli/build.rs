@@ -98,9 +98,12 @@ fn build_and_deliver(
     let session = Session::begin()?;
     let explanations = Mutex::new(Vec::new());
     let explain = |why| explanations.lock().unwrap_or_else(PoisonError::into_inner).push(why);
-    let terms =
-        Terms { offline: args.offline, explain: options.explain.map(|_| &explain as &Explain<'_>) };
-    let built = build_with(world, &session, root, &lease, &request, &terms, &reporter);
+    let terms = Terms {
+        progress: &reporter,
+        offline: args.offline,
+        explain: options.explain.map(|_| &explain as &Explain<'_>),
+    };
+    let built = build_with(world, &session, root, &lease, &request, &terms);
     finish(&reporter, &built);
     if let Some(format) = options.explain {
         let explanations = explanations.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -142,8 +145,9 @@ impl Session {
 }
 
 /// On which terms a build runs.
-#[derive(Default)]
 pub struct Terms<'a> {
+    /// Is told what happens.
+    pub progress: &'a dyn Progress,
     /// It makes no network request of its own.
     pub offline: bool,
     /// Is told why each step ran.
@@ -158,7 +162,6 @@ pub fn build_with(
     lease: &Lease,
     request: &BuildRequest,
     terms: &Terms<'_>,
-    progress: &dyn Progress,
 ) -> Result<Built> {
     let client = std::sync::OnceLock::new();
     let pull = |name: &ImageName, platform: &Platform, say: &Say<'_>| {
@@ -191,7 +194,7 @@ pub fn build_with(
         lease: lease.clone(),
         executor: &executor,
         pull: &pull,
-        progress,
+        progress: terms.progress,
         cancel: session.cancel.clone(),
         now: &jiff::Timestamp::now,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -233,15 +233,8 @@ fn build_example(
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;
-    let built = build::build_with(
-        world,
-        &session,
-        root,
-        &lease,
-        &request,
-        &build::Terms::default(),
-        &reporter,
-    );
+    let terms = build::Terms { progress: &reporter, offline: false, explain: None };
+    let built = build::build_with(world, &session, root, &lease, &request, &terms);
     build::finish(&reporter, &built);
     let built = built?;
     build::keep(root, std::slice::from_ref(name), &built)?;

@@ -80,6 +80,8 @@ impl<T: Default> Node<T> {
             Kind::Whiteout | Kind::OpaqueWhiteout => What::Whiteout,
         };
         let is_file = what == What::File;
+        // Linux has no permissions of links, but others' archives may.
+        let mode = if matches!(what, What::Symlink(_)) { 0o777 } else { entry.mode };
         Self {
             uid: entry.uid,
             gid: entry.gid,
@@ -87,7 +89,7 @@ impl<T: Default> Node<T> {
             size: if is_file { entry.size } else { 0 },
             content: if is_file { *content } else { [0; 32] },
             xattrs: (!entry.xattrs.is_empty()).then(|| Box::new(entry.xattrs.clone())),
-            ..Self::new(what, entry.mode)
+            ..Self::new(what, mode)
         }
     }
 }

@@ -283,7 +283,7 @@ impl<'a> Recorder<'a> {
             let there = self.root.get(&way.path).and_then(|here| here.children.get(&*name));
             let missing = match there {
                 Some(node) if node.is_directory() => {
-                    way.go(name);
+                    way.go(&name);
                     continue;
                 }
                 Some(Node { what: What::Symlink(target), .. }) => {
@@ -310,7 +310,7 @@ impl<'a> Recorder<'a> {
             if let Some(here) = self.root.get_mut(&way.path) {
                 here.children.insert(name.clone(), missing);
             }
-            way.go(name);
+            way.go(&name);
         }
         Ok(Some(way.path))
     }
@@ -379,7 +379,7 @@ impl<'a> Recorder<'a> {
         let mut way = Way::to(directory);
         while let Some(name) = way.next(entry)? {
             match self.root.get(&way.path).and_then(|here| here.children.get(&*name)) {
-                Some(node) if node.is_directory() => way.go(name),
+                Some(node) if node.is_directory() => way.go(&name),
                 Some(Node { what: What::Symlink(target), .. }) => way.follow(target),
                 _ => return Ok(None),
             }
@@ -430,9 +430,9 @@ impl Way {
         Ok(None)
     }
 
-    fn go(&mut self, name: Box<[u8]>) {
+    fn go(&mut self, name: &[u8]) {
         self.depth += 1;
-        self.path = self.path.join(&name);
+        self.path = self.path.join(name);
     }
 
     fn follow(&mut self, target: &[u8]) {

@@ -192,18 +192,20 @@ impl Table {
     /// A walk ends, and reaches no row twice, if the children of a directory lie behind it and behind
     /// those of all directories before it.
     fn children_come_later(&self) -> bool {
-        let mut next = 1_u64;
+        let mut next = 1;
         for index in 0..self.places.rows {
             let row = Row { table: self, index };
             if row.kind_byte() != kind::DIRECTORY || row.child_count() == 0 {
                 continue;
             }
-            if u64::from(row.first_child()) != next || next <= u64::from(index) {
+            let end = row.first_child().checked_add(row.child_count());
+            let Some(end) = end.filter(|end| *end <= self.places.rows) else { return false };
+            if row.first_child() != next || next <= index || !row.names_its_children() {
                 return false;
             }
-            next += u64::from(row.child_count());
+            next = end;
         }
-        next == u64::from(self.places.rows)
+        next == self.places.rows
     }
 
     /// Returns the root, whose attributes count only if [`states_root`](Self::states_root).
@@ -433,6 +435,15 @@ impl<'a> Row<'a> {
     pub fn children(&self) -> impl Iterator<Item = Row<'a>> + use<'a> {
         let (table, (first, end)) = (self.table, self.child_range());
         (first..end).map(move |index| Row { table, index })
+    }
+
+    /// Reports whether all that a directory holds has a name, each once and sorted.
+    fn names_its_children(&self) -> bool {
+        let is_name = |name: &[u8]| {
+            !matches!(name, b"" | b"." | b"..") && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
+        };
+        self.children().all(|child| is_name(child.name()))
+            && self.children().zip(self.children().skip(1)).all(|(a, b)| a.name() < b.name())
     }
 
     /// Returns all that lies below a directory, with paths that begin there.

@@ -199,3 +199,6 @@ fn looks(stat: &Stat) -> [u8; LOOKS_BYTES] {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,7 +151,7 @@ impl Origin for ContextTree<'_> {
             let directory = self.open_directory(path)?;
             let stat = rustix::fs::fstat(&directory).at("look at", text(path))?;
             let mut node = context_node(What::Directory { opaque: false, implicit: false }, &stat);
-            node.children = self.children(directory, path, &self.matched(path), load)?;
+            node.children = self.children(&directory, path, &self.matched(path), load)?;
             return Ok(Some(node));
         };
         let parent_path = path.parent().unwrap_or_default();
@@ -178,7 +178,7 @@ impl ContextTree<'_> {
 
     fn children(
         &self,
-        directory: OwnedFd,
+        directory: &OwnedFd,
         path: &EntryPath,
         matched: &Matched,
         load: &mut Load,
@@ -187,9 +187,9 @@ impl ContextTree<'_> {
             return Err(CopyError::TooDeep { path: path.to_string() });
         }
         let mut children = BTreeMap::new();
-        for name in names(&directory).at("list", text(path))? {
+        for name in names(directory).at("list", text(path))? {
             let below = path.join(&name);
-            if let Some(node) = self.object(&directory, &name, &below, matched, load)? {
+            if let Some(node) = self.object(directory, &name, &below, matched, load)? {
                 children.insert(name.into(), node);
             }
         }
@@ -224,7 +224,7 @@ impl ContextTree<'_> {
                 }
                 let directory = super::open_directory(parent, OsStr::from_bytes(name))
                     .at("open", text(path))?;
-                let children = self.children(directory, path, &inside, load)?;
+                let children = self.children(&directory, path, &inside, load)?;
                 if hidden && children.is_empty() {
                     return Ok(None);
                 }

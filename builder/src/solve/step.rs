@@ -39,8 +39,11 @@ pub(crate) struct Made<'a> {
     /// What the layer is.
     pub(crate) written: Written,
     /// Keeps it.
-    pub(crate) keep: Box<dyn FnOnce(&Written) -> StepResult<Kept> + 'a>,
+    pub(crate) keep: Keep<'a>,
 }
+
+/// Keeps a layer that was made.
+pub(crate) type Keep<'a> = Box<dyn FnOnce(&Written) -> StepResult<Kept> + 'a>;
 
 /// A layer that is kept, as one or the other.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ impl Step<'_> {
         let key = question.parts.key();
         let may_reuse = self.builder.request.reuse.allows(self.stage);
         if may_reuse && let Recalled::Hit(record, layer) = self.recall(&key, state) {
-            return Ok(self.reuse(state, question.definition, *record, layer));
+            return Ok(self.reuse(state, question.definition, &record, layer));
         }
         let _lock = self.lock(&key, id)?;
         // Who had the lock may have run the step.
@@ -82,7 +85,7 @@ impl Step<'_> {
         if may_reuse || made_here {
             match self.recall(&key, state) {
                 Recalled::Hit(record, layer) => {
-                    return Ok(self.reuse(state, question.definition, *record, layer));
+                    return Ok(self.reuse(state, question.definition, &record, layer));
                 }
                 Recalled::Lost => is_lost = true,
                 Recalled::Miss => {}
@@ -128,11 +131,11 @@ impl Step<'_> {
         &self,
         state: &mut StageState,
         definition: Option<Key>,
-        record: Record,
+        record: &Record,
         layer: StackedLayer,
     ) -> Solved {
         if definition.is_some() {
-            self.put(&record.key(), definition, &record);
+            self.put(&record.key(), definition, record);
         }
         state.stack.push(layer, record.layer.content, self.place());
         Solved { end: StepEnd::Cached, created: record.created }
@@ -188,6 +191,7 @@ impl Step<'_> {
         let there = blob.clone().map(|blob| LayerBlob::There(Box::new(blob)));
         let layer = StackedLayer::new(written.diff_id, chain_id, tree, blob);
         builder.put_in_image(self.stage.index, stack, &layer, there);
+        builder.keeps_tree(self.stage.index);
         Ok(layer)
     }
 

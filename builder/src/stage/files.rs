@@ -106,7 +106,7 @@ impl Step<'_> {
         });
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
         let solved = match known.map(|key| self.recall(&key, state)) {
-            Some(Recalled::Hit(record, layer)) => self.reuse(state, None, *record, layer),
+            Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
             _ => {
                 let view = self.view_of(&origin, id)?;
                 let open = self.opener(origin.stack(), id);

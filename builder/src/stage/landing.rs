@@ -6,6 +6,8 @@
 use std::io;
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use super::files::{Files, Words, absolute};
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
@@ -144,7 +146,7 @@ impl Step<'_> {
 
     /// Writes a layer, as a blob or as a tree.
     fn write(&self, fill: impl FnOnce(&mut dyn Entries) -> StepResult<()>) -> StepResult<Made<'_>> {
-        let epoch = self.builder.epoch.map(|epoch| epoch.as_second());
+        let epoch = self.builder.epoch.map(Timestamp::as_second);
         let options = WriteOptions { times: ContentTimes::None, epoch };
         match self.builder.wants_blob(self.stage.index, self.ordinal) {
             true => self.write_blob(options, fill),
