@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod client_config;
 mod completions;
 mod format;
 mod fsck;
@@ -13,6 +14,7 @@ mod inspect;
 mod load;
 mod login;
 mod logout;
+mod mirror;
 mod pull;
 mod push;
 mod quickstart;
@@ -80,6 +82,8 @@ enum Command {
     Fsck(fsck::Args),
     /// Run the registry
     Serve(serve::Args),
+    Mirror(mirror::Args),
+    ClientConfig(client_config::Args),
     /// Print a script that completes commands and options in a shell
     Completions(completions::Args),
 }
@@ -123,6 +127,10 @@ impl Cli {
             Command::Cache(args) => cache::run(&args, &logged("boatyard cache")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
+            Command::Mirror(args) => mirror::run(&args, &logged("boatyard mirror")?),
+            Command::ClientConfig(args) => {
+                client_config::run(&args, &logged("boatyard client-config")?)
+            }
             Command::Completions(args) => completions::run(&args),
         }
     }

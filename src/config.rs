@@ -7,7 +7,7 @@ use std::time::Duration;
 use boatyard_builder::cache::{Amount, Limits};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::duration;
+use crate::quantity;
 use crate::report::{Failure, Result};
 
 /// All that can be configured. What the command line says wins.
@@ -20,6 +20,8 @@ pub struct Config {
     pub serve: Serve,
     /// Other registries: how to reach them.
     pub registry: Vec<Registry>,
+    /// The upstreams that `boatyard serve` mirrors.
+    pub mirror: Vec<Mirror>,
     /// The collector.
     pub gc: Gc,
     /// What builds keep.
@@ -53,6 +55,42 @@ pub struct Registry {
     pub plain_http: bool,
     /// The authority that signed its certificate, PEM.
     pub ca: Option<PathBuf>,
+}
+
+/// `[[mirror]]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// What it is called in paths (`/v2/NAME/...`, `/NAME/v2/...`), messages and rules.
+    pub name: String,
+    /// The upstream: a registry's host, or a URL with a path below which its repositories are.
+    /// `http://` where it speaks plain HTTP.
+    pub url: String,
+    /// Others that have the same, asked where the first gives a wrong answer or none.
+    #[serde(default)]
+    pub also: Vec<String>,
+    /// The user to log in as; none: only what everybody may read is mirrored.
+    pub username: Option<String>,
+    /// The file that holds the password, or an access token.
+    pub password_file: Option<PathBuf>,
+    /// Gives images to everybody that only these credentials open.
+    #[serde(default)]
+    pub share_private: bool,
+    /// How long a tag is not asked for again: `5m`, `1h`, `0s`.
+    #[serde(default, deserialize_with = "quantity::duration")]
+    pub tag_ttl: Option<Duration>,
+    /// Requests that name no upstream mean this one.
+    #[serde(default)]
+    pub default: bool,
+    /// The same, for requests to these host names (`hub.mirror.example`) or ports (`:5001`) alone.
+    #[serde(default)]
+    pub default_for: Vec<String>,
+    /// The upstream is never asked: what is kept is what there is.
+    #[serde(default)]
+    pub offline: bool,
+    /// How many bytes are kept: `50GB`. What was not pulled for longest goes first.
+    #[serde(default, deserialize_with = "quantity::size")]
+    pub max_size: Option<u64>,
 }
 
 /// `[gc]`
@@ -124,7 +162,7 @@ fn age<'de, D: Deserializer<'de>>(
 ) -> std::result::Result<Option<Duration>, D::Error> {
     match String::deserialize(deserializer)?.as_str() {
         UNLIMITED => Ok(None),
-        text => duration::parse(text).map(Some).map_err(de::Error::custom),
+        text => quantity::parse_duration(text).map(Some).map_err(de::Error::custom),
     }
 }
 

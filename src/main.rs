@@ -8,10 +8,11 @@
 
 mod cli;
 mod config;
-mod duration;
 mod images;
+mod mirrors;
 mod output;
 mod progress;
+mod quantity;
 mod remote;
 mod report;
 mod telemetry;

@@ -60,7 +60,8 @@ fn credentials(world: &World) -> CredentialSources {
     }
 }
 
-fn trust(world: &World) -> Result<Trust> {
+/// Returns whom to trust: the system's authorities, and those that were configured for a host.
+pub fn trust(world: &World) -> Result<Trust> {
     let home = world.environment.home.as_ref();
     let in_home = |path: &str| home.map(|home| home.join(path));
     // Whom one registry trusts says nothing of others.
@@ -95,7 +96,8 @@ fn trust(world: &World) -> Result<Trust> {
     })
 }
 
-fn plain_http(world: &World) -> Result<PlainHttp> {
+/// Returns the registries that were configured to be spoken to without TLS.
+pub fn plain_http(world: &World) -> Result<PlainHttp> {
     let plain = world.config.registry.iter().filter(|registry| registry.plain_http);
     let hosts = plain.map(configured_host).collect::<Result<BTreeSet<_>>>()?;
     Ok(if hosts.is_empty() { PlainHttp::Loopback } else { PlainHttp::Hosts(hosts) })

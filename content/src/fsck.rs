@@ -151,13 +151,16 @@ fn broken_manifests(
     state: &HashMap<Digest, bool>,
 ) -> Result<Vec<BrokenManifest>, RepositoryError> {
     let mut broken = Vec::new();
-    // Whoever pulls an index for one machine, or mirrors what was asked for, has the other images
-    // of it on purpose not. What is there must be whole; what was pushed must be there.
+    // Whoever pulls an index for one machine has the other images of it on purpose not, and a
+    // mirror has what was asked for and not forgotten since. What is there must be whole; what was
+    // pushed must be there.
     let is_partial = !repository.key().starts_with("hosted/");
     for manifest in repository.manifests()? {
         let blobs = repository.blob_refs(&manifest)?;
-        let is_absent_on_purpose =
-            |digest: &Digest| is_partial && !state.contains_key(digest) && !blobs.contains(digest);
+        let is_absent_on_purpose = |digest: &Digest| {
+            let is_optional = repository.is_mirrored() || !blobs.contains(digest);
+            is_partial && !state.contains_key(digest) && is_optional
+        };
         let refs = repository.refs(&manifest)?;
         let listed = refs.iter().filter(|digest| !is_absent_on_purpose(digest)).cloned();
         let needed = std::iter::once(manifest.clone()).chain(listed);

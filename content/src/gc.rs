@@ -221,10 +221,15 @@ fn tidy(
 }
 
 /// Adds all that a repository holds.
+///
+/// What is mirrored holds only what was fetched: its manifests name layers of other platforms too,
+/// and layers that were forgotten to keep within a limit, which can be fetched again.
 fn hold(repository: &Repository, held: &mut HashSet<Digest>) -> Result<(), RepositoryError> {
     held.extend(repository.blobs()?);
     for manifest in repository.manifests()? {
-        held.extend(repository.refs(&manifest)?);
+        if !repository.is_mirrored() {
+            held.extend(repository.refs(&manifest)?);
+        }
         held.insert(manifest);
     }
     Ok(())

@@ -9,10 +9,15 @@ use boatyard_oci::{Algorithm, Digest};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use tokio::sync::watch;
+
 use crate::store::{BlobInfo, StoreError};
 use queue::Queue;
 
+mod growing;
 mod queue;
+
+pub use growing::{Growing, Growth, Piece};
 
 /// Names a write in progress, so that it can be taken up again.
 ///
@@ -148,6 +153,8 @@ pub trait Sink: Send + 'static {
     }
     /// Makes what was written durable, and where to go on.
     fn save(&mut self) -> Result<(), StoreError>;
+    /// Lets others read what is and will be written, and tells them `note`.
+    fn announce(&mut self, note: &Bytes) -> Result<(), StoreError>;
     /// Gives the bytes their name.
     fn commit(self: Box<Self>, expected: &Expected) -> Result<Landed, StoreError>;
     /// Forgets the bytes.
@@ -162,6 +169,8 @@ pub trait Sink: Send + 'static {
 pub struct Ingest {
     state: State,
     offset: u64,
+    /// How many bytes can be read by others.
+    written: watch::Sender<u64>,
     batch: Vec<Bytes>,
     batch_len: usize,
 }
@@ -189,7 +198,8 @@ impl Ingest {
     /// Wraps a store's sink.
     pub fn new(sink: Box<dyn Sink>) -> Ingest {
         let offset = sink.offset();
-        Ingest { state: State::Idle(sink), offset, batch: Vec::new(), batch_len: 0 }
+        let written = watch::Sender::new(offset);
+        Ingest { state: State::Idle(sink), offset, written, batch: Vec::new(), batch_len: 0 }
     }
 
     /// Returns how many bytes were appended, with those of earlier writers.
@@ -217,6 +227,60 @@ impl Ingest {
             self.hand_over().await?;
         }
         Ok(())
+    }
+
+    /// Hands what was appended to the writing thread, without waiting until it is worth it: for
+    /// readers that wait for these bytes.
+    ///
+    /// # Errors
+    /// As [`Ingest::append`].
+    pub async fn write_out(&mut self) -> Result<(), StoreError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.hand_over().await
+    }
+
+    /// Returns a channel that tells how many bytes are written, and can be read by whoever
+    /// [follows](crate::Store::follow) the ingest.
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
+    }
+
+    /// Lets others read what is and will be written, by [`crate::Store::follow`], and tells them
+    /// `note`: the next announcement replaces it. From now on what is written is never cut again,
+    /// except by a crash of the machine: whoever takes the ingest up goes on behind all of it.
+    ///
+    /// # Errors
+    /// Where the note could not be written.
+    pub async fn announce(&mut self, note: Bytes) -> Result<(), StoreError> {
+        self.with_sink(move |sink| sink.announce(&note)).await
+    }
+
+    /// Makes what was appended durable, and goes on: a crash costs no more than what comes after.
+    ///
+    /// # Errors
+    /// Where something could not be written.
+    pub async fn save(&mut self) -> Result<(), StoreError> {
+        self.with_sink(Sink::save).await
+    }
+
+    async fn with_sink(
+        &mut self,
+        work: impl FnOnce(&mut dyn Sink) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let mut sink = self.drain().await?;
+        let worked = move || {
+            let result = work(&mut *sink);
+            (sink, result)
+        };
+        let (sink, result) =
+            tokio::task::spawn_blocking(worked).await.map_err(|_| StoreError::Worker)?;
+        self.state = match &result {
+            Ok(()) => State::Idle(sink),
+            Err(_) => State::Failed(Some(sink)),
+        };
+        result
     }
 
     /// Makes what was appended durable and lets go of it: the next [`crate::Store::ingest`] of
@@ -299,9 +363,9 @@ impl Ingest {
         }
         let mut sink = self.settle().await?;
         let queue = Arc::new(Queue::default());
-        let waiting = Arc::clone(&queue);
+        let (waiting, written) = (Arc::clone(&queue), self.written.clone());
         let task = tokio::task::spawn_blocking(move || {
-            let result = queue::write(&mut *sink, batch, &waiting);
+            let result = queue::write(&mut *sink, batch, &waiting, &written);
             (sink, result)
         });
         self.state = State::Working(task, queue);

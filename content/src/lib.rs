@@ -18,7 +18,7 @@ pub mod repository;
 pub mod store;
 pub mod testing;
 
-pub use ingest::{Expected, Ingest, IngestKey, Landed};
+pub use ingest::{Expected, Growing, Growth, Ingest, IngestKey, Landed, Piece};
 pub use lease::Lease;
 pub use local::Root;
 pub use store::{Blob, BlobFile, BlobInfo, Store, StoreError};

@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
 use crate::gc::SweepPermit;
-use crate::ingest::{Expected, Ingest, IngestKey, Landed, Sink};
+use crate::ingest::{Expected, Growing, Growth, Ingest, IngestKey, Landed, Sink};
 use crate::lease::Lease;
 use crate::store::{Blob, BlobInfo, Store, StoreError};
 
@@ -24,8 +24,40 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Shelves {
     blobs: HashMap<Digest, Bytes>,
-    suspended: HashMap<IngestKey, Vec<u8>>,
+    ingests: HashMap<IngestKey, Arc<MemoryIngest>>,
     busy: HashSet<IngestKey>,
+}
+
+/// A write in progress, which others may read.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryIngest {
+    inner: Mutex<Written>,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    bytes: Vec<u8>,
+    saved: Option<usize>,
+    note: Option<Bytes>,
+    ended: Option<Growth>,
+}
+
+impl MemoryIngest {
+    pub(crate) fn growth(&self) -> Growth {
+        let written = self.lock();
+        written.ended.unwrap_or(Growth::Growing(written.bytes.len() as u64))
+    }
+
+    pub(crate) fn read_at(&self, offset: u64, most: usize) -> Bytes {
+        let written = self.lock();
+        let start = written.bytes.len().min(offset as usize);
+        let end = written.bytes.len().min(start.saturating_add(most));
+        Bytes::copy_from_slice(&written.bytes[start..end])
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Written> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl MemoryStore {
@@ -69,9 +101,25 @@ impl Store for MemoryStore {
         if !shelves.busy.insert(key.clone()) {
             return Err(StoreError::IngestBusy { key: key.clone() });
         }
-        let bytes = shelves.suspended.get(key).cloned().unwrap_or_default();
-        let sink = MemorySink { store: self.clone(), key: key.clone(), bytes };
+        let ingest = Arc::clone(shelves.ingests.entry(key.clone()).or_default());
+        {
+            let mut written = ingest.lock();
+            let kept = match written.note {
+                Some(_) => written.bytes.len(),
+                None => written.saved.unwrap_or_default(),
+            };
+            written.bytes.truncate(kept);
+        }
+        let sink = MemorySink { store: self.clone(), key: key.clone(), ingest };
         Ok(Ingest::new(Box::new(sink)))
+    }
+
+    async fn follow(&self, key: &IngestKey) -> Result<Option<Growing>, StoreError> {
+        let ingest = self.shelves().ingests.get(key).cloned();
+        Ok(ingest.and_then(|ingest| {
+            let note = ingest.lock().note.clone()?;
+            Some(Growing::in_memory(ingest, note))
+        }))
     }
 
     async fn discard(&self, key: &IngestKey) -> Result<(), StoreError> {
@@ -79,7 +127,7 @@ impl Store for MemoryStore {
         if shelves.busy.contains(key) {
             return Err(StoreError::IngestBusy { key: key.clone() });
         }
-        shelves.suspended.remove(key);
+        shelves.end(key, Growth::Dropped);
         Ok(())
     }
 
@@ -104,36 +152,53 @@ impl Store for MemoryStore {
     }
 }
 
+impl Shelves {
+    /// Takes an ingest away, and tells those who read it how it ended.
+    fn end(&mut self, key: &IngestKey, how: Growth) {
+        if let Some(ingest) = self.ingests.remove(key) {
+            ingest.lock().ended = Some(how);
+        }
+    }
+}
+
 struct MemorySink {
     store: MemoryStore,
     key: IngestKey,
-    bytes: Vec<u8>,
+    ingest: Arc<MemoryIngest>,
 }
 
 impl Sink for MemorySink {
     fn offset(&self) -> u64 {
-        self.bytes.len() as u64
+        self.ingest.lock().bytes.len() as u64
     }
 
     fn also(&mut self, _algorithm: Algorithm) {}
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.bytes.extend_from_slice(bytes);
+        self.ingest.lock().bytes.extend_from_slice(bytes);
         Ok(())
     }
 
     fn save(&mut self) -> Result<(), StoreError> {
-        self.store.shelves().suspended.insert(self.key.clone(), self.bytes.clone());
+        let mut written = self.ingest.lock();
+        written.saved = Some(written.bytes.len());
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>, expected: &Expected) -> Result<Landed, StoreError> {
-        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+    fn announce(&mut self, note: &Bytes) -> Result<(), StoreError> {
+        self.ingest.lock().note = Some(note.clone());
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>, expected: &Expected) -> Result<Landed, StoreError> {
+        let bytes = Bytes::copy_from_slice(&self.ingest.lock().bytes);
         let mut shelves = self.store.shelves();
-        shelves.suspended.remove(&self.key);
         let info =
             BlobInfo { digest: Digest::of(expected.algorithm(), &bytes), size: bytes.len() as u64 };
-        expected.check(&info)?;
+        let checked = expected.check(&info);
+        let how = if checked.is_ok() { Growth::Whole(info.size) } else { Growth::Dropped };
+        shelves.end(&self.key, how);
+        checked?;
         Ok(match shelves.blobs.insert(info.digest.clone(), bytes) {
             None => Landed::New(info),
             Some(_) => Landed::AlreadyPresent(info),
@@ -141,14 +206,22 @@ impl Sink for MemorySink {
     }
 
     fn abort(self: Box<Self>) -> Result<(), StoreError> {
-        self.store.shelves().suspended.remove(&self.key);
+        self.store.shelves().end(&self.key, Growth::Dropped);
         Ok(())
     }
 }
 
 impl Drop for MemorySink {
     fn drop(&mut self) {
-        self.store.shelves().busy.remove(&self.key);
+        let mut shelves = self.store.shelves();
+        shelves.busy.remove(&self.key);
+        let kept = {
+            let written = self.ingest.lock();
+            written.saved.is_some() || written.note.is_some()
+        };
+        if !kept {
+            shelves.end(&self.key, Growth::Dropped);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //!               /_blobs/<digest>              empty: this blob was pushed here
 //!               /_uploads/<ingest key>        when the upload session began
 //!               /_used/<tag or digest>        empty: its mtime is the last use
+//!               /_public                      empty: a mirror's upstream shows it to everybody
 //! ```
 //!
 //! A name cannot have a part that starts with `_`, so none collides with these; a tag or digest
@@ -21,6 +22,7 @@ mod referrers;
 mod tags;
 mod uploads;
 mod used;
+mod visibility;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -171,6 +173,11 @@ impl Repository {
     /// Returns its directory below the root, as the journal names it.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Says whether it is a mirror's: what it has can be fetched again.
+    pub fn is_mirrored(&self) -> bool {
+        self.key.starts_with("mirror/")
     }
 
     /// Says whether anything was ever pushed into it.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::gc::SweepPermit;
-use crate::ingest::{Ingest, IngestKey};
+use crate::ingest::{Growing, Ingest, IngestKey};
 use crate::lease::Lease;
 pub use crate::local::Mapping;
 
@@ -142,6 +142,7 @@ impl BlobFile {
 /// - A commit that fails leaves nothing behind under any name.
 /// - Two that write the same bytes both succeed, and there is one blob.
 /// - An ingest has one writer at a time; one that was suspended goes on where it stopped.
+/// - Bytes of an announced ingest do not change, and whoever takes it up goes on behind them all.
 /// - What [`Store::hold`] found, or `commit` landed, stays while the lease lives.
 ///
 /// ```
@@ -176,6 +177,11 @@ pub trait Store: Debug + Display + Send + Sync {
     /// # Errors
     /// [`StoreError::IngestBusy`] where another writer has this key.
     async fn ingest(&self, key: &IngestKey, lease: &Lease) -> Result<Ingest, StoreError>;
+
+    /// Opens what somebody is writing under this key and has
+    /// [announced](Ingest::announce), to read it while it grows; or what a writer that died has
+    /// left of it. `None` where there is no such ingest, or its bytes cannot be relied on.
+    async fn follow(&self, key: &IngestKey) -> Result<Option<Growing>, StoreError>;
 
     /// Drops an ingest that was put aside. One that is not there is fine.
     async fn discard(&self, key: &IngestKey) -> Result<(), StoreError>;

@@ -1,11 +1,13 @@
-//! Bodies of answers that are blobs: whole or a range of one, without copying its bytes.
+//! Bodies of answers that are blobs: whole or a range of one, without copying its bytes; and of
+//! what is about to become one ([`of_pieces`]).
 //!
 //! A large blob is mapped into memory and leaves in frames that are slices of the mapping. On a
 //! plain connection the socket recognises them and calls `sendfile`; TLS and HTTP/2 read the
 //! mapping. Memory that is not in the page cache would make the thread that serves other
 //! connections wait for the disk, so each frame is probed first and, where it is cold, read ahead
-//! on a blocking thread. A body that follows a file still growing will be another type beside
-//! this one.
+//! on a blocking thread.
+
+mod arriving;
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -23,6 +25,8 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
 use crate::mapped::Listed;
+
+pub use arriving::of_pieces;
 
 /// The most bytes of one frame.
 pub const FRAME_MAX: usize = 1024 * 1024;

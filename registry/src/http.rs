@@ -5,6 +5,7 @@ mod blobs;
 mod catalog;
 mod error;
 mod manifests;
+mod mirrored;
 mod mount;
 mod page;
 mod query;
@@ -29,6 +30,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use boatyard_oci::RepositoryName;
 
 use crate::access::{Action, Identity, Verdict};
+use crate::mirror::{Address, AddressError, Meant};
 use crate::registry::Registry;
 use error::{ApiError, Code};
 use query::Query;
@@ -36,13 +38,17 @@ use route::Route;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// Returns the routes of the registry: everything at and below `/v2`.
+/// Returns the routes of the registry: everything at and below `/v2`, and the same below the name
+/// of each mirror, for clients that are given a URL with a path.
 pub fn router(registry: Arc<Registry>) -> Router {
     // axum's patterns cannot split a name that has slashes, so all paths have one handler.
     Router::new()
         .route("/v2", any(serve))
         .route("/v2/", any(serve))
         .route("/v2/{*path}", any(serve))
+        .route("/{upstream}/v2", any(serve))
+        .route("/{upstream}/v2/", any(serve))
+        .route("/{upstream}/v2/{*path}", any(serve))
         .with_state(registry)
 }
 
@@ -58,9 +64,15 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) ->
 
 /// The way of a request: what it names, what it wants to do there, whether it may, and the doing.
 async fn answer(registry: Arc<Registry>, parts: Parts, body: Body) -> Result<Response, ApiError> {
-    let route = Route::parse(parts.uri.path())?;
+    let (prefix, path) = split_prefix(parts.uri.path());
+    let route = Route::parse(path)?;
     let action = action(&route, &parts.method)?;
+    let prefix = prefix.map(str::to_owned);
     let call = Call::new(registry, parts);
+    if let Some(meant) = call.meant(prefix.as_deref(), &route)? {
+        call.authorize(action, Some(&meant.titled()))?;
+        return mirrored::serve(call, meant, route).await;
+    }
     call.authorize(action, route.repository())?;
     match (route, call.method.clone()) {
         (Route::Base, _) => Ok(answer::json("{}")),
@@ -88,6 +100,17 @@ async fn answer(registry: Arc<Registry>, parts: Parts, body: Body) -> Result<Res
         }
         (Route::Upload(name, session), _) => uploads::status(call, name, &session).await,
     }
+}
+
+/// Splits a path into the mirror's name before `/v2`, if there is one, and the rest.
+fn split_prefix(path: &str) -> (Option<&str>, &str) {
+    let Some((first, rest)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+        return (None, path);
+    };
+    if first == "v2" {
+        return (None, path);
+    }
+    (Some(first), &path[path.len() - rest.len() - 1..])
 }
 
 /// Returns what a method does to what a path names.
@@ -125,12 +148,21 @@ struct Call {
     method: Method,
     headers: HeaderMap,
     query: Query,
+    /// As it was sent: what a `Link` to the next page begins with.
+    path: String,
+    /// `Host`, or what HTTP/2 has in its place.
+    host: Option<String>,
 }
 
 impl Call {
     fn new(registry: Arc<Registry>, mut parts: Parts) -> Call {
+        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         Call {
             registry,
+            path: parts.uri.path().to_owned(),
+            host: host
+                .or(parts.uri.authority().map(http::uri::Authority::as_str))
+                .map(str::to_owned),
             identity: parts.extensions.remove::<Identity>().unwrap_or_default(),
             query: Query::parse(parts.uri.query()),
             method: parts.method,
@@ -141,6 +173,28 @@ impl Call {
     /// Returns a header's value where it is text.
     fn header(&self, name: HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Finds the upstream that a request means; `None` where it means what is hosted here.
+    fn meant(&self, prefix: Option<&str>, route: &Route) -> Result<Option<Meant>, ApiError> {
+        let unknown = |error: AddressError| ApiError::refused(Code::NameUnknown, &error);
+        let mirrors = &self.registry.mirrors;
+        let Some(repository) = route.repository() else {
+            return match prefix {
+                Some(name) => mirrors.check_name(name).map_err(unknown).map(|()| None),
+                None => Ok(None),
+            };
+        };
+        let namespace = self.query.first("ns");
+        let address = Address { prefix, namespace, host: self.host.as_deref(), repository };
+        let meant = mirrors.find(&address).map_err(unknown)?;
+        if !meant.as_ref().is_some_and(|meant| meant.by_default) {
+            return Ok(meant);
+        }
+        // A default upstream is asked for what is not here, and for nothing but reading.
+        let reads = self.method == Method::GET || self.method == Method::HEAD;
+        let hosted = !reads || self.registry.repository(repository).exists()?;
+        Ok(meant.filter(|_| !hosted))
     }
 
     /// Says whether the caller may do something.

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod limits;
+pub mod mirror;
 
 mod cache;
 mod http;
@@ -16,6 +17,7 @@ mod registry;
 pub use access::{Access, Action, Identity, OpenAccess, Verdict};
 pub use http::router;
 pub use limits::Limits;
+pub use mirror::{Mirror, MirrorOptions, Mirrors};
 pub use registry::Registry;
 
 #[cfg(test)]

@@ -14,13 +14,14 @@ use serde::Deserialize;
 use crate::access::Access;
 use crate::cache::Cache;
 use crate::limits::Limits;
+use crate::mirror::Mirrors;
 
 /// How many blobs the registry remembers the last repository of.
 const SOURCES_MAX: usize = 100_000;
 /// The largest blob that is kept open.
 const KEPT_OPEN_MAX: u64 = 8 * 1024 * 1024;
 
-/// The registry of what was pushed here: one value for all requests.
+/// The registry of what was pushed here and of what is mirrored: one value for all requests.
 ///
 /// It keeps no state that the files do not have: what it remembers only saves reading them.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Registry {
     pub(crate) root: Arc<Root>,
     pub(crate) store: LocalStore,
     pub(crate) repositories: Repositories,
+    pub(crate) mirrors: Mirrors,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) limits: Limits,
     /// The bytes of manifests. A digest's bytes never change; whether a repository has it is read
@@ -90,8 +92,13 @@ impl Registry {
         self.manifests.put(digest.clone(), manifest.clone(), manifest.bytes.len());
     }
 
-    /// Returns the registry of a root.
-    pub fn new(root: Arc<Root>, access: Arc<dyn Access>, limits: Limits) -> Arc<Registry> {
+    /// Returns the registry of a root, which mirrors other registries too.
+    pub fn new(
+        root: Arc<Root>,
+        mirrors: Mirrors,
+        access: Arc<dyn Access>,
+        limits: Limits,
+    ) -> Arc<Registry> {
         Arc::new(Registry {
             store: root.store(),
             repositories: root.repositories(),
@@ -99,6 +106,7 @@ impl Registry {
             blobs: Cache::new(limits.blob_cache_bytes_max),
             sources: Cache::new(SOURCES_MAX),
             root,
+            mirrors,
             access,
             limits,
         })

@@ -4,6 +4,7 @@
 mod hostile;
 mod lists;
 mod manifests;
+mod mirror;
 mod mounts;
 mod pull;
 mod push;

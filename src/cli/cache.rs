@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::format::FormatArgs;
-use crate::duration;
 use crate::output;
+use crate::quantity::parse_duration;
 use crate::report::{self, Context as _, Result};
 use crate::world::World;
 
@@ -56,7 +56,7 @@ struct PruneArgs {
     #[arg(short, long)]
     all: bool,
     /// Only what was not used for so long, such as 12h or 7d
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     older_than: Option<Duration>,
     /// Stop as soon as no more than this is kept, such as 10GB or 5%
     #[arg(long, value_name = "SIZE")]

@@ -9,8 +9,8 @@ use boatyard_builder::snapshot::Layers;
 use boatyard_content::gc::{self, GcError, GcOptions, GcReport};
 use boatyard_content::{Lease, Root};
 
-use crate::duration;
 use crate::output;
+use crate::quantity::parse_duration;
 use crate::report::{self, Context as _, Failure, Result};
 use crate::world::World;
 
@@ -26,11 +26,11 @@ pub struct Args {
     dry_run: bool,
     /// How long a blob stays that a client was told of, such as 30m, 2h or 1d [default: what the
     /// configuration says, else 1h]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
     /// How long an unpacked layer stays that no build uses [default: what the configuration says,
     /// else 2d]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     layers: Option<Duration>,
     /// List what is deleted
     #[arg(short, long)]

@@ -24,6 +24,7 @@ use boatyard_content::Root;
 use boatyard_front::health::Health;
 use boatyard_front::server::ServerOptions;
 use boatyard_oci::{Digest, ImageName, Platform, Reference};
+use boatyard_registry::Mirrors;
 use boatyard_upstream::{NoProgress, Platforms};
 
 use crate::cli::{build, runtime, serve};
@@ -106,7 +107,7 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
         .first()
         .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let router = serve::router(Arc::clone(&root), &health);
+    let router = serve::router(Arc::clone(&root), Mirrors::default(), &health);
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;
     }));

@@ -12,11 +12,12 @@ use boatyard_front::health::Health;
 use boatyard_front::limits::Limits;
 use boatyard_front::server::{Server, ServerOptions};
 use boatyard_front::tls::{Tls, TlsFiles};
-use boatyard_registry::{OpenAccess, Registry};
+use boatyard_registry::{Mirrors, OpenAccess, Registry};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::runtime;
+use crate::mirrors;
 use crate::report::{Context as _, Failure, Result};
 use crate::world::World;
 
@@ -40,6 +41,7 @@ pub struct Args {
 /// Serves until it is told to stop.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let root = world.open_root()?;
+    let mirrors = mirrors::open(world, &root)?;
     let options = options(world, args)?;
     raise_descriptor_limit(options.limits.connections_max);
     runtime()?.block_on(async {
@@ -49,7 +51,11 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         for address in server.local_addrs() {
             tracing::info!("the registry listens on {scheme}://{address}, its root is {root}");
         }
-        let report = server.serve(router(Arc::clone(&root), &health), stop_signal()?).await;
+        for mirror in mirrors.all() {
+            tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
+        }
+        let router = router(Arc::clone(&root), mirrors, &health);
+        let report = server.serve(router, stop_signal()?).await;
         tracing::info!("stopped: {} connections ended, {} were cut", report.finished, report.cut);
         Ok(ExitCode::SUCCESS)
     })
@@ -82,8 +88,9 @@ pub fn bind(options: ServerOptions) -> Result<Server> {
 }
 
 /// Returns all that the server answers.
-pub fn router(root: Arc<Root>, health: &Health) -> Router {
-    let registry = Registry::new(root, Arc::new(OpenAccess), boatyard_registry::Limits::default());
+pub fn router(root: Arc<Root>, mirrors: Mirrors, health: &Health) -> Router {
+    let limits = boatyard_registry::Limits::default();
+    let registry = Registry::new(root, mirrors, Arc::new(OpenAccess), limits);
     health.router().merge(boatyard_registry::router(registry))
 }
 

@@ -10,7 +10,7 @@ use boatyard_content::Root;
 use boatyard_content::local::RootOptions;
 use boatyard_front::{Server, ServerOptions};
 use boatyard_oci::{Descriptor, MediaType};
-use boatyard_registry::{Limits, OpenAccess};
+use boatyard_registry::{Limits, Mirrors, OpenAccess};
 use serde_json::Value;
 
 /// The home and the root of one user.
@@ -174,8 +174,12 @@ impl Registry {
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("root");
         let root = Root::open(&path, RootOptions::default()).unwrap();
-        let registry =
-            boatyard_registry::Registry::new(root, Arc::new(OpenAccess), Limits::default());
+        let registry = boatyard_registry::Registry::new(
+            root,
+            Mirrors::default(),
+            Arc::new(OpenAccess),
+            Limits::default(),
+        );
         let router = boatyard_registry::router(registry);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let entered = runtime.enter();

@@ -11,10 +11,12 @@
 
 pub mod built;
 pub mod clients;
+pub mod distribution;
 pub mod http;
 pub mod images;
 pub mod place;
 pub mod process;
+pub mod relay;
 pub mod rendezvous;
 pub mod server;
 pub mod tree;

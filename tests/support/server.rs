@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Place;
 use super::http::Http;
+use super::{Place, Run};
 
 /// A running server; killed when dropped.
 pub struct Server {
@@ -26,10 +26,19 @@ impl Server {
 
     /// Starts a server on a root and waits until it is ready.
     pub fn start_at(place: &Place, root: &Path) -> Server {
-        let mut process = place
-            .boatyard_at(root, ["serve", "--listen", "127.0.0.1:0"])
-            .env_remove("RUST_LOG")
-            .spawn(Stdio::null(), Stdio::piped());
+        Server::run(place.boatyard_at(root, ["serve", "--listen", "127.0.0.1:0"]))
+    }
+
+    /// Starts a server on a root, with a configuration.
+    pub fn configured(place: &Place, root: &Path, config: &str) -> Server {
+        let name = format!("{}.toml", root.file_name().unwrap().to_str().unwrap());
+        let config = place.write(&name, config);
+        let serve = place.boatyard_at(root, ["serve", "--listen", "127.0.0.1:0"]);
+        Server::run(serve.env("BOATYARD_CONFIG", config))
+    }
+
+    fn run(serve: Run) -> Server {
+        let mut process = serve.env_remove("RUST_LOG").spawn(Stdio::null(), Stdio::piped());
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let address = loop {
@@ -83,6 +92,11 @@ impl Server {
     pub fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// Does so while others still hold it.
+    pub fn kill_now(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::KILL).unwrap();
     }
 
     /// Asks it to stop and fails the test unless it does so cleanly.

@@ -11,6 +11,7 @@ pub mod mount;
 pub mod progress;
 pub mod pull;
 pub mod push;
+pub mod reach;
 pub mod referrers;
 pub mod resolve;
 pub mod tags;

@@ -2,7 +2,8 @@
 //!
 //! No other crate of ours dials. [`transport`] moves one request and one answer; [`credentials`],
 //! [`challenge`], [`realm`] and [`token`] decide what is shown to whom; [`distribution`] speaks the
-//! OCI Distribution protocol and pulls and pushes whole images from and to a store. Files that
+//! OCI Distribution protocol and pulls and pushes whole images from and to a store; [`transfer`]
+//! brings objects, each once for all who want it, while they are read. Files that
 //! other tools left ([`certs_d`], [`registries_conf`], docker's and podman's credentials) are read
 //! where the caller says they are: nothing here reads the environment.
 
@@ -20,6 +21,7 @@ pub mod registries_conf;
 pub mod retry;
 pub mod tls;
 pub mod token;
+pub mod transfer;
 pub mod transport;
 
 pub use clock::{Clock, SystemClock};
@@ -31,4 +33,5 @@ pub use distribution::{
 pub use redact::Secret;
 pub use retry::RetryPolicy;
 pub use tls::Trust;
+pub use transfer::{Reader, Transfers, Wanted};
 pub use transport::{ProxyUse, Timeouts};

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, LOCATION};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::{Host, Url};
 
 use crate::redact::url_without_secrets;
@@ -148,6 +148,15 @@ fn is_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     wrapped.is_some_and(|inner| is_certificate(inner)) || error.source().is_some_and(is_certificate)
 }
 
+/// What of an [`Outgoing`] goes out again after a redirect. Its payload cannot be shared between
+/// threads, this can.
+struct Request {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    unchecked: bool,
+}
+
 /// The connections of this process to other servers.
 #[derive(Debug)]
 pub struct Transport {
@@ -186,8 +195,9 @@ impl Transport {
     ///
     /// # Errors
     /// Where there is no answer, or it is a redirect that may not be followed.
-    pub async fn send(&self, mut request: Outgoing) -> Result<Incoming, TransportError> {
-        let payload = std::mem::replace(&mut request.payload, Payload::Empty);
+    pub async fn send(&self, request: Outgoing) -> Result<Incoming, TransportError> {
+        let Outgoing { method, url, headers, payload, unchecked } = request;
+        let mut request = Request { method, url, headers, unchecked };
         let again = payload.again();
         let mut answer = self.exchange(&request, payload).await?;
         for _ in 0..REDIRECTS_MAX {
@@ -210,7 +220,7 @@ impl Transport {
 
     async fn exchange(
         &self,
-        request: &Outgoing,
+        request: &Request,
         payload: Payload,
     ) -> Result<Incoming, TransportError> {
         let client = self.client(&request.url, request.unchecked)?;
@@ -267,7 +277,7 @@ impl Transport {
 
 /// Returns where an answer sends us, where it does and we go.
 fn redirect_target(
-    request: &Outgoing,
+    request: &Request,
     answer: &Incoming,
     repeatable: bool,
 ) -> Result<Option<Url>, TransportError> {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Sink;
 use crate::store::StoreError;
@@ -79,14 +79,20 @@ impl Drop for Writer<'_> {
     }
 }
 
-/// Writes a batch and all that is queued meanwhile. What is queued behind an error is dropped:
-/// the ingest has failed.
-pub(super) fn write(sink: &mut dyn Sink, first: Batch, queue: &Queue) -> Result<(), StoreError> {
+/// Writes a batch and all that is queued meanwhile, and tells how far it has come. What is queued
+/// behind an error is dropped: the ingest has failed.
+pub(super) fn write(
+    sink: &mut dyn Sink,
+    first: Batch,
+    queue: &Queue,
+    written: &watch::Sender<u64>,
+) -> Result<(), StoreError> {
     let writer = Writer(queue);
     let mut next = Some(first);
     while let Some(batch) = next {
         sink.write_batch(&batch)?;
         drop(batch);
+        written.send_replace(sink.offset());
         next = writer.0.take();
     }
     Ok(())
@@ -125,6 +131,9 @@ mod tests {
             Ok(())
         }
         fn save(&mut self) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn announce(&mut self, _: &Bytes) -> Result<(), StoreError> {
             Ok(())
         }
         fn commit(self: Box<Self>, _: &Expected) -> Result<Landed, StoreError> {

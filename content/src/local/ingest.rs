@@ -1,10 +1,19 @@
-//! Writes in progress, as files: `ROOT/ingest/<key>/{data,state}`.
+//! Writes in progress, as files.
 //!
-//! `data` is locked by its writer. `state` is written whole, after `data` was synced: it says to
-//! which offset the hash states belong. On resume `data` is cut to that offset.
+//! ```text
+//! ROOT/ingest/<key>/data    the bytes, locked by their writer
+//!                  /state   to which offset the saved hash states belong
+//!                  /note    announced: others may read `data` while it grows
+//! ```
+//!
+//! `state` is written whole, after `data` was synced. On resume `data` is cut to its offset,
+//! unless it was announced since the machine started: then what is in `data` was read by others
+//! and is as it was written, so that what lies behind the offset is hashed again and kept. A
+//! writer that must begin anew deletes `data` and creates another: it never cuts what is read.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use boatyard_oci::{Algorithm, Digest, Hasher};
@@ -13,7 +22,7 @@ use fs_err as fs;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::{Expected, IngestKey, Landed, Sink};
+use crate::ingest::{Expected, Growing, IngestKey, Landed, Sink};
 use crate::lease::{Holding, Lease};
 use crate::local::durable::{Staged, make_directories};
 use crate::local::layout::shard_name;
@@ -22,12 +31,17 @@ use crate::local::root::Shared;
 use crate::local::{shelves, sys};
 use crate::store::{BlobInfo, Doing as _, StoreError};
 
+mod note;
+
 /// After how many bytes the kernel is asked to begin writing them out.
 const WRITEBACK_LEN: u64 = 8 * 1024 * 1024;
 
 /// From how many bytes on it pays to hash on a thread beside the one that writes: starting one
 /// takes about 20 µs, hashing this much 140.
 const SIDE_BY_SIDE_LEN: usize = 256 * 1024;
+
+/// What may lie beside `data`.
+const BESIDE: [&str; 3] = ["state", note::NAME, note::STAGED];
 
 /// What stands in `state`.
 #[derive(Serialize, Deserialize)]
@@ -75,11 +89,28 @@ impl LocalSink {
         if let Some((offset, hashers)) = self.saved(len)? {
             (self.offset, self.hashers) = (offset, hashers);
         }
+        if len > self.offset && note::of(&self.root, &self.key, &self.data)?.is_some() {
+            return self.hash_rest();
+        }
         if len > self.offset {
             self.root.disk.cut(&self.data, self.offset).doing("cut an ingest")?;
         }
         self.data.seek(SeekFrom::Start(self.offset)).doing("seek in an ingest")?;
         Ok(())
+    }
+
+    /// Goes on behind what an earlier writer has written but not saved.
+    fn hash_rest(&mut self) -> Result<(), StoreError> {
+        self.data.seek(SeekFrom::Start(self.offset)).doing("read an ingest again")?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = self.data.read(&mut buffer).doing("read an ingest again")?;
+            if read == 0 {
+                return Ok(());
+            }
+            hash(&mut self.hashers, &[&buffer[..read]]);
+            self.offset += read as u64;
+        }
     }
 
     /// Returns what was saved, if it can be relied on: otherwise the ingest begins anew.
@@ -148,18 +179,20 @@ impl LocalSink {
             let _shared = Lock::shared(&lock_path)?;
             self.lease.add(&Holding::Blob(info.digest.clone()))?;
             if shelves::touch(&blob)?.is_some_and(|size| size == info.size) {
+                set_mode(&self.data, 0o444)?;
                 return Ok(Landed::AlreadyPresent(info));
             }
         }
-        let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o444);
-        self.data.set_permissions(read_only).doing("make a blob read-only")?;
+        set_mode(&self.data, 0o444)?;
         self.sync()?;
         let layout = &self.root.layout;
         make_directories(&*self.root.disk, &shard)?;
         let _shared = Lock::shared(&lock_path)?;
         let directory = layout.ingest(&self.key);
         // First: once `data` has left, another writer of this key may begin anew here.
-        self.root.disk.remove_file(&directory.join("state")).doing("delete an ingest")?;
+        for beside in BESIDE {
+            self.root.disk.remove_file(&directory.join(beside)).doing("delete an ingest")?;
+        }
         self.root.disk.rename(&directory.join("data"), &blob).doing("give a blob its name")?;
         self.root.disk.sync_directory(&shard).doing("sync the directory of a blob")?;
         Ok(Landed::New(info))
@@ -198,6 +231,10 @@ impl Sink for LocalSink {
         written.doing("write a blob")?;
         self.wrote(len as u64);
         Ok(())
+    }
+
+    fn announce(&mut self, note: &Bytes) -> Result<(), StoreError> {
+        note::write(&self.root, &self.key, &self.data, note)
     }
 
     fn save(&mut self) -> Result<(), StoreError> {
@@ -286,9 +323,9 @@ fn open_data(root: &Shared, key: &IngestKey) -> Result<fs::File, StoreError> {
                     Err(error) => return Err(error).doing("create an ingest"),
                 }
             }
-            // A landing was cut short between making the file read-only and renaming it.
+            // A landing may have been cut short between making the file read-only and renaming it.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                root.disk.remove_directory(&directory).doing("delete an ingest")?;
+                make_writable(&path, key)?;
                 continue;
             }
             Err(error) => return Err(error).doing("open an ingest"),
@@ -297,14 +334,44 @@ fn open_data(root: &Shared, key: &IngestKey) -> Result<fs::File, StoreError> {
             return Err(StoreError::IngestBusy { key: key.clone() });
         }
         if is_at(&file, &path)? {
+            // Root may open what is read-only, so the branch above does not see it.
+            set_mode(&file, 0o644)?;
             return Ok(file);
         }
     }
     Err(StoreError::IngestBusy { key: key.clone() })
 }
 
+/// Lets a file be written again that a dead writer has made read-only.
+fn make_writable(path: &Path, key: &IngestKey) -> Result<(), StoreError> {
+    let file = fs::File::open(path).doing("open an ingest")?;
+    if !try_lock(&file, FlockOperation::NonBlockingLockExclusive)? {
+        return Err(StoreError::IngestBusy { key: key.clone() });
+    }
+    set_mode(&file, 0o644)
+}
+
+/// Without the right to write, the data is whole: so its readers are told.
+fn set_mode(data: &fs::File, mode: u32) -> Result<(), StoreError> {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    data.set_permissions(permissions).doing("change the mode of an ingest")
+}
+
+/// Opens an announced ingest for reading.
+pub(crate) fn follow(root: &Shared, key: &IngestKey) -> Result<Option<Growing>, StoreError> {
+    let file = match fs::File::open(root.layout.ingest(key).join("data")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).doing("open an ingest"),
+    };
+    match note::of(root, key, &file)? {
+        Some(note) => Growing::in_file(file, note).map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Says whether the path still leads to the open file.
-fn is_at(file: &fs::File, path: &std::path::Path) -> Result<bool, StoreError> {
+fn is_at(file: &fs::File, path: &Path) -> Result<bool, StoreError> {
     use std::os::unix::fs::MetadataExt as _;
     let open = file.metadata().doing("look at an ingest")?;
     match fs::metadata(path) {
@@ -338,7 +405,9 @@ pub(crate) fn discard(root: &Shared, key: &IngestKey) -> Result<(), StoreError> 
 /// else can begin anew under this key.
 fn forget(root: &Shared, key: &IngestKey) -> Result<(), StoreError> {
     let directory = root.layout.ingest(key);
-    root.disk.remove_file(&directory.join("state")).doing("delete an ingest")?;
+    for beside in BESIDE {
+        root.disk.remove_file(&directory.join(beside)).doing("delete an ingest")?;
+    }
     root.disk.remove_file(&directory.join("data")).doing("delete an ingest")?;
     root.disk.remove_directory(&directory).doing("delete an ingest")
 }

@@ -13,9 +13,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
 use crate::gc::SweepPermit;
-use crate::ingest::{Ingest, IngestKey, blocking};
+use crate::ingest::{Growing, Ingest, IngestKey, blocking};
 use crate::lease::{Holding, Lease};
-use crate::local::ingest::{LocalSink, discard};
+use crate::local::ingest::{LocalSink, discard, follow};
 use crate::local::layout::shard_name;
 use crate::local::lock::Lock;
 use crate::local::root::Shared;
@@ -255,6 +255,11 @@ impl Store for LocalStore {
     async fn ingest(&self, key: &IngestKey, lease: &Lease) -> Result<Ingest, StoreError> {
         let (store, key, lease) = (self.clone(), key.clone(), lease.clone());
         blocking(move || store.ingest_blocking(&key, &lease)).await
+    }
+
+    async fn follow(&self, key: &IngestKey) -> Result<Option<Growing>, StoreError> {
+        let (root, key) = (Arc::clone(&self.root), key.clone());
+        blocking(move || follow(&root, &key)).await
     }
 
     async fn discard(&self, key: &IngestKey) -> Result<(), StoreError> {

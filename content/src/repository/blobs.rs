@@ -72,6 +72,21 @@ impl Repository {
         Ok(true)
     }
 
+    /// Takes a blob out of a mirrored repository, also where a manifest here needs it: it can be
+    /// fetched again. `false` where it was not there.
+    ///
+    /// # Errors
+    /// Where the link could not be deleted.
+    pub fn forget_blob(&self, digest: &Digest) -> Result<bool, RepositoryError> {
+        let _lock = self.lock()?;
+        if !self.has_blob(digest)? {
+            return Ok(false);
+        }
+        self.tell(&[(EventKind::Blob, digest.to_string())])?;
+        self.remove_link(digest)?;
+        Ok(true)
+    }
+
     /// Deletes a link and makes that durable; the caller has the lock.
     fn remove_link(&self, digest: &Digest) -> Result<(), StoreError> {
         self.root.disk.remove_file(&self.blob_path(digest)).doing("unlink a blob")?;

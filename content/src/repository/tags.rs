@@ -1,6 +1,7 @@
 //! Tags: movable pointers to manifests.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use boatyard_oci::{Digest, Tag};
 
@@ -42,6 +43,32 @@ impl Repository {
             staged.put(self.tag_path(tag), format!("{digest}\n").as_bytes())?;
         }
         Ok(staged.publish()?)
+    }
+
+    /// Returns when a tag was last written or confirmed; `None` where it is not there.
+    ///
+    /// # Errors
+    /// Where the file system does not answer.
+    pub fn tag_confirmed(&self, tag: &Tag) -> Result<Option<SystemTime>, RepositoryError> {
+        match fs_err::metadata(self.tag_path(tag)) {
+            Ok(metadata) => Ok(metadata.modified().ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Ok(Err(error).doing("look at a tag")?),
+        }
+    }
+
+    /// Notes that a tag still points where it does: a mirror has asked its upstream. That time
+    /// may be lost in a crash; the upstream is asked once more then.
+    ///
+    /// # Errors
+    /// Where the time could not be set.
+    pub fn confirm_tag(&self, tag: &Tag, at: SystemTime) -> Result<(), RepositoryError> {
+        let file = fs_err::File::options().write(true).open(self.tag_path(tag));
+        let confirmed = file.and_then(|file| file.into_file().set_modified(at));
+        match confirmed {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            confirmed => Ok(confirmed.doing("confirm a tag")?),
+        }
     }
 
     /// Deletes a tag; `false` where it was not there. The manifest stays.

@@ -21,6 +21,11 @@ impl FaultyDisk {
         FaultyDisk { left: AtomicI64::new(changes), kind }
     }
 
+    /// Lets so many further changes succeed.
+    pub fn fail_after(&self, changes: i64) {
+        self.left.store(changes, Ordering::SeqCst);
+    }
+
     /// Lets everything succeed from now on.
     pub fn heal(&self) {
         self.left.store(i64::MAX, Ordering::SeqCst);

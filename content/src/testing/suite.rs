@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 
 use crate::gc::SweepPermit;
-use crate::ingest::{Expected, IngestKey, Landed};
+use crate::ingest::{Expected, Growth, IngestKey, Landed};
 use crate::lease::Lease;
 use crate::store::{Store, StoreError};
 
@@ -22,6 +22,9 @@ pub async fn all(store: &dyn Store, lease: &Lease) {
     one_writer_at_a_time(store, lease).await;
     what_was_suspended_goes_on(store, lease).await;
     what_was_not_saved_is_forgotten(store, lease).await;
+    what_is_announced_is_read_while_it_grows(store, lease).await;
+    what_was_announced_goes_on_behind_all_of_it(store, lease).await;
+    readers_learn_that_it_was_dropped(store, lease).await;
     sha512_is_as_good(store, lease).await;
     large_and_empty_ones(store, lease).await;
     only_a_permit_removes(store, lease).await;
@@ -128,6 +131,78 @@ async fn what_was_not_saved_is_forgotten(store: &dyn Store, lease: &Lease) {
     assert_eq!(ingest.offset(), 5);
     let landed = ingest.commit(Expected::any()).await.unwrap();
     assert_eq!(read(store, &landed.info().digest).await, "saved");
+}
+
+async fn what_is_announced_is_read_while_it_grows(store: &dyn Store, lease: &Lease) {
+    let key = IngestKey::random();
+    // Once as a new blob, once as one that is there already.
+    for _ in 0..2 {
+        let mut ingest = store.ingest(&key, lease).await.unwrap();
+        let mut written = ingest.written();
+        assert!(store.follow(&key).await.unwrap().is_none(), "not announced yet");
+        ingest.announce("a note".into()).await.unwrap();
+        ingest.append("grow".into()).await.unwrap();
+        ingest.write_out().await.unwrap();
+        written.wait_for(|written| *written == 4).await.unwrap();
+        let growing = store.follow(&key).await.unwrap().unwrap();
+        assert_eq!(growing.note(), "a note");
+        assert_eq!(growing.growth().unwrap(), Growth::Growing(4));
+        assert_eq!(growing.read_at(1, 100).unwrap(), "row");
+        ingest.announce("another note".into()).await.unwrap();
+        ingest.append("ing".into()).await.unwrap();
+        ingest.save().await.unwrap();
+        assert_eq!(growing.growth().unwrap(), Growth::Growing(7));
+        assert!(growing.blob().unwrap().is_none());
+        let again = store.follow(&key).await.unwrap().unwrap();
+        assert!(again.is_same(&growing));
+        assert_eq!(again.note(), "another note");
+        let landed = ingest.commit(Expected::any()).await.unwrap();
+        assert_eq!(growing.growth().unwrap(), Growth::Whole(7));
+        for _ in 0..2 {
+            assert_eq!(growing.blob().unwrap().unwrap().into_bytes(7).unwrap(), "growing");
+        }
+        assert_eq!(read(store, &landed.info().digest).await, "growing");
+        assert!(store.follow(&key).await.unwrap().is_none());
+    }
+}
+
+async fn what_was_announced_goes_on_behind_all_of_it(store: &dyn Store, lease: &Lease) {
+    let key = IngestKey::random();
+    let mut ingest = store.ingest(&key, lease).await.unwrap();
+    ingest.announce(Bytes::new()).await.unwrap();
+    ingest.append("saved, ".into()).await.unwrap();
+    ingest.save().await.unwrap();
+    ingest.append("only written, ".into()).await.unwrap();
+    ingest.write_out().await.unwrap();
+    ingest.written().wait_for(|written| *written == 21).await.unwrap();
+    let growing = store.follow(&key).await.unwrap().unwrap();
+    drop(ingest);
+    let mut ingest = store.ingest(&key, lease).await.unwrap();
+    assert_eq!(ingest.offset(), 21);
+    assert!(store.follow(&key).await.unwrap().unwrap().is_same(&growing));
+    ingest.append("and the rest".into()).await.unwrap();
+    let text = b"saved, only written, and the rest";
+    let expected = Expected::exactly(&Digest::sha256(text), text.len() as u64);
+    ingest.commit(expected).await.unwrap();
+    assert_eq!(growing.growth().unwrap(), Growth::Whole(33));
+}
+
+async fn readers_learn_that_it_was_dropped(store: &dyn Store, lease: &Lease) {
+    let key = IngestKey::random();
+    for wrong in [false, true] {
+        let mut ingest = store.ingest(&key, lease).await.unwrap();
+        ingest.announce(Bytes::new()).await.unwrap();
+        ingest.append("dropped".into()).await.unwrap();
+        ingest.save().await.unwrap();
+        let growing = store.follow(&key).await.unwrap().unwrap();
+        match wrong {
+            true => drop(ingest.commit(Expected::digest(&Digest::sha256(b"other"))).await),
+            false => ingest.abort().await.unwrap(),
+        }
+        assert_eq!(growing.growth().unwrap(), Growth::Dropped);
+        assert!(growing.blob().unwrap().is_none());
+        assert!(store.follow(&key).await.unwrap().is_none());
+    }
 }
 
 async fn sha512_is_as_good(store: &dyn Store, lease: &Lease) {

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use boatyard_content::BlobFile;
 use boatyard_content::repository::Repository;
 use boatyard_front::body;
 use boatyard_oci::{Digest, RepositoryName};
@@ -11,6 +12,8 @@ use super::answer::{self, parse_digest, set, set_digest};
 use super::error::{ApiError, Code};
 use super::range::{self, Wanted};
 use super::{Call, blocking};
+use crate::mirror::Meant;
+use crate::mirror::upstream::{Arriving, Found};
 
 /// `GET` and `HEAD /v2/<name>/blobs/<digest>`
 pub(super) async fn get(
@@ -34,6 +37,48 @@ pub(super) async fn get(
     set_digest(&mut response, &digest)?;
     set(&mut response, header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     Ok(response)
+}
+
+/// The same of a mirror's upstream: what is not here is sent while it arrives.
+pub(super) async fn get_mirrored(
+    call: Call,
+    meant: Meant,
+    digest: &str,
+) -> Result<Response, ApiError> {
+    let digest = parse_digest(digest)?;
+    let Meant { mirror, repository, .. } = meant;
+    let mut response = if call.method == Method::HEAD {
+        let size = mirror.blob_size(&repository, &digest).await?;
+        if is_unchanged(&call, &digest) {
+            answer::empty(StatusCode::NOT_MODIFIED)
+        } else {
+            bytes(StatusCode::OK, Body::empty(), size)
+        }
+    } else {
+        match mirror.blob(&repository, &digest).await? {
+            Found::Here(file) => {
+                let digest = digest.clone();
+                blocking(move || send(&call, &digest, &file)).await?
+            }
+            Found::Arriving(arriving) => send_arriving(&call, &digest, arriving)?,
+        }
+    };
+    set_digest(&mut response, &digest)?;
+    set(&mut response, header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    Ok(response)
+}
+
+/// Answers with a blob as it comes. Where nobody said how long it is, there are no ranges of it.
+fn send_arriving(call: &Call, digest: &Digest, arriving: Arriving) -> Result<Response, ApiError> {
+    let Some(size) = arriving.size() else {
+        let mut response =
+            bytes(StatusCode::OK, body::of_pieces(arriving.pieces(0..u64::MAX), None), 0);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        return Ok(response);
+    };
+    respond(call, digest, size, |range| {
+        Ok(body::of_pieces(arriving.pieces(range.clone()), Some(range.end - range.start)))
+    })
 }
 
 /// Answers with a blob that is kept open. `None` says nothing about whether there is one.
@@ -83,9 +128,14 @@ fn read(call: &Call, repository: &Repository, digest: &Digest) -> Result<Respons
     let Some(file) = call.registry.store.open_blocking(digest)? else {
         return Err(unknown(repository)?);
     };
-    match call.registry.keep_open(digest, &file).map_err(ApiError::internal)? {
+    send(call, digest, &file)
+}
+
+/// Answers with a blob's file.
+fn send(call: &Call, digest: &Digest, file: &BlobFile) -> Result<Response, ApiError> {
+    match call.registry.keep_open(digest, file).map_err(ApiError::internal)? {
         Some(open) => respond(call, digest, file.size(), |range| open.mapped.body(range)),
-        None => respond(call, digest, file.size(), |range| body::of_file(&file, range)),
+        None => respond(call, digest, file.size(), |range| body::of_file(file, range)),
     }
 }
 
@@ -94,7 +144,7 @@ fn respond(
     call: &Call,
     digest: &Digest,
     size: u64,
-    body: impl Fn(std::ops::Range<u64>) -> std::io::Result<Body>,
+    body: impl FnOnce(std::ops::Range<u64>) -> std::io::Result<Body>,
 ) -> Result<Response, ApiError> {
     if is_unchanged(call, digest) {
         return Ok(answer::empty(StatusCode::NOT_MODIFIED));

@@ -18,6 +18,7 @@ pub(super) use push::put;
 use super::answer::{self, set, set_digest};
 use super::error::{ApiError, Code};
 use super::{Call, blocking};
+use crate::mirror::Meant;
 use crate::registry::{KnownManifest, Registry};
 
 fn parse_reference(text: &str) -> Result<Reference, ApiError> {
@@ -50,6 +51,25 @@ pub(super) async fn get(
         }
     };
     respond(&call, found)
+}
+
+/// The same of a mirror's upstream.
+pub(super) async fn get_mirrored(
+    call: Call,
+    meant: &Meant,
+    reference: &str,
+) -> Result<Response, ApiError> {
+    let reference = parse_reference(reference)?;
+    let StoredManifest { digest, media_type } =
+        meant.mirror.manifest(&meant.repository, &reference).await?;
+    let known = match call.registry.manifests.get(&digest) {
+        Some(known) => known,
+        None => {
+            let (registry, digest) = (Arc::clone(&call.registry), digest.clone());
+            blocking(move || load(&registry, &digest)).await?
+        }
+    };
+    respond(&call, Found { digest, media_type, bytes: known.bytes })
 }
 
 struct Found {

@@ -12,6 +12,8 @@ pub(crate) struct Page {
     pub(crate) last: Option<String>,
     /// At most so many.
     pub(crate) most: usize,
+    /// The upstream whose list it is, where `ns` named one: the next page is of the same.
+    namespace: Option<String>,
 }
 
 impl Page {
@@ -29,7 +31,9 @@ impl Page {
             Some(digits) => digits.parse().unwrap_or(usize::MAX),
         };
         let last = query.first("last").filter(|last| !last.is_empty()).map(str::to_owned);
-        Ok(Page { last, most: most.min(max) })
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ".:-_".contains(c);
+        let namespace = query.first("ns").filter(|ns| !ns.is_empty() && ns.chars().all(is_plain));
+        Ok(Page { last, most: most.min(max), namespace: namespace.map(str::to_owned) })
     }
 
     /// Returns how many entries to read: one more than asked for says whether there are more.
@@ -46,7 +50,8 @@ impl Page {
         }
         entries.truncate(self.most);
         let last = entries.last()?.to_string();
-        link(&format!("{path}?n={}&last={last}", self.most))
+        let namespace = self.namespace.as_ref().map(|ns| format!("&ns={ns}"));
+        link(&format!("{path}?n={}&last={last}{}", self.most, namespace.unwrap_or_default()))
     }
 }
 
@@ -61,6 +66,10 @@ mod tests {
 
     fn page(query: &str) -> Result<Page, ApiError> {
         Page::parse(&Query::parse(Some(query)), 100, 1000)
+    }
+
+    fn page_of(entries: &[&str], query: &str) -> HeaderValue {
+        page(query).unwrap().cut("/v2/x/tags/list", &mut entries.to_vec()).unwrap()
     }
 
     #[test]
@@ -84,7 +93,9 @@ mod tests {
         assert_eq!(link, "</v2/x/tags/list?n=2&last=c>; rel=\"next\"");
         assert_eq!(entries, ["b", "c"]);
         assert_eq!(page.cut("/v2/x/tags/list", &mut entries), None);
-        let none = Page { last: None, most: 0 };
+        let link = page_of(&["b", "c"], "n=1&ns=docker.io");
+        assert_eq!(link, "</v2/x/tags/list?n=1&last=b&ns=docker.io>; rel=\"next\"");
+        let none = Page::parse(&Query::parse(Some("n=0")), 100, 1000).unwrap();
         assert_eq!((none.read_most(), none.cut("/", &mut Vec::<&str>::new())), (0, None));
     }
 }

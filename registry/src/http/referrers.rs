@@ -10,6 +10,7 @@ use super::answer::{self, parse_digest, set};
 use super::error::ApiError;
 use super::page::link;
 use super::{Call, blocking};
+use crate::mirror::Meant;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -34,31 +35,49 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let subject = parse_digest(subject)?;
     blocking(move || {
-        let filter = call.query.first("artifactType").map(MediaType::new);
         let descriptors = call.registry.repository(&name).referrers(&subject)?;
-        let after = call.query.first("last").and_then(|last| last.parse::<Digest>().ok());
-        let chosen = descriptors.into_iter().filter(|descriptor| {
-            after.as_ref().is_none_or(|after| descriptor.digest > *after)
-                && (filter.is_none() || descriptor.artifact_type == filter)
-        });
-        let (manifests, more_after) = fill(chosen, call.registry.limits.referrers_bytes_max)?;
-        let list = List { schema_version: 2, media_type: MediaType::OCI_INDEX, manifests };
-        let text = serde_json::to_string(&list).map_err(ApiError::internal)?;
-        let mut response = answer::json(text);
-        let index = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
-        set(&mut response, header::CONTENT_TYPE, index);
-        if filter.is_some() {
-            set(&mut response, FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
-        }
-        if let Some(last) = more_after {
-            let target = next_page(&name, &subject, &last, call.query.first("artifactType"));
-            if let Some(next) = link(&target) {
-                set(&mut response, header::LINK, next);
-            }
-        }
-        Ok(response)
+        respond(&call, descriptors)
     })
     .await
+}
+
+/// The same of a mirror's upstream.
+pub(super) async fn list_mirrored(
+    call: Call,
+    meant: Meant,
+    subject: &str,
+) -> Result<Response, ApiError> {
+    let subject = parse_digest(subject)?;
+    let mut descriptors = meant.mirror.referrers(&meant.repository, &subject).await?;
+    // The order that a next page goes on in.
+    descriptors.sort_by(|one, other| one.digest.cmp(&other.digest));
+    respond(&call, descriptors)
+}
+
+/// Answers with those of the descriptors that were asked for, a page of them.
+fn respond(call: &Call, descriptors: Vec<Descriptor>) -> Result<Response, ApiError> {
+    let filter = call.query.first("artifactType").map(MediaType::new);
+    let after = call.query.first("last").and_then(|last| last.parse::<Digest>().ok());
+    let chosen = descriptors.into_iter().filter(|descriptor| {
+        after.as_ref().is_none_or(|after| descriptor.digest > *after)
+            && (filter.is_none() || descriptor.artifact_type == filter)
+    });
+    let (manifests, more_after) = fill(chosen, call.registry.limits.referrers_bytes_max)?;
+    let list = List { schema_version: 2, media_type: MediaType::OCI_INDEX, manifests };
+    let text = serde_json::to_string(&list).map_err(ApiError::internal)?;
+    let mut response = answer::json(text);
+    let index = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
+    set(&mut response, header::CONTENT_TYPE, index);
+    if filter.is_some() {
+        set(&mut response, FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+    }
+    if let Some(last) = more_after {
+        let kept = ["artifactType", "ns"].map(|name| (name, call.query.first(name)));
+        if let Some(next) = link(&next_page(&call.path, &last, &kept)) {
+            set(&mut response, header::LINK, next);
+        }
+    }
+    Ok(response)
 }
 
 /// Takes descriptors until their bytes fill a page; returns the last one taken if more are left.
@@ -82,16 +101,13 @@ fn fill(
     Ok((taken, None))
 }
 
-fn next_page(
-    name: &RepositoryName,
-    subject: &Digest,
-    last: &Digest,
-    artifact_type: Option<&str>,
-) -> String {
-    let mut target = format!("/v2/{name}/referrers/{subject}?last={last}");
-    if let Some(artifact_type) = artifact_type {
-        target.push_str("&artifactType=");
-        for byte in artifact_type.bytes() {
+/// Returns where the next page is: behind `last`, with the parameters that stay.
+fn next_page(path: &str, last: &Digest, kept: &[(&str, Option<&str>)]) -> String {
+    let mut target = format!("{path}?last={last}");
+    for (name, value) in kept {
+        let Some(value) = value else { continue };
+        target.push_str(&format!("&{name}="));
+        for byte in value.bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/' => {
                     target.push(char::from(byte));
@@ -123,7 +139,8 @@ mod tests {
     #[test]
     fn a_filter_is_escaped_in_the_link() {
         let digest = Digest::sha256(b"x");
-        let target = next_page(&"a".parse().unwrap(), &digest, &digest, Some("a/b+c>"));
+        let kept = [("artifactType", Some("a/b+c>")), ("ns", None)];
+        let target = next_page("/v2/a/referrers/x", &digest, &kept);
         assert!(target.ends_with("&artifactType=a/b%2Bc%3E"), "{target}");
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::{Access, Limits, OpenAccess, Registry};
+use crate::{Access, Limits, Mirrors, OpenAccess, Registry};
 use boatyard_content::Root;
 use boatyard_content::local::RootOptions;
 use boatyard_front::{Server, ServerOptions, StopReport};
@@ -40,7 +40,12 @@ impl Served {
 
     async fn over(directory: tempfile::TempDir, access: Arc<dyn Access>, limits: Limits) -> Served {
         let root = Root::open(&directory.path().join("root"), RootOptions::default()).unwrap();
-        let router = crate::router(Registry::new(root, access, limits));
+        let registry = Registry::new(root, Mirrors::default(), access, limits);
+        Served::routing(directory, crate::router(registry)).await
+    }
+
+    /// Serves what a test has put together.
+    pub(crate) async fn routing(directory: tempfile::TempDir, router: axum::Router) -> Served {
         let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let options = ServerOptions { addresses, ..ServerOptions::default() };
         let server = Server::bind(options).unwrap();

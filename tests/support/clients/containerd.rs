@@ -44,7 +44,13 @@ impl<'a> Containerd<'a> {
         self.place.run("ctr", ["-a", text(&self.place.path("containerd/sock"))]).args(args)
     }
 
-    fn digest_of(&self, image: &str) -> Digest {
+    /// Pulls an image from where a directory of `hosts.toml` says.
+    pub fn pull_by(&self, image: &str, hosts: &Path) {
+        self.ctr(["images", "pull", "--hosts-dir", text(hosts), image]).ok();
+    }
+
+    /// Returns the digest of an image that is here.
+    pub fn digest_of(&self, image: &str) -> Digest {
         let listed = self.ctr(["images", "ls", &format!("name=={image}")]).ok().text();
         let word = listed.split_whitespace().find(|word| word.starts_with("sha256:"));
         digest(word.unwrap_or_else(|| panic!("ctr does not know {image}:\n{listed}")))

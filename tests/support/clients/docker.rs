@@ -20,6 +20,11 @@ pub struct Docker<'a> {
 impl<'a> Docker<'a> {
     /// Starts the daemon and waits until it answers.
     pub fn start(place: &'a Place) -> Docker<'a> {
+        Docker::start_with(place, [])
+    }
+
+    /// Starts the daemon with more options.
+    pub fn start_with<const N: usize>(place: &'a Place, more: [&str; N]) -> Docker<'a> {
         let base = place.path("docker");
         fs_err::create_dir_all(&base).unwrap();
         let log = fs_err::File::create(base.join("log")).unwrap();
@@ -29,6 +34,7 @@ impl<'a> Docker<'a> {
             .args(["--ip-masq=false", "--storage-driver", "overlay2"])
             .args(["--data-root", &at("data"), "--exec-root", &at("exec")])
             .args(["--pidfile", &at("pid"), "-H", &format!("unix://{}", at("sock"))])
+            .args(more)
             .spawn(Stdio::null(), Stdio::from(log.into_file()));
         let docker = Docker { place, daemon };
         wait_for("dockerd to answer", || docker.docker(["version"]).run().code == Some(0));

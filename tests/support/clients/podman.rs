@@ -29,6 +29,13 @@ impl<'a> Podman<'a> {
             .args(["--root", &at("root"), "--runroot", &at("run"), "--tmpdir", &at("tmp")])
             .args(args)
     }
+
+    /// Pulls an image from where a `registries.conf` says.
+    pub fn pull_by(&self, image: &str, registries: &Path) -> Digest {
+        let pull = self.podman(["pull", "-q", image]);
+        pull.env("CONTAINERS_REGISTRIES_CONF", registries).ok();
+        digest(&self.podman(["image", "inspect", "--format", "{{.Digest}}", image]).ok().text())
+    }
 }
 
 impl Client for Podman<'_> {

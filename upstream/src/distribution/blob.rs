@@ -1,9 +1,13 @@
-//! One blob of a registry, as a stream, from any offset.
+//! One blob of a registry, as a stream, from any offset; and as what a transfer fetches from.
 
+use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use boatyard_oci::{Descriptor, ImageName};
+use async_trait::async_trait;
+use boatyard_oci::{Descriptor, Digest, ImageName};
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use http::header::{CONTENT_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
@@ -12,6 +16,7 @@ use super::error::{ClientError, Deed};
 use super::resolve::passed_over;
 use crate::registries_conf::Source;
 use crate::token::{Scope, ScopeSet};
+use crate::transfer::{self, Arrival, Missing, SourceError};
 use crate::transport::Incoming;
 
 /// The bytes of a blob, or of a part of one, as they come. They are not checked here: whoever
@@ -58,7 +63,8 @@ impl Client {
     ) -> Result<BlobStream, ClientError> {
         let mut last = None;
         for source in self.sources(image)? {
-            match self.blob_at(&source, blob, range.clone()).await {
+            let range = range.as_ref().map(|range| format!("{}-{}", range.start(), range.end()));
+            match self.blob_at(&source, &blob.digest, range).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(passed_over(&source, error)),
             }
@@ -66,18 +72,38 @@ impl Client {
         Err(last.expect("there is always the registry itself"))
     }
 
-    pub(crate) async fn blob_at(
+    /// Returns what a transfer fetches a blob of the image's repository from: mirrors first, the
+    /// registry itself last.
+    ///
+    /// # Errors
+    /// Where the configuration of registries blocks it.
+    pub fn blob_sources(
+        &self,
+        image: &ImageName,
+        digest: &Digest,
+    ) -> Result<Vec<Arc<dyn transfer::Source>>, ClientError> {
+        let sources = self.sources(image)?.into_iter();
+        Ok(sources.map(|source| self.blob_source(source, digest)).collect())
+    }
+
+    pub(crate) fn blob_source(&self, source: Source, digest: &Digest) -> Arc<dyn transfer::Source> {
+        let name = source.registry.to_string();
+        Arc::new(BlobSource { client: self.clone(), source, digest: digest.clone(), name })
+    }
+
+    /// Opens a blob, or a range of it such as `5-9`.
+    async fn blob_at(
         &self,
         source: &Source,
-        blob: &Descriptor,
-        range: Option<RangeInclusive<u64>>,
+        digest: &Digest,
+        range: Option<String>,
     ) -> Result<BlobStream, ClientError> {
-        let deed = Deed::new("fetch blob", &blob.digest, source);
+        let deed = Deed::new("fetch blob", digest, source);
         let scopes = ScopeSet::from([Scope::pull(&source.repository)]);
-        let target = Target::Path(format!("{}/blobs/{}", source.repository, blob.digest));
+        let target = Target::Path(format!("{}/blobs/{digest}", source.repository));
         let mut headers = HeaderMap::new();
         if let Some(range) = &range {
-            let text = format!("bytes={}-{}", range.start(), range.end());
+            let text = format!("bytes={range}");
             headers.insert(RANGE, HeaderValue::from_str(&text).expect("digits are plain text"));
         }
         let call = Call::new(deed.clone(), source, Method::GET, target, &scopes);
@@ -90,6 +116,57 @@ impl Client {
             return Err(ClientError::Protocol { deed, problem: "an unasked range".to_owned() });
         }
         Ok(BlobStream { deed, answer, offset, whole })
+    }
+}
+
+/// A blob of one repository.
+struct BlobSource {
+    client: Client,
+    source: Source,
+    digest: Digest,
+    name: String,
+}
+
+impl fmt::Debug for BlobSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}/{}", self.digest, self.name, self.source.repository)
+    }
+}
+
+#[async_trait]
+impl transfer::Source for BlobSource {
+    fn upstream(&self) -> &str {
+        &self.name
+    }
+
+    /// The digest says whether parts belong together, so no validator is sent: a registry that
+    /// redirects to several stores has one for each.
+    async fn fetch(&self, missing: &Missing) -> Result<Arrival, SourceError> {
+        let range = (missing.offset > 0).then(|| match missing.size {
+            Some(size) => format!("{}-{}", missing.offset, size.saturating_sub(1)),
+            None => format!("{}-", missing.offset),
+        });
+        let stream = self.client.blob_at(&self.source, &self.digest, range).await?;
+        let (offset, size, headers) = (stream.offset, stream.whole, stream.answer.headers.clone());
+        let body = stream::unfold(Some(stream), |stream| async move {
+            let mut stream = stream?;
+            match stream.chunk().await.transpose()? {
+                Ok(bytes) => Some((Ok(bytes), Some(stream))),
+                Err(error) => Some((Err(error.into()), None)),
+            }
+        });
+        Ok(Arrival { offset, size, headers, body: body.boxed() })
+    }
+}
+
+impl From<ClientError> for SourceError {
+    fn from(error: ClientError) -> SourceError {
+        let cause = |error| Box::new(error);
+        match error.status() {
+            Some(StatusCode::RANGE_NOT_SATISFIABLE) => SourceError::Unsatisfiable(cause(error)),
+            _ if error.is_retryable() => SourceError::Interrupted(cause(error)),
+            _ => SourceError::Refused(cause(error)),
+        }
     }
 }
 

@@ -110,7 +110,7 @@ impl Client {
         self.accept(second, deed, Origin::Given).await.map(|()| true)
     }
 
-    async fn ping(
+    pub(super) async fn ping(
         &self,
         base: &url::Url,
         unchecked: bool,

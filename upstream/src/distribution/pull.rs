@@ -1,9 +1,8 @@
 //! Pulling: an image, or all images of an index, from a registry into a store.
 //!
-//! Manifests first, top down, then the blobs that the store lacks, several at once. Each blob goes
-//! through an ingest whose key is made of its digest: a connection that breaks is resumed by
-//! `Range` from the bytes that are there, and so is a pull that is started again after a crash. A
-//! blob of another length or digest is never committed.
+//! Manifests first, top down, then the blobs that the store lacks, several at once. Each blob is
+//! fetched as [`crate::transfer`] does it: resumed where its connection broke or its process
+//! died, and never kept if its length or digest is wrong.
 
 mod fetch;
 
@@ -20,6 +19,7 @@ use super::progress::TransferProgress;
 use super::resolve::passed_over;
 use super::select;
 use crate::registries_conf::Source;
+use crate::transfer::TransferError;
 
 /// How deep indexes may lie in indexes.
 const DEPTH_MAX: usize = 4;
@@ -93,48 +93,14 @@ pub enum PullError {
         /// What came.
         got: u64,
     },
-    /// A blob has another length than its descriptor says.
-    #[error(
-        "blob {digest} from {registry} has {got} bytes, not the {expected} that the manifest says"
-    )]
-    Length {
+    /// A blob was not brought, or not as it was promised.
+    #[error("cannot fetch blob {digest}")]
+    Blob {
         /// The blob.
         digest: Digest,
-        /// The registry.
-        registry: String,
-        /// What the manifest says.
-        expected: u64,
-        /// What came, or was announced.
-        got: u64,
-    },
-    /// A blob has other bytes than its digest says.
-    #[error(
-        "blob {expected} from {registry} has the digest {got}: it is damaged or not genuine, and was not kept"
-    )]
-    Digest {
-        /// The blob.
-        expected: Digest,
-        /// The registry.
-        registry: String,
-        /// What came.
-        got: Digest,
-    },
-    /// The connection broke again and again.
-    #[error("blob {digest} from {registry} broke off at byte {at} of {size}, {attempts} times")]
-    Broken {
-        /// The blob.
-        digest: Digest,
-        /// The registry.
-        registry: String,
-        /// How much is there; the next pull goes on from here.
-        at: u64,
-        /// The size of the whole.
-        size: u64,
-        /// How often it was tried.
-        attempts: u32,
-        /// The last reason, where the connection gave one.
+        /// Why not.
         #[source]
-        source: Option<Box<ClientError>>,
+        source: TransferError,
     },
     /// The store failed.
     #[error("{digest} cannot be kept in {store}")]

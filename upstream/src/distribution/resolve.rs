@@ -49,14 +49,8 @@ impl Client {
             }
             Err(error) => return Err(error),
         };
-        let digest = answer.header(CONTENT_DIGEST).and_then(|text| text.parse::<Digest>().ok());
-        let known = (digest, answer.content_length(), answer.header("content-type"));
-        if let (Some(digest), Some(size), Some(media_type)) = known
-            && size > 0
-            && matches!(reference, Reference::Tag(_))
-                | (*reference == Reference::Digest(digest.clone()))
-        {
-            return Ok(Descriptor::new(MediaType::new(media_type), digest, size));
+        if let Some(descriptor) = described(&answer, reference) {
+            return Ok(descriptor);
         }
         let (manifest, media_type) = self.manifest_at(source, reference).await?;
         Ok(Descriptor::new(media_type, manifest.digest().clone(), manifest.size()))
@@ -161,6 +155,19 @@ impl Client {
             _ => Ok(answer),
         }
     }
+}
+
+/// Returns the descriptor that the answer to a HEAD is, where it says all of it and means what was
+/// asked for.
+fn described(answer: &Incoming, reference: &Reference) -> Option<Descriptor> {
+    let digest: Digest = answer.header(CONTENT_DIGEST)?.parse().ok()?;
+    let size = answer.content_length().filter(|size| *size > 0)?;
+    let media_type = MediaType::new(answer.header("content-type")?);
+    let is_meant = match reference {
+        Reference::Tag(_) => true,
+        Reference::Digest(asked) => *asked == digest,
+    };
+    is_meant.then(|| Descriptor::new(media_type, digest, size))
 }
 
 /// Returns what a manifest was sent as. Some registries send a general type, or none: then the

@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
-use super::TransportError;
+use super::{Request, TransportError};
 use crate::redact::url_without_secrets;
 
 /// A body that can be sent once.
@@ -132,7 +132,7 @@ impl Progress {
 }
 
 pub(super) fn incoming(
-    request: &Outgoing,
+    request: &Request,
     head: Result<reqwest::Response, TransportError>,
     idle: Duration,
 ) -> Result<Incoming, TransportError> {

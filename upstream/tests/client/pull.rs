@@ -7,6 +7,7 @@ use boatyard_content::memory::MemoryStore;
 use boatyard_content::{IngestKey, Lease, Store};
 use boatyard_oci::{Algorithm, Descriptor, Digest, ImageName, MediaType, Platform};
 use boatyard_upstream::distribution::PullError;
+use boatyard_upstream::transfer::TransferError;
 use boatyard_upstream::{
     ClientOptions, NoProgress, Outcome, Platforms, Pulled, TransferProgress, pull,
 };
@@ -148,7 +149,7 @@ async fn a_registry_without_ranges_sends_it_all_again() {
 }
 
 /// Serves one image whose layer is answered by `answer`; returns the pull's error.
-async fn lie(answer: impl Fn() -> Response + Send + Sync + 'static) -> (PullError, usize) {
+async fn lie(answer: impl Fn() -> Response + Send + Sync + 'static) -> (TransferError, usize) {
     let app = image(&[b"0123456789"]);
     let wanted = layer(&app).digest;
     let path = format!("/v2/app/blobs/{wanted}");
@@ -163,7 +164,8 @@ async fn lie(answer: impl Fn() -> Response + Send + Sync + 'static) -> (PullErro
     assert!(store.stat(&wanted).await.unwrap().is_none());
     let text = chain(&error);
     assert!(text.contains(&wanted.to_string()) && text.contains(&server.host()), "{text}");
-    (error, server.count(&line))
+    let PullError::Blob { source, .. } = error else { unreachable!("{text}") };
+    (source, server.count(&line))
 }
 
 #[tokio::test]
@@ -176,12 +178,12 @@ async fn wrong_bytes_are_never_kept() {
 #[tokio::test]
 async fn wrong_lengths_are_never_kept() {
     let (error, requests) = lie(|| Response::new(200).body("0123456789abc")).await;
-    assert!(matches!(error, PullError::Length { expected: 10, got: 13, .. }), "{error}");
+    assert!(matches!(error, TransferError::Length { expected: 10, got: 13, .. }), "{error}");
     assert_eq!(requests, 1);
     let (error, _) = lie(|| Response::new(200).body("012345678")).await;
-    assert!(matches!(error, PullError::Length { expected: 10, got: 9, .. }), "{error}");
+    assert!(matches!(error, TransferError::Length { expected: 10, got: 9, .. }), "{error}");
     let (error, _) = lie(|| Response::new(200).body("0123456789abcde").endless()).await;
-    assert!(matches!(error, PullError::Length { expected: 10, .. }), "{error}");
+    assert!(matches!(error, TransferError::Length { expected: 10, .. }), "{error}");
     let (error, _) =
         lie(|| Response::new(206).header("Content-Range", "bytes 4-9/10").body("456789")).await;
     assert!(chain(&error).contains("an unasked range"), "{}", chain(&error));
@@ -190,7 +192,7 @@ async fn wrong_lengths_are_never_kept() {
 #[tokio::test]
 async fn what_breaks_each_time_is_given_up_and_kept_for_next_time() {
     let (error, requests) = lie(|| Response::new(200).announced(10)).await;
-    assert!(matches!(error, PullError::Broken { at: 0, size: 10, attempts: 5, .. }), "{error}");
+    assert!(matches!(error, TransferError::Broken { at: 0, attempts: 5, .. }), "{error}");
     assert_eq!(requests, 5);
 }
 

@@ -1,0 +1,96 @@
+//! Sizes and durations as people write them, on the command line and in the configuration.
+
+use std::time::Duration;
+
+use serde::{Deserialize as _, Deserializer, de::Error as _};
+
+/// Reads a number with a unit: s, m, h or d. A bare number is of seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: write it as 30s, 10m, 2h or 7d");
+    let (number, unit) = split(text);
+    let unit = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(unit)
+        .filter(|seconds| *seconds < 1 << 40)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
+/// Reads a number of bytes: `500MB` is of powers of ten as we print them, `512MiB` and docker's
+/// `512m` of powers of two. A bare number is of bytes.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size: write it as 500MB, 20GB, 512MiB or 512m");
+    let (number, unit) = split(text);
+    let unit = match unit.to_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or_else(wrong)
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    (number, unit.trim_start())
+}
+
+/// Reads a duration of the configuration.
+pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_duration(&text).map(Some).map_err(D::Error::custom)
+}
+
+/// Reads a size of the configuration.
+pub fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_size(&text).map(Some).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [("0", 0), ("90", 90), ("30s", 30), ("2h", 7200), ("1d", 86400)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "h", "1w", "-1", "1.5h", "99999999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let table = [
+            ("0", 0),
+            ("4096", 4096),
+            ("500MB", 500_000_000),
+            ("20 GB", 20_000_000_000),
+            ("512m", 512 << 20),
+            ("1GiB", 1 << 30),
+        ];
+        for (text, bytes) in table {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "MB", "-1", "1.5GB", "1x", "99999999TB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Several processes that want the same object, and some that die.
+
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+
+use boatyard_content::Root;
+use boatyard_content::local::RootOptions;
+use boatyard_oci::Digest;
+use boatyard_upstream::transfer::{Limits, TransferError, Wanted};
+
+use crate::support::{
+    CHUNK, Script, World, bytes, limits, part, read, read_all, stalled, until, wanted, with_headers,
+};
+
+/// Says to the test below that it is the owner of a transfer: `<way> <root>`.
+const ROLE: &str = "BOATYARD_TRANSFER_TEST_ROLE";
+const LEN: usize = 40 * CHUNK;
+/// How much the owner gets before it stands still.
+const HALF: usize = 20 * CHUNK + 5;
+
+fn open(path: &Path) -> Arc<Root> {
+    Root::open(path, RootOptions::default()).unwrap()
+}
+
+/// Fetches as the other process of a test does; returns only where it can finish.
+async fn be_owner(way: &str, path: &Path) {
+    let (all, world) = (bytes(LEN), World::on(open(path), limits()));
+    let go = path.join("go");
+    let source = {
+        let (all, way) = (all.clone(), way.to_owned());
+        Script::new("theirs", move |_, missing| {
+            let arrival = with_headers(part(&all, missing.offset), &[("etag", "\"x\"")]);
+            Ok(match way.as_str() {
+                "stall" => stalled(arrival, HALF),
+                _ => waiting(arrival, go.clone()),
+            })
+        })
+    };
+    let wanted = match way {
+        "unpromised" => Wanted::unpromised("shared".parse().unwrap()),
+        _ => wanted(&all),
+    };
+    let reader = world.open(&wanted, &[&source]).await.unwrap();
+    let (got, end) = read_all(reader).await;
+    end.unwrap();
+    assert!(got == all);
+}
+
+/// An answer of which a half comes, and the rest once there is a file.
+fn waiting(
+    mut arrival: boatyard_upstream::transfer::Arrival,
+    go: std::path::PathBuf,
+) -> boatyard_upstream::transfer::Arrival {
+    use futures_util::StreamExt as _;
+    let body = arrival.body.enumerate().then(move |(number, piece)| {
+        let go = go.clone();
+        async move {
+            if number == HALF / CHUNK {
+                until(|| go.exists()).await;
+            }
+            piece
+        }
+    });
+    arrival.body = body.boxed();
+    arrival
+}
+
+struct Owner(Child);
+
+impl Owner {
+    fn start(way: &str, root: &Path) -> Owner {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "processes::an_owner", "--nocapture"])
+            .env(ROLE, format!("{way} {}", root.display()))
+            .spawn()
+            .unwrap();
+        Owner(child)
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The other process of the tests below; a test that does nothing by itself.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the process is told by it who it is")]
+async fn an_owner() {
+    if let Ok(role) = std::env::var(ROLE) {
+        let (way, path) = role.split_once(' ').unwrap();
+        be_owner(way, Path::new(path)).await;
+    }
+}
+
+/// Starts an owner and waits until it fetches.
+async fn world_with_owner(way: &str, limits: Limits) -> (World, Owner, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("root");
+    let world = World::on(open(&path), limits);
+    let owner = Owner::start(way, &path);
+    let ingests = world.root.layout().ingests();
+    let announced = |entry: fs_err::DirEntry| entry.path().join("note").exists();
+    until(|| fs_err::read_dir(&ingests).is_ok_and(|mut all| all.any(|e| announced(e.unwrap()))))
+        .await;
+    (world, owner, directory)
+}
+
+#[tokio::test]
+async fn another_process_is_followed_to_the_end() {
+    for way in ["blob", "unpromised"] {
+        let all = bytes(LEN);
+        let (world, mut owner, _directory) = world_with_owner(way, limits()).await;
+        let ours = Script::new("ours", |_, _| Err(crate::support::refused()));
+        let wanted = match way {
+            "unpromised" => Wanted::unpromised("shared".parse().unwrap()),
+            _ => wanted(&all),
+        };
+        let mut reader = world.open(&wanted, &[&ours]).await.unwrap();
+        assert_eq!(reader.size(), Some(LEN as u64));
+        assert_eq!(reader.head().headers["etag"], "\"x\"");
+        let start = read(&mut reader, CHUNK).await.unwrap();
+        let landing = world.open(&wanted, &[&ours]).await.unwrap();
+        fs_err::write(world.root.path().join("go"), "").unwrap();
+        let (rest, end) = read_all(reader).await;
+        end.unwrap();
+        assert!([start, rest].concat() == all);
+        assert_eq!(landing.landed().await.unwrap().digest, Digest::sha256(&all));
+        assert!(owner.0.wait().unwrap().success());
+        assert!(ours.log().is_empty(), "one request in all processes");
+        assert!(world.has(&Digest::sha256(&all)));
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_whose_process_is_killed_is_taken_over() {
+    let all = bytes(LEN);
+    let (world, mut owner, _directory) = world_with_owner("stall", limits()).await;
+    let ours = Script::of("ours", &all);
+    let mut reader = world.open(&wanted(&all), &[&ours]).await.unwrap();
+    let start = read(&mut reader, HALF).await.unwrap();
+    assert_eq!(start.len(), HALF, "what the other process has fetched is read here");
+    owner.kill();
+    let (rest, end) = read_all(reader).await;
+    end.unwrap();
+    assert!([start, rest].concat() == all);
+    assert_eq!(ours.offsets(), [HALF as u64], "no byte is fetched twice, saved or not");
+    until(|| world.transfers.under_way() == 0).await;
+    assert!(world.has(&Digest::sha256(&all)));
+}
+
+#[tokio::test]
+async fn of_many_followers_one_takes_over() {
+    let all = bytes(LEN);
+    let (world, mut owner, _directory) = world_with_owner("stall", limits()).await;
+    let other = World::on(Arc::clone(&world.root), limits());
+    let (one, two) = (Script::of("one", &all), Script::of("two", &all));
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        readers.push(world.open(&wanted(&all), &[&one]).await.unwrap());
+        readers.push(other.open(&wanted(&all), &[&two]).await.unwrap());
+    }
+    for reader in &mut readers {
+        read(reader, 10).await.unwrap();
+    }
+    owner.kill();
+    let ends = futures_util::future::join_all(readers.into_iter().map(read_all)).await;
+    assert!(ends.iter().all(|(_, end)| end.is_ok()));
+    assert_eq!(one.log().len() + two.log().len(), 1);
+}
+
+#[tokio::test]
+async fn who_follows_learns_that_the_owner_got_wrong_bytes() {
+    let all = bytes(LEN);
+    let (world, mut owner, _directory) = world_with_owner("stall", limits()).await;
+    // What the owner fetched is not what it was promised to be.
+    let mut wanted = wanted(&all);
+    wanted.expected = boatyard_content::Expected::exactly(&Digest::sha256(b"other"), LEN as u64);
+    let ours = Script::of("ours", &all);
+    let mut reader = world.open(&wanted, &[&ours]).await.unwrap();
+    read(&mut reader, 10).await.unwrap();
+    owner.kill();
+    let (got, end) = read_all(reader).await;
+    assert!(matches!(*end.unwrap_err(), TransferError::Anew | TransferError::Digest { .. }));
+    assert!(got.len() < LEN);
+    assert!(!world.has(&Digest::sha256(&all)));
+}
+
+#[tokio::test]
+async fn an_owner_that_lives_and_brings_nothing_is_not_waited_for_for_ever() {
+    let all = bytes(LEN);
+    let limits = Limits { patience: std::time::Duration::from_millis(300), ..limits() };
+    let (world, _owner, _directory) = world_with_owner("stall", limits).await;
+    let ours = Script::of("ours", &all);
+    let mut reader = world.open(&wanted(&all), &[&ours]).await.unwrap();
+    read(&mut reader, 10).await.unwrap();
+    let fresh = world.open(&wanted(&all), &[&ours]).await.unwrap();
+    assert_eq!(fresh.landed().await.unwrap().digest, Digest::sha256(&all));
+    assert_eq!(ours.offsets(), [0]);
+    assert!(matches!(*read_all(reader).await.1.unwrap_err(), TransferError::Anew));
+}
