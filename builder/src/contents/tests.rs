@@ -242,7 +242,7 @@ fn a_table_of_lies_is_no_panic() {
     applied.table.unwrap().write(&file).unwrap();
     let good = fs::read(&file).unwrap();
     for at in 0..good.len() - 32 {
-        for byte in [0, 1, 0x7f, 0xff, b'd', b'h'] {
+        for byte in [0, 0xff, b'h'] {
             let mut bad = good[..good.len() - 32].to_vec();
             bad[at] = byte;
             let checksum = blake3::hash(&bad);

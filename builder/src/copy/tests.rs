@@ -10,7 +10,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use self::world::world;
+use self::world::{CopyOptions, world};
 use super::*;
 
 #[test]

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 
-use super::archive::{ArchiveError, is_archive};
 use super::plan::{Inside, Made, Node, Placed, Plan, check, join};
 use super::selection::{Part, Selection};
 use super::{CopyError, Landing};
@@ -16,12 +15,49 @@ use crate::contents::resolve::{Led, Lies, Names as _, resolve};
 use crate::layer::decompress::{DecompressLimits, Decompressor};
 use crate::layer::entry::is_written_xattr;
 use crate::layer::hashed::{Content as _, HashedRead};
-use crate::layer::tar::{Archive, Limits};
+use crate::layer::tar::{Archive, Limits, TarError};
 use crate::layer::{Entry, EntryPath, Kind};
 
 const READ_BYTES: usize = 256 << 10;
 /// The mode of directories that an archive has no entry for.
 const PARENT_MODE: u32 = 0o755;
+
+/// Why an archive cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The file cannot be read or decompressed.
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+    /// The archive is damaged.
+    #[error("the archive is damaged")]
+    Tar(#[source] TarError),
+    /// An entry cannot be put in its place.
+    #[error("cannot make {path}")]
+    Entry {
+        /// Which entry.
+        path: EntryPath,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Says whether a file is a tar, perhaps compressed: whether its first header can be read.
+/// The file's position is at its start afterwards.
+///
+/// # Errors
+/// Where the file cannot be read.
+fn is_archive(mut file: &File) -> Result<bool, ArchiveError> {
+    let found = match Decompressor::new(file, 1, DecompressLimits::default()) {
+        Ok(unpacked) => {
+            let mut archive = Archive::new(BufReader::new(unpacked), Limits::default());
+            matches!(archive.next_entry(), Ok(Some(_)))
+        }
+        Err(_) => false,
+    };
+    file.seek(SeekFrom::Start(0)).map_err(ArchiveError::Read)?;
+    Ok(found)
+}
 
 /// An entry of an archive, as it will be in the layer.
 #[derive(Clone, Debug)]

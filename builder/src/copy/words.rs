@@ -24,7 +24,7 @@ pub(super) fn find(
     source: &Source<'_>,
     word: &str,
 ) -> Result<Vec<Found>, CopyError> {
-    let parts = super::select::clean(word);
+    let parts = clean(word);
     if !word.contains(['*', '?', '[', '\\']) {
         let path = parts.join("/");
         let name = parts.last().map_or(&b""[..], |name| name.as_bytes());
@@ -36,6 +36,21 @@ pub(super) fn find(
     let mut matching = Matching { tree, word, found: Vec::new() };
     matching.below(&EntryPath::root(), &EntryPath::root(), &parts)?;
     Ok(matching.found)
+}
+
+/// Splits a path into its names; `.` means nothing, and `..` goes up but not out.
+fn clean(path: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts
 }
 
 /// Follows a path; `None` where there is nothing, or nothing to be seen.

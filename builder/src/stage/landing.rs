@@ -4,18 +4,18 @@
 //! else. Any other becomes a tree; the image's blob is packed of it as of a RUN's.
 
 use std::io;
-use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::files::{Files, Words, absolute};
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
+use crate::contents::resolve::plain;
 use crate::contents::{Table, View};
-use crate::copy::{self, Entries, Landing, LayerOut, Selection, inside};
+use crate::copy::{self, Entries, Landing, LayerOut, Selection};
 use crate::dockerfile::Spanned;
 use crate::layer::tree::TreeWriter;
-use crate::layer::{ContentTimes, LayerWriter, Mtime, WriteOptions, Written};
+use crate::layer::{ContentTimes, EntryPath, LayerWriter, Mtime, WriteOptions, Written};
 use crate::progress::{StepEnd, StepId};
 use crate::snapshot::layers::Temporary;
 use crate::solve::{Kept, LayerStack, Made, keys};
@@ -97,8 +97,8 @@ impl Step<'_> {
         id: StepId,
     ) -> StepResult<StepEnd> {
         let path = self.expand(state, word)?;
-        let path = inside::normal(Path::new(&absolute(state.directory(), &path)));
-        let path = path.to_string_lossy().into_owned();
+        let path = plain(&EntryPath::root(), absolute(state.directory(), &path).as_bytes());
+        let path = format!("/{}", String::from_utf8_lossy(path.as_bytes()));
         state.config.config.working_dir.clone_from(&path);
         if path == "/" {
             let at = self.metadata_time(state);

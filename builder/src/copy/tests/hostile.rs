@@ -7,11 +7,11 @@ use std::os::unix::fs::symlink;
 
 use fs_err as fs;
 
-use super::world::{make, table_of, world};
+use super::world::{CopyOptions, make, table_of, world};
 use crate::contents::{Table, View};
 use crate::context::directory::Directory;
 use crate::context::stat_cache::StatCache;
-use crate::copy::{CopyError, CopyOptions, SelectOptions, Source, select};
+use crate::copy::{CopyError, SelectOptions, Source, select};
 use crate::layer::EntryPath;
 
 const OPTIONS: SelectOptions = SelectOptions { unpack: false, threads: 2 };

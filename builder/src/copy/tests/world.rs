@@ -9,15 +9,21 @@ use fs_err as fs;
 use crate::contents::{Table, View};
 use crate::context::directory::Directory;
 use crate::context::stat_cache::StatCache;
-use crate::copy::{
-    CopyError, CopyOptions, Landing, LayerOut, SelectOptions, Selection, Source, select, write,
-};
+use crate::copy::{CopyError, Landing, LayerOut, SelectOptions, Selection, Source, select, write};
 use crate::layer::dir::Dir;
 use crate::layer::{
     ContentTimes, LayerWriter, Limits, Mtime, Stack, TreeWriter, WriteOptions, Written, apply,
 };
 
 pub(super) const NOW: Mtime = Mtime::from_seconds(1_700_000_000);
+
+/// The flags of an instruction.
+#[derive(Clone, Copy, Default)]
+pub(super) struct CopyOptions<'a> {
+    pub(super) owner: Option<(u32, u32)>,
+    pub(super) mode: Option<&'a dyn Fn(u32, bool) -> u32>,
+    pub(super) unpack: bool,
+}
 
 /// A layer that was made: its tree, table and archive.
 pub(super) struct Made {
