@@ -10,7 +10,8 @@ use boatyard_oci::Digest;
 use boatyard_upstream::transfer::{Limits, TransferError, Wanted};
 
 use crate::support::{
-    CHUNK, Script, World, bytes, limits, part, read, read_all, stalled, until, wanted, with_headers,
+    CHUNK, Script, World, bytes, fed, limits, part, read, read_all, stalled, until, wanted,
+    with_headers,
 };
 
 /// Says to the test below that it is the owner of a transfer: `<way> <root>`.
@@ -144,14 +145,17 @@ async fn another_process_is_followed_to_the_end() {
 async fn a_transfer_whose_process_is_killed_is_taken_over() {
     let all = bytes(LEN);
     let (world, mut owner, _directory) = world_with_owner("stall", limits()).await;
-    let ours = Script::of("ours", &all);
+    let (ours, feed) = fed("ours", LEN as u64);
     let mut reader = world.open(&wanted(&all), &[&ours]).await.unwrap();
     let start = read(&mut reader, HALF).await.unwrap();
     assert_eq!(start.len(), HALF, "what the other process has fetched is read here");
     owner.kill();
+    feed.send(all.slice(HALF..HALF + CHUNK)).await.unwrap();
+    let more = read(&mut reader, CHUNK).await.unwrap();
+    feed.send(all.slice(HALF + CHUNK..)).await.unwrap();
     let (rest, end) = read_all(reader).await;
     end.unwrap();
-    assert!([start, rest].concat() == all);
+    assert!([start, more, rest].concat() == all);
     assert_eq!(ours.offsets(), [HALF as u64], "no byte is fetched twice, saved or not");
     until(|| world.transfers.under_way() == 0).await;
     assert!(world.has(&Digest::sha256(&all)));
