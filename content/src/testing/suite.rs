@@ -156,7 +156,9 @@ async fn what_is_announced_is_read_while_it_grows(store: &dyn Store, lease: &Lea
         let again = store.follow(&key).await.unwrap().unwrap();
         assert!(again.is_same(&growing));
         assert_eq!(again.note(), "another note");
+        written.mark_unchanged();
         let landed = ingest.commit(Expected::any()).await.unwrap();
+        written.changed().await.unwrap();
         assert_eq!(growing.growth().unwrap(), Growth::Whole(7));
         for _ in 0..2 {
             assert_eq!(growing.blob().unwrap().unwrap().into_bytes(7).unwrap(), "growing");
