@@ -1,9 +1,11 @@
 //! The command line: one file per command.
 
 mod build;
+mod cache;
 mod client_config;
 mod completions;
 mod doctor;
+mod format;
 mod fsck;
 mod gc;
 mod history;
@@ -89,6 +91,7 @@ enum Command {
     Save(save::Args),
     Load(load::Args),
     Import(import::Args),
+    Cache(cache::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
     Doctor(doctor::Args),
@@ -138,6 +141,7 @@ impl Cli {
             Command::Save(args) => save::run(&args, &logged("boatyard save")?),
             Command::Load(args) => load::run(&args, &logged("boatyard load")?),
             Command::Import(args) => import::run(&args, &logged("boatyard import")?),
+            Command::Cache(args) => cache::run(&args, &logged("boatyard cache")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),

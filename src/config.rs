@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boatyard_builder::cache::{Amount, Limits};
 use boatyard_builder::execute::Isolation;
 use serde::{Deserialize, Deserializer};
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub mirror: Vec<Mirror>,
     /// The collector.
     pub gc: Gc,
+    /// What builds keep.
+    pub cache: Cache,
 }
 
 /// `[serve]`
@@ -136,6 +139,28 @@ impl Gc {
     }
 }
 
+/// `[cache]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// The most that it may have.
+    #[serde(deserialize_with = "quantity::amount_or_none")]
+    pub max_size: Option<Amount>,
+    /// How long something stays that no build uses.
+    #[serde(deserialize_with = "quantity::duration_or_none")]
+    pub max_age: Option<Duration>,
+    /// What it leaves free on the disk.
+    #[serde(deserialize_with = "quantity::amount_or_none")]
+    pub min_free: Option<Amount>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let Limits { max_size, max_age, min_free, .. } = Limits::default();
+        Cache { max_size, max_age, min_free }
+    }
+}
+
 impl Config {
     /// Reads a configuration. A file that was asked for must be there; of the usual places, the
     /// first that is there is read.
@@ -178,6 +203,17 @@ mod tests {
         assert_eq!(config.serve.listen.len(), 1);
         assert!(config.registry[0].plain_http);
         assert_eq!(config.gc.grace(), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn limits_of_the_cache_have_units() {
+        let parse = |text| Config::parse(text).map(|config| config.cache);
+        let cache = parse("[cache]\nmax_size = '20GB'\nmax_age = 'none'\n").unwrap();
+        assert_eq!(cache.max_size, Some(Amount::Bytes(20_000_000_000)));
+        assert_eq!(cache.max_age, None);
+        assert_eq!(cache.min_free, Cache::default().min_free);
+        let error = parse("[cache]\nmin_free = 'much'\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("`much` is no size"), "{error}");
     }
 
     #[test]

@@ -75,6 +75,12 @@ pub fn size(bytes: u64) -> String {
     format!("{number}{}", UNITS[unit])
 }
 
+/// Returns a number with what it counts: `1 layer`, `2 layers`.
+pub fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// Returns a span of time as docker writes it: `3 days`, `About an hour`.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -105,6 +111,20 @@ pub fn ago(moment: Option<jiff::Timestamp>, now: jiff::Timestamp) -> String {
             format!("{} ago", span(Duration::from_secs(seconds.unsigned_abs())))
         }
     }
+}
+
+/// Returns a text as one line: no control character of an image or a Dockerfile reaches a terminal.
+pub fn one_line(text: &str) -> String {
+    let plain = |character: char| if character.is_control() { ' ' } else { character };
+    text.chars().map(plain).collect()
+}
+
+/// Cuts a text to a width, with a mark where it was cut.
+pub fn shorten(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use boatyard_builder::cache::Amount;
 use serde::{Deserialize as _, Deserializer, de::Error as _};
 
 /// Reads a number with a unit: s, m, h or d. A bare number is of seconds.
@@ -44,6 +45,18 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or_else(wrong)
 }
 
+/// Reads a number of bytes, or a part of the disk: `10%`.
+pub fn parse_amount(text: &str) -> Result<Amount, String> {
+    let wrong = || format!("`{text}` is no size: write it as 500MB, 20GB, 512MiB or 10%");
+    match split(text) {
+        (number, "%") => match number.parse() {
+            Ok(percent @ 0..=100) => Ok(Amount::Percent(percent)),
+            _ => Err(wrong()),
+        },
+        _ => parse_size(text).map(Amount::Bytes).map_err(|_| wrong()),
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -60,6 +73,26 @@ pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, 
 pub fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(from)?;
     parse_size(&text).map(Some).map_err(D::Error::custom)
+}
+
+/// What stands for no limit.
+const UNLIMITED: &str = "none";
+
+/// Reads a duration of the configuration, or `none`.
+pub fn duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    unless_none(&String::deserialize(from)?, parse_duration)
+}
+
+/// Reads a size or a part of the disk of the configuration, or `none`.
+pub fn amount_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Amount>, D::Error> {
+    unless_none(&String::deserialize(from)?, parse_amount)
+}
+
+fn unless_none<T, E: serde::de::Error>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, E> {
+    if text == UNLIMITED { Ok(None) } else { parse(text).map(Some).map_err(E::custom) }
 }
 
 #[cfg(test)]
@@ -91,6 +124,20 @@ mod tests {
         }
         for bad in ["", "MB", "-1", "1.5GB", "1x", "99999999TB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn amounts() {
+        for (text, amount) in [
+            ("20GB", Amount::Bytes(20_000_000_000)),
+            ("10%", Amount::Percent(10)),
+            ("100 %", Amount::Percent(100)),
+        ] {
+            assert_eq!(parse_amount(text), Ok(amount), "{text}");
+        }
+        for bad in ["", "%", "101%", "1.5%", "-1%", "many"] {
+            assert!(parse_amount(bad).is_err(), "{bad}");
         }
     }
 }

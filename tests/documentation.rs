@@ -32,7 +32,7 @@ fn every_command_and_option_is_in_the_reference() {
             missing.push(format!("docs/reference.md: a section for {command}"));
             continue;
         };
-        for option in options(&[&command, "--help"]) {
+        for option in options_of(&command) {
             if !section.contains(&option) {
                 missing.push(format!("docs/reference.md, {command}: {option}"));
             }
@@ -47,13 +47,11 @@ fn every_option_in_the_reference_is_one() {
     let mut unknown = Vec::new();
     for command in commands() {
         let known: BTreeSet<String> =
-            options(&[&command, "--help"]).into_iter().chain(global_options()).collect();
+            options_of(&command).into_iter().chain(global_options()).collect();
         let usage = section(&reference, &command).unwrap_or_default();
         let usage = usage.lines().filter(|line| is_usage_of(line, &command) || is_row(line));
-        let siblings: BTreeSet<String> = siblings(&reference, &command)
-            .iter()
-            .flat_map(|sibling| options(&[sibling, "--help"]))
-            .collect();
+        let siblings: BTreeSet<String> =
+            siblings(&reference, &command).iter().flat_map(|sibling| options_of(sibling)).collect();
         for option in usage.flat_map(long_options) {
             if !known.contains(&option) && !siblings.contains(&option) {
                 unknown.push(format!("{command}: {option}"));
@@ -115,12 +113,24 @@ fn every_link_leads_to_a_file() {
 
 /// Returns the commands that `boatyard --help` lists.
 fn commands() -> Vec<String> {
-    let help = help(&["--help"]);
-    let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    listed(&help(&["--help"]))
+}
+
+/// Returns the commands that a help text lists.
+fn listed(help: &str) -> Vec<String> {
+    let list = help.split("Commands:\n").nth(1).unwrap_or_default();
+    let list = list.split("\n\n").next().unwrap_or_default();
     let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
     // A description that goes on in the next line is indented further than a name.
     let is_command = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
     list.lines().filter(is_command).map(first).collect()
+}
+
+/// Returns the long options of a command, and of the commands below it.
+fn options_of(command: &str) -> Vec<String> {
+    let below = listed(&help(&[command, "--help"]));
+    let below = below.iter().flat_map(|below| options(&[command, below, "--help"]));
+    options(&[command, "--help"]).into_iter().chain(below).collect()
 }
 
 /// Returns the long options that a help text defines, but for those that all commands have.

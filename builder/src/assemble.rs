@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use boatyard_content::{Expected, IngestKey, StoreError};
 use boatyard_oci::manifest::ManifestError;
-use boatyard_oci::{Descriptor, ImageConfig, ImageManifest, Manifest, MediaType};
+use boatyard_oci::{Descriptor, Digest, ImageConfig, ImageManifest, Manifest, MediaType};
 use jiff::Timestamp;
 
 use crate::build::{Built, Tools};
 use crate::pack::PackError;
-use crate::stage::{LayerBlob, StageState};
+use crate::solve::LayerBlob;
+use crate::stage::StageState;
 
 /// Why an image could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -45,19 +46,18 @@ pub(crate) fn assemble(
     state: StageState,
     epoch: Option<Timestamp>,
 ) -> Result<Built, AssembleError> {
-    let StageState { mut config, layers, base, .. } = state;
+    let StageState { mut config, stack, base, .. } = state;
     config.config.labels.extend(labels.clone());
-    config.created =
-        epoch.or_else(|| config.history.iter().filter_map(|entry| entry.created).max());
-    config.rootfs.diff_ids = layers.iter().map(|layer| layer.dir.diff_id().clone()).collect();
+    date(&mut config, epoch);
+    config.rootfs.diff_ids = stack.layers().iter().map(|layer| layer.diff_id().clone()).collect();
     let config = ImageConfig::parse(config.to_bytes()).map_err(AssembleError::Config)?;
-    store(tools, "configuration", config.bytes())?;
-    let mut blobs = Vec::with_capacity(layers.len());
-    for layer in layers {
-        blobs.push(match layer.blob {
-            LayerBlob::There(descriptor) => inherited(*descriptor),
-            LayerBlob::Packing(packing) => packing.wait()?,
-            LayerBlob::Inside => return Err(AssembleError::NotPacked),
+    store(tools, "configuration", config.digest(), config.bytes())?;
+    let mut blobs = Vec::with_capacity(stack.layers().len());
+    for layer in stack.layers() {
+        blobs.push(match layer.in_image() {
+            Some(LayerBlob::There(descriptor)) => inherited((**descriptor).clone()),
+            Some(LayerBlob::Packing(packing)) => packing.wait()?,
+            None => return Err(AssembleError::NotPacked),
         });
     }
     let manifest = ImageManifest {
@@ -71,7 +71,7 @@ pub(crate) fn assemble(
     };
     let manifest = Manifest::parse(manifest.to_bytes(), &MediaType::OCI_MANIFEST)
         .map_err(AssembleError::Manifest)?;
-    store(tools, "manifest", manifest.bytes())?;
+    store(tools, "manifest", manifest.digest(), manifest.bytes())?;
     Ok(Built { manifest, config, base })
 }
 
@@ -86,11 +86,31 @@ fn inherited(mut descriptor: Descriptor) -> Descriptor {
     descriptor
 }
 
-fn store(tools: &Tools<'_>, what: &'static str, bytes: &[u8]) -> Result<(), AssembleError> {
+/// Dates the image: as its newest step. Whatever came before the first step that has a time has
+/// that one's; where none has, nothing is dated, so that equal images stay equal.
+fn date(config: &mut ImageConfig, epoch: Option<Timestamp>) {
+    let mut next = epoch;
+    for entry in config.history.iter_mut().rev() {
+        entry.created = entry.created.or(next);
+        next = entry.created;
+    }
+    config.created = epoch.or_else(|| config.history.iter().filter_map(|e| e.created).max());
+}
+
+/// Stores bytes, unless they are there.
+fn store(
+    tools: &Tools<'_>,
+    what: &'static str,
+    digest: &Digest,
+    bytes: &[u8],
+) -> Result<(), AssembleError> {
     use std::io::Write as _;
     let failed = |source| AssembleError::Store { what, source };
-    let mut ingest =
-        tools.root.store().ingest_blocking(&IngestKey::random(), &tools.lease).map_err(failed)?;
+    let store = tools.root.store();
+    if store.hold_blocking(digest, Some(&tools.lease)).map_err(failed)?.is_some() {
+        return Ok(());
+    }
+    let mut ingest = store.ingest_blocking(&IngestKey::random(), &tools.lease).map_err(failed)?;
     ingest
         .write_all(bytes)
         .map_err(|source| failed(StoreError::Io { doing: "write a blob", source }))?;

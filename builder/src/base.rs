@@ -1,4 +1,4 @@
-//! Base images: found among those of this machine, or fetched; and their layers, unpacked.
+//! Base images: found among those of this machine, or fetched, several at once.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -8,9 +8,8 @@ use boatyard_content::repository::RepositoryError;
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Digest, History, ImageConfig, ImageName, Platform, Reference};
 
-use crate::export::{self, ExportError};
 use crate::image::{Image, ImageError};
-use crate::snapshot::{LayerDir, Layers};
+use crate::solve::LayerStack;
 
 /// An image to build on.
 #[derive(Clone, Debug)]
@@ -21,6 +20,8 @@ pub struct BaseImage {
     pub image: Image,
     /// Its configuration, with a history that has as many layers as there are.
     pub config: ImageConfig,
+    /// It was not fetched for this build.
+    pub was_here: bool,
 }
 
 impl BaseImage {
@@ -85,77 +86,75 @@ pub enum BaseError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A layer cannot be unpacked.
-    #[error("cannot unpack {name}")]
-    Unpack {
-        /// Which image.
-        name: String,
-        /// Why.
-        #[source]
-        source: ExportError,
-    },
 }
 
 /// The base images of a build: each is looked for once.
 pub struct Bases<'a> {
     root: Arc<Root>,
-    layers: Layers,
     lease: Lease,
     pull: &'a Pull<'a>,
     /// Looks upstream first, for a newer image of the same tag.
     always_pull: bool,
-    threads: usize,
-    known: Mutex<HashMap<(ImageName, Platform), Arc<BaseImage>>>,
+    known: Mutex<HashMap<(ImageName, Platform), Arc<Slot>>>,
+}
+
+/// An image that is being looked for, or was found. Who looks holds the lock: others wait.
+type Slot = Mutex<Option<Found>>;
+
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) image: Arc<BaseImage>,
+    /// Its layers: the stages that begin with it share what is unpacked of them.
+    pub(crate) stack: LayerStack,
 }
 
 impl<'a> Bases<'a> {
     /// Returns the bases that are in a root, or that `pull` can bring there.
-    pub fn new(
-        root: Arc<Root>,
-        layers: Layers,
-        lease: Lease,
-        pull: &'a Pull<'a>,
-        always_pull: bool,
-        threads: usize,
-    ) -> Bases<'a> {
-        let known = Mutex::default();
-        Bases { root, layers, lease, pull, always_pull, threads, known }
+    pub fn new(root: Arc<Root>, lease: Lease, pull: &'a Pull<'a>, always_pull: bool) -> Bases<'a> {
+        Bases { root, lease, pull, always_pull, known: Mutex::default() }
     }
 
     /// Finds an image. A tag that is here is taken as it is; what is not here is fetched.
     ///
     /// # Errors
     /// Where it is nowhere, is for another platform, or is damaged.
-    pub fn resolve(
+    pub(crate) fn resolve(
         &self,
         name: &ImageName,
         platform: &Platform,
         say: &Say<'_>,
-    ) -> Result<Arc<BaseImage>, BaseError> {
-        let key = (name.clone(), platform.clone());
-        // The lock is held while fetching: two stages on one image fetch it once.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(base) = known.get(&key) {
-            return Ok(Arc::clone(base));
+    ) -> Result<Found, BaseError> {
+        let slot = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry((name.clone(), platform.clone())).or_default())
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*slot {
+            return Ok(found.clone());
         }
+        let image = Arc::new(self.find(name, platform, say)?);
+        let stack = LayerStack::image(&image);
+        Ok(slot.insert(Found { image, stack }).clone())
+    }
+
+    fn find(
+        &self,
+        name: &ImageName,
+        platform: &Platform,
+        say: &Say<'_>,
+    ) -> Result<BaseImage, BaseError> {
         let by_digest = matches!(name.reference, Reference::Digest(_));
         let here = if self.always_pull && !by_digest { None } else { self.look(name, platform)? };
-        let base = match here {
-            Some(base) => {
-                say(&format!("{} is among the images of this machine", name.familiar()));
-                base
-            }
-            None => {
-                say(&format!("fetching from {}", name.registry));
-                (self.pull)(name, platform, say)
-                    .map_err(|source| BaseError::Pull { name: name.familiar(), source })?;
-                self.look(name, platform)?
-                    .ok_or_else(|| BaseError::Vanished { name: name.familiar() })?
-            }
-        };
-        let base = Arc::new(base);
-        known.insert(key, Arc::clone(&base));
-        Ok(base)
+        if let Some(base) = here {
+            say(&format!("{} is among the images of this machine", name.familiar()));
+            return Ok(base);
+        }
+        say(&format!("fetching from {}", name.registry));
+        (self.pull)(name, platform, say)
+            .map_err(|source| BaseError::Pull { name: name.familiar(), source })?;
+        let fetched = self.look(name, platform)?;
+        let fetched = fetched.ok_or_else(|| BaseError::Vanished { name: name.familiar() })?;
+        Ok(BaseImage { was_here: false, ..fetched })
     }
 
     /// Reads an image of this machine, and holds all of it; `None` where it, or a part of it, is
@@ -186,7 +185,7 @@ impl<'a> Bases<'a> {
             }
         }
         let config = with_whole_history(image.config.value().clone());
-        Ok(Some(BaseImage { name: name.clone(), image, config }))
+        Ok(Some(BaseImage { name: name.clone(), image, config, was_here: true }))
     }
 
     /// Finds the manifest or index that a name means on this machine.
@@ -205,15 +204,6 @@ impl<'a> Bases<'a> {
         let info = self.root.store().stat_blocking(&digest);
         let info = info.map_err(|error| failed(error.into()))?;
         Ok(info.map(|info| Descriptor::new(stored.media_type, stored.digest, info.size)))
-    }
-
-    /// Unpacks an image's layers, those that are not unpacked yet; says which it is at.
-    ///
-    /// # Errors
-    /// Where a blob is missing, or is not what the configuration promises.
-    pub fn unpack(&self, base: &BaseImage, say: &Say<'_>) -> Result<Vec<LayerDir>, BaseError> {
-        export::unpack(&self.layers, &self.root.store(), &base.image, self.threads, say)
-            .map_err(|source| BaseError::Unpack { name: base.name.familiar(), source })
     }
 }
 

@@ -1,8 +1,9 @@
-//! A build: the stages that the target needs, one after the other, into an image.
+//! A build: the stages that the target needs, at once where they can be, into an image.
 //!
 //! ```text
 //! plan ── stages ──▶ each instruction changes the stage's state ([`crate::stage`]):
-//!                    configuration at once, files as a new layer on its stack
+//!                    configuration at once, files as a new layer on its stack,
+//!                    which an earlier build may have made ([`crate::solve`])
 //!        layers ──▶ packed beside ([`crate::pack`])
 //! target's state + blobs ──▶ configuration, manifest ([`crate::assemble`])
 //! ```
@@ -13,27 +14,41 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use boatyard_content::{Lease, Root, StoreError};
-use boatyard_oci::{Digest, ImageConfig, ImageName, Manifest, Raw};
+use boatyard_oci::{Digest, ImageConfig, ImageName, Manifest, Platform, Raw};
 use jiff::Timestamp;
 
 use crate::assemble::{self, AssembleError};
 use crate::base::{BaseError, Bases, Pull};
+use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
-use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, parse_trigger, render};
+use crate::context::stat_cache::StatCache;
+use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
 use crate::execute::{
     CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Networks, Outcome, Rlimit,
     stubs,
 };
+use crate::ids;
 use crate::layer::compress::Compression;
 use crate::pack::{PackOptions, Packer};
-use crate::plan::{Base, Plan, PlanOptions, PlannedStage, plan};
-use crate::progress::{Progress, Steps};
-use crate::snapshot::{LayerDir, Layers, LayersError};
-use crate::stage::{LayerBlob, StageState};
+use crate::plan::{Base, CopyFrom, Plan, PlanOptions, PlannedStage, plan};
+use crate::progress::{Ending, Progress, StepEnd, Steps};
+use crate::snapshot::{Layers, LayersError};
+use crate::solve::{
+    Cores, Explanation, LayerBlob, LayerStack, Reuse, StackedLayer, Trees, reuse, scheduler,
+};
+use crate::stage::StageState;
+
+/// How many base images are looked for at once.
+const IMAGES_AT_ONCE: usize = 4;
+
+/// What helps where an image's blobs are not what they should be.
+pub(crate) const DAMAGED_BASE: &str =
+    "fetch it again with --pull, or look for more with `boatyard fsck`";
 
 /// What is to be built, and how.
 #[derive(Debug)]
@@ -42,6 +57,8 @@ pub struct BuildRequest {
     pub dockerfile: Dockerfile,
     /// What it is called in messages.
     pub file_name: String,
+    /// Its path below the context: how records name it, the same in two checkouts.
+    pub dockerfile_path: String,
     /// The files of the build; `None` where there are none, as with a Dockerfile on stdin alone.
     pub context: Option<Directory>,
     /// Target, arguments, platforms.
@@ -67,6 +84,8 @@ pub struct BuildRequest {
     pub compression: Compression,
     /// Looks upstream for newer base images.
     pub always_pull: bool,
+    /// Which earlier results may be used.
+    pub reuse: Reuse,
 }
 
 /// What a build works with.
@@ -85,13 +104,18 @@ pub struct Tools<'a> {
     pub pull: &'a Pull<'a>,
     /// Is told what happens.
     pub progress: &'a dyn Progress,
-    /// Ends the build.
+    /// Ends the build. A build that fails uses it up: what still runs is cancelled.
     pub cancel: CancelHandle,
     /// Tells the time.
     pub now: &'a (dyn Fn() -> Timestamp + Sync),
-    /// How many threads compress and unpack.
+    /// How many threads compress and unpack, and how many steps work at once.
     pub threads: usize,
+    /// Is told why each step ran.
+    pub explain: Option<&'a Explain<'a>>,
 }
+
+/// Takes why a step ran; called from several threads.
+pub type Explain<'a> = dyn Fn(Explanation) + Sync + 'a;
 
 /// What was built. Its blobs are in the store, held by the lease.
 #[derive(Debug)]
@@ -122,12 +146,12 @@ pub enum BuildError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The mount points of steps cannot be made.
-    #[error("cannot prepare the mount points of steps")]
-    Stubs(#[source] io::Error),
     /// `# check=error=true`, and the linter found something.
     #[error("the Dockerfile asks for warnings to be errors, and there is `{}`", .0.join("`, `"))]
     Lint(Vec<&'static str>),
+    /// `--no-cache-filter` names no stage.
+    #[error("there is no stage `{0}` whose cache could be left out")]
+    NoSuchStage(String),
     /// `SOURCE_DATE_EPOCH` is no number.
     #[error("SOURCE_DATE_EPOCH is `{0}`, and must be a number of seconds since 1970")]
     Epoch(String),
@@ -152,6 +176,19 @@ impl std::fmt::Display for StepFailure {
         f.write_str(&self.diagnostic.message)
     }
 }
+
+impl Ending for StepFailure {
+    fn ending(&self) -> StepEnd {
+        match self.outcome {
+            Some(Outcome::Cancelled) => StepEnd::Cancelled,
+            _ => StepEnd::Failed(self.to_string()),
+        }
+    }
+}
+
+impl Ending for BaseError {}
+
+impl Ending for BuildError {}
 
 impl StepFailure {
     /// Returns the failure without a deeper reason.
@@ -209,13 +246,27 @@ pub(crate) struct Builder<'a> {
     pub(crate) tools: &'a Tools<'a>,
     pub(crate) plan: &'a Plan,
     pub(crate) layers: Layers,
+    pub(crate) trees: Arc<Trees>,
     pub(crate) bases: &'a Bases<'a>,
-    packer: &'a Packer,
+    pub(crate) cache: Cache,
+    pub(crate) cores: Cores,
+    pub(crate) packer: Packer,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
-    pub(crate) stubs: PathBuf,
+    /// It made trees of layers that have no blob.
+    keeps_trees: AtomicBool,
+    /// The cache failed, and that was told.
+    pub(crate) has_warned: AtomicBool,
+    /// What this build recorded: it may be used whatever else may not.
+    made: Mutex<HashSet<Key>>,
+    stubs: OnceLock<PathBuf>,
+    stat_cache: OnceLock<StatCache>,
     pub(crate) epoch: Option<Timestamp>,
+    /// What times its layers have.
+    pub(crate) times: TimePolicy,
     pub(crate) steps: &'a Steps<'a>,
+    /// Files cannot be given to others than root.
+    pub(crate) single_id: bool,
     /// What [`Network::Default`] turned out to be; `None` until a step asks.
     default_network: OnceLock<Network>,
 }
@@ -223,58 +274,44 @@ pub(crate) struct Builder<'a> {
 /// Builds the target.
 ///
 /// # Errors
-/// Where the plan, a step, or the assembly fails. What was built until then is garbage that the
-/// collector finds; nothing stays mounted and no process is left.
+/// Where the plan, a step, or the assembly fails. What was built until then is found by later
+/// builds, or is garbage that the collector finds; nothing stays mounted and no process is left.
 pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildError> {
     let layers = tools.layers.clone();
     layers.sweep_active()?;
-    let bases = Bases::new(
-        Arc::clone(&tools.root),
-        layers.clone(),
-        tools.lease.clone(),
-        tools.pull,
-        request.always_pull,
-        tools.threads,
-    );
+    let bases =
+        Bases::new(Arc::clone(&tools.root), tools.lease.clone(), tools.pull, request.always_pull);
     let steps = Steps::new(tools.progress);
     let plan = plan_with_triggers(request, &bases, &steps)?;
     warn(request, &plan, tools.progress)?;
-    let epoch = epoch(&plan)?;
-    let packer = Packer::start(
-        Arc::clone(&tools.root),
-        tools.lease.clone(),
-        PackOptions {
-            compression: request.compression,
-            threads: tools.threads,
-            epoch: epoch.map(Timestamp::as_second),
-        },
-    );
-    if request.network == Network::Default
-        && plan.runs_commands()
-        && let Some(networks) = tools.networks
-    {
-        networks.prepare();
+    check_reuse(request)?;
+    let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
+    let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
+    if let Some(known) = builder.stat_cache.get() {
+        // It costs the next build time, no more.
+        let _ = known.save();
     }
-    let stubs = layers.stubs();
-    prepare_stubs(&stubs).map_err(BuildError::Stubs)?;
-    let builder = Builder {
-        request,
-        tools,
-        plan: &plan,
-        layers,
-        bases: &bases,
-        packer: &packer,
-        in_image: in_image(&plan),
-        stubs,
-        epoch,
-        steps: &steps,
-        default_network: OnceLock::new(),
-    };
-    let state = builder.stages()?;
+    let state = state?;
     if let Some(networks) = tools.networks {
         networks.close();
     }
     builder.assemble(state)
+}
+
+/// Says where a stage is named that is not there.
+fn check_reuse(request: &BuildRequest) -> Result<(), BuildError> {
+    let Reuse::AllBut(names) = &request.reuse else { return Ok(()) };
+    let stages = &request.dockerfile.stages;
+    let is_there = |given: &String| {
+        stages.iter().enumerate().any(|(index, stage)| {
+            let name = stage.name.as_ref().map_or("", |name| name.value.as_str());
+            reuse::is_of(given, name, index)
+        })
+    };
+    match names.iter().find(|name| !is_there(name)) {
+        Some(name) => Err(BuildError::NoSuchStage(name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Tells what the linter found; with `# check=error=true` that ends the build.
@@ -308,32 +345,20 @@ fn in_image(plan: &Plan) -> HashSet<usize> {
     found
 }
 
-/// Makes the directory of mount points that lies beneath every step.
-fn prepare_stubs(directory: &std::path::Path) -> io::Result<()> {
-    fs_err::create_dir_all(directory)?;
-    stubs::create(directory, &stubs::STANDARD)
-}
-
 /// Plans, reads the ONBUILD triggers of the base images that the plan needs, and plans again,
-/// until nothing new is needed.
+/// until nothing new is needed. All images that a plan names are looked for at once.
 fn plan_with_triggers(
     request: &BuildRequest,
     bases: &Bases<'_>,
     steps: &Steps<'_>,
 ) -> Result<Plan, BuildError> {
-    let mut known: HashMap<ImageName, Vec<Instruction>> = HashMap::new();
+    let mut known: HashMap<Wanted, Vec<Instruction>> = HashMap::new();
     loop {
-        let triggers = |name: &ImageName| known.get(name).cloned();
+        let triggers = |name: &ImageName| {
+            known.iter().find(|((known, _), _)| known == name).map(|(_, found)| found.clone())
+        };
         let plan = plan(&request.dockerfile, &request.plan, &triggers).map_err(BuildError::Plan)?;
-        let mut learned = HashMap::new();
-        for stage in &plan.stages {
-            if let Base::Image(name) = &stage.base
-                && !known.contains_key(name)
-            {
-                let found = triggers_of(bases, name, stage, steps)?;
-                learned.insert(name.clone(), found);
-            }
-        }
+        let learned = learn(&plan, &known, bases, steps)?;
         if learned.is_empty() {
             return Ok(plan);
         }
@@ -341,39 +366,111 @@ fn plan_with_triggers(
     }
 }
 
-/// Finds a base image and returns its triggers.
-fn triggers_of(
+/// An image that a plan needs.
+type Wanted = (ImageName, Platform);
+
+/// Where a plan needs an image first.
+struct Need<'a> {
+    image: Wanted,
+    /// The word that names it.
+    span: Span,
+    /// A stage begins with it: its triggers count.
+    base_of: Option<&'a PlannedStage>,
+}
+
+/// Looks for the images of a plan that are not known yet, several at once.
+fn learn(
+    plan: &Plan,
+    known: &HashMap<Wanted, Vec<Instruction>>,
     bases: &Bases<'_>,
-    name: &ImageName,
-    stage: &PlannedStage,
+    steps: &Steps<'_>,
+) -> Result<Vec<(Wanted, Vec<Instruction>)>, BuildError> {
+    let mut needs: Vec<Need<'_>> = Vec::new();
+    for need in images(plan).filter(|need| !known.contains_key(&need.image)) {
+        match needs.iter_mut().find(|other| other.image == need.image) {
+            Some(other) => other.base_of = other.base_of.or(need.base_of),
+            None => needs.push(need),
+        }
+    }
+    let mut learned = Vec::with_capacity(needs.len());
+    for some in needs.chunks(IMAGES_AT_ONCE) {
+        let found: Vec<_> = std::thread::scope(|scope| {
+            let load = |need| scope.spawn(move || load(bases, need, steps));
+            let (first, rest) = some.split_first().expect("a chunk has one at least");
+            let rest: Vec<_> = rest.iter().map(load).collect();
+            let first = self::load(bases, first, steps);
+            let rest = rest.into_iter().map(|thread| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            std::iter::once(first).chain(rest).collect()
+        });
+        for (need, triggers) in some.iter().zip(found) {
+            learned.push((need.image.clone(), triggers?));
+        }
+    }
+    Ok(learned)
+}
+
+/// Returns the images that stages begin with, or copy from.
+fn images(plan: &Plan) -> impl Iterator<Item = Need<'_>> {
+    plan.stages.iter().flat_map(|stage| {
+        let of = |name: &ImageName| (name.clone(), stage.platform.clone());
+        let base = match &stage.base {
+            Base::Image(name) => {
+                Some(Need { image: of(name), span: stage.from, base_of: Some(stage) })
+            }
+            Base::Scratch | Base::Stage(_) => None,
+        };
+        let copies = stage.instructions.iter().filter_map(move |planned| {
+            let Some(CopyFrom::Image(name)) = &planned.copy_from else { return None };
+            let span = match planned.is_trigger {
+                true => stage.from,
+                false => planned.instruction.span,
+            };
+            Some(Need { image: of(name), span, base_of: None })
+        });
+        base.into_iter().chain(copies)
+    })
+}
+
+/// Finds an image and returns its triggers, if a stage begins with it.
+fn load(
+    bases: &Bases<'_>,
+    need: &Need<'_>,
     steps: &Steps<'_>,
 ) -> Result<Vec<Instruction>, BuildError> {
-    let at = |message: String| crate::plan::error(message, stage.from);
+    let (name, platform) = &need.image;
+    let what = match need.base_of {
+        Some(_) => "cannot begin this stage",
+        None => "cannot read what this step copies from",
+    };
+    let at = |message: &str| crate::plan::error(message, need.span);
     let base = steps
         .run(&format!("[internal] load {name}"), |step| {
             let say = |text: &str| steps.progress().status(step, text);
-            bases.resolve(name, &stage.platform, &say)
+            bases.resolve(name, platform, &say)
         })
-        .map_err(|error| BuildError::Step(Box::new(base_failure(error, stage))))?;
+        .map_err(|error| BuildError::Step(Box::new(base_failure(error, at(what)))))?
+        .image;
     let mut triggers = Vec::new();
+    if need.base_of.is_none() {
+        return Ok(triggers);
+    }
     for text in &base.config.config.on_build {
         let parsed = parse_trigger(text).map_err(|problems| {
             let problem = problems.render("ONBUILD");
             let message = format!("{} has a trigger that cannot be read", name.familiar());
-            BuildError::Step(Box::new(StepFailure::new(at(message)).because(problem)))
+            BuildError::Step(Box::new(StepFailure::new(at(&message)).because(problem)))
         })?;
         triggers.push(parsed);
     }
     Ok(triggers)
 }
 
-/// Returns the failure of a stage whose base cannot be had.
-pub(crate) fn base_failure(error: BaseError, stage: &PlannedStage) -> StepFailure {
-    let mut diagnostic = crate::plan::error("cannot begin this stage", stage.from);
+/// Returns the failure of what needs an image that cannot be had.
+pub(crate) fn base_failure(error: BaseError, mut diagnostic: Diagnostic) -> StepFailure {
     diagnostic.hint = match &error {
-        BaseError::Image { .. } | BaseError::Unpack { .. } => {
-            Some("fetch it again with --pull, or look for more with `boatyard fsck`".to_owned())
-        }
+        BaseError::Image { .. } => Some(DAMAGED_BASE.to_owned()),
         BaseError::Platform { .. } => {
             Some("choose another image, or another --platform".to_owned())
         }
@@ -394,34 +491,92 @@ fn epoch(plan: &Plan) -> Result<Option<Timestamp>, BuildError> {
         .ok_or_else(|| BuildError::Epoch(text.to_owned()))
 }
 
-impl Builder<'_> {
-    /// Builds the stages in order, and returns the target's state.
-    fn stages(&self) -> Result<StageState, BuildError> {
-        let mut states: HashMap<usize, StageState> = HashMap::new();
-        let mut last = None;
-        for stage in &self.plan.stages {
-            let state = self.stage(stage, &states)?;
-            states.insert(stage.index, state);
-            last = Some(stage.index);
-        }
-        last.and_then(|index| states.remove(&index)).ok_or(BuildError::Cancelled)
+impl<'a> Builder<'a> {
+    fn new(
+        request: &'a BuildRequest,
+        tools: &'a Tools<'a>,
+        plan: &'a Plan,
+        layers: Layers,
+        bases: &'a Bases<'a>,
+        steps: &'a Steps<'a>,
+    ) -> Result<Builder<'a>, BuildError> {
+        let epoch = epoch(plan)?;
+        let (root, lease) = (&tools.root, &tools.lease);
+        let cache = Cache::open(root);
+        let trees = Arc::new(Trees::new(Arc::clone(root), layers.clone(), tools.threads));
+        let epoch_seconds = epoch.map(Timestamp::as_second);
+        let options = PackOptions {
+            compression: request.compression,
+            threads: tools.threads,
+            epoch: epoch_seconds,
+        };
+        let packer = Packer::new(
+            Arc::clone(root),
+            lease.clone(),
+            Arc::clone(&trees),
+            cache.clone(),
+            options,
+        );
+        Ok(Builder {
+            request,
+            tools,
+            plan,
+            layers,
+            trees,
+            bases,
+            cache,
+            // Steps often wait for something else: on one core, too, two are better than one.
+            cores: Cores::new(tools.threads.max(2)),
+            packer,
+            in_image: in_image(plan),
+            keeps_trees: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
+            made: Mutex::default(),
+            stubs: OnceLock::new(),
+            default_network: OnceLock::new(),
+            single_id: ids::is_single(),
+            stat_cache: OnceLock::new(),
+            epoch,
+            times: epoch_seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
+            steps,
+        })
     }
 
     fn assemble(&self, state: StageState) -> Result<Built, BuildError> {
         let labels = &self.request.labels;
-        let built = self.steps.run("exporting to image", |_| {
-            assemble::assemble(self.tools, labels, state, self.epoch)
-        })?;
-        self.layers.make_durable()?;
-        Ok(built)
+        self.steps.run("exporting to image", |_| {
+            std::thread::scope(|scope| {
+                // Layers of the image have blobs: whatever happens, they can be unpacked again.
+                let needs_sync = self.keeps_trees.load(Ordering::Relaxed);
+                let synced = needs_sync.then(|| scope.spawn(|| self.layers.make_durable()));
+                let built = assemble::assemble(self.tools, labels, state, self.epoch)?;
+                if let Some(synced) = synced {
+                    synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                }
+                Ok(built)
+            })
+        })
     }
 
-    /// Begins to pack a layer, if its stage's layers are in the image.
-    pub(crate) fn pack(&self, stage: usize, layer: &LayerDir) -> LayerBlob {
-        if self.in_image.contains(&stage) {
-            return LayerBlob::Packing(self.packer.pack(layer.clone()));
+    /// Says what stands for a layer in the image, if its stage's layers are in it: a blob that is
+    /// there, or else one that is packed from now on.
+    pub(crate) fn put_in_image(
+        &self,
+        stage: usize,
+        below: &LayerStack,
+        layer: &StackedLayer,
+        there: Option<LayerBlob>,
+    ) {
+        if !self.in_image.contains(&stage) {
+            return;
         }
-        LayerBlob::Inside
+        layer.set_in_image(|| {
+            there.unwrap_or_else(|| {
+                let mut stack = below.layers().to_vec();
+                stack.push(layer.clone());
+                LayerBlob::Packing(self.packer.pack(stack))
+            })
+        });
     }
 
     /// Returns what a step that asked for `network` gets.
@@ -444,9 +599,47 @@ impl Builder<'_> {
         })
     }
 
-    /// Returns the time that a step's result is given.
-    pub(crate) fn time(&self) -> Timestamp {
-        self.epoch.unwrap_or_else(|| (self.tools.now)())
+    /// Says whether the layer of an instruction is best written as a blob: it is in the image, and
+    /// no RUN sees it.
+    pub(crate) fn wants_blob(&self, stage: usize, ordinal: u32) -> bool {
+        self.in_image.contains(&stage) && !self.plan.runs_after(stage, ordinal)
+    }
+
+    /// Returns what is known of the context's files.
+    pub(crate) fn stat_cache(&self, context: &Directory) -> &StatCache {
+        self.stat_cache.get_or_init(|| StatCache::open(self.tools.root.path(), context))
+    }
+
+    /// Notes that a layer was made that has a tree and no blob.
+    pub(crate) fn keeps_tree(&self, stage: usize) {
+        if !self.in_image.contains(&stage) {
+            self.keeps_trees.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Says whether this build recorded a step.
+    pub(crate) fn has_made(&self, key: &Key) -> bool {
+        self.made().contains(key)
+    }
+
+    /// Notes that this build recorded a step.
+    pub(crate) fn note_made(&self, keys: &[Key]) {
+        self.made().extend(keys);
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the directory of mount points that lies beneath every step.
+    pub(crate) fn stubs(&self) -> io::Result<&std::path::Path> {
+        if let Some(made) = self.stubs.get() {
+            return Ok(made);
+        }
+        let directory = self.layers.stubs();
+        fs_err::create_dir_all(&directory)?;
+        stubs::create(&directory, &stubs::STANDARD)?;
+        Ok(self.stubs.get_or_init(|| directory))
     }
 }
 

@@ -3,3 +3,4 @@
 pub mod directory;
 pub mod glob;
 pub mod ignore;
+pub mod stat_cache;

@@ -11,10 +11,12 @@ pub mod content_id;
 pub mod decompress;
 pub(crate) mod dir;
 pub mod entry;
+pub mod hashed;
 pub mod stack;
 pub mod tar;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tree;
 pub mod whiteout;
 pub mod write;
 
@@ -23,6 +25,8 @@ pub use compress::{Compression, Compressor};
 pub use content_id::{ContentId, ContentTimes};
 pub use decompress::{DecompressLimits, Decompressor};
 pub use entry::{Entry, EntryPath, Kind, Mtime, Xattrs};
+pub use hashed::Content;
 pub use stack::Stack;
 pub use tar::{Archive, Limits};
+pub use tree::TreeWriter;
 pub use write::{LayerWriter, WriteError, WriteOptions, Written};

@@ -4,6 +4,8 @@
 pub mod assemble;
 pub mod base;
 pub mod build;
+pub mod cache;
+pub mod contents;
 pub mod context;
 pub mod copy;
 pub mod dockerfile;
@@ -18,4 +20,5 @@ pub mod plan;
 pub mod progress;
 pub mod run;
 pub mod snapshot;
+pub mod solve;
 mod stage;

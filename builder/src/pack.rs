@@ -1,19 +1,24 @@
 //! Layers into blobs, off the critical path: the next step runs while the last one is compressed.
 //!
 //! One thread takes the layers in turn and compresses each on all cores. It reads a layer's tree
-//! again, so what it writes is checked against the diff ID that the snapshot got.
+//! again, so what it writes is checked against the diff ID that the snapshot got. A layer that is
+//! there in another packing only is unpacked first. What was packed is noted for later builds. The
+//! thread is started by the first layer: a build that packs nothing has none.
 
-use std::io;
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use boatyard_content::{Expected, IngestKey, Landed, Lease, Root, StoreError};
+use boatyard_content::{BlobInfo, Expected, Ingest, IngestKey, Landed, Lease, Root, StoreError};
 use boatyard_oci::{Descriptor, DiffId, MediaType};
 
+use crate::cache::{Cache, CacheError};
 use crate::layer::compress::{Compression, Compressor};
-use crate::layer::{ContentTimes, WriteError, WriteOptions};
-use crate::snapshot::LayerDir;
+use crate::layer::{ContentTimes, WriteError, WriteOptions, Written};
+use crate::solve::{StackedLayer, Trees, TreesError};
 
 /// How many layers may wait; a build that is further ahead waits too.
 const QUEUE_MAX: usize = 64;
@@ -48,6 +53,27 @@ pub enum PackError {
         #[source]
         source: StoreError,
     },
+    /// It is there in another packing, and cannot be unpacked.
+    #[error("cannot unpack the layer {diff_id} to pack it anew")]
+    Tree {
+        /// Which layer.
+        diff_id: DiffId,
+        /// Why.
+        #[source]
+        source: TreesError,
+    },
+    /// What was packed cannot be noted for later builds.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The build failed meanwhile.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// No blob can be begun.
+    #[error("cannot begin a blob")]
+    Begin(#[from] StoreError),
+    /// The compressor's threads cannot be started.
+    #[error("cannot start to compress")]
+    Start(#[source] io::Error),
     /// The tree changed since the snapshot was frozen.
     #[error("the layer {expected} is now {actual}: something changed it on disk")]
     Changed {
@@ -89,7 +115,8 @@ impl Packing {
 
 /// A layer in the queue. However it ends, those who wait are told.
 struct Work {
-    layer: LayerDir,
+    /// The layer, and those below it.
+    stack: Vec<StackedLayer>,
     packing: Packing,
 }
 
@@ -107,9 +134,26 @@ impl Drop for Work {
     }
 }
 
-/// The thread that packs. Dropping it waits for what it is at.
-#[derive(Debug)]
-pub struct Packer {
+/// The thread that packs. Dropping it ends what it is at, and nothing more is packed.
+pub(crate) struct Packer {
+    press: Arc<Press>,
+    line: Mutex<Line>,
+}
+
+/// What packs.
+struct Press {
+    root: Arc<Root>,
+    lease: Lease,
+    trees: Arc<Trees>,
+    cache: Cache,
+    options: PackOptions,
+    stopped: AtomicBool,
+}
+
+#[derive(Default)]
+struct Line {
+    /// Layers that are packed, or will be: stages share them.
+    known: HashMap<DiffId, Packing>,
     queue: Option<SyncSender<Work>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -125,23 +169,49 @@ pub struct PackOptions {
     pub epoch: Option<i64>,
 }
 
+/// Returns how the cache names a packing.
+pub(crate) fn encoding(compression: Compression) -> String {
+    match compression {
+        Compression::None => "none".to_owned(),
+        Compression::Gzip { level } => format!("gzip-{level}"),
+        Compression::Zstd { level } => format!("zstd-{level}"),
+    }
+}
+
 impl Packer {
-    /// Starts the thread. Blobs land in the root, held by the lease.
-    pub fn start(root: Arc<Root>, lease: Lease, options: PackOptions) -> Packer {
-        let (queue, work) = sync_channel::<Work>(QUEUE_MAX);
-        let thread = std::thread::spawn(move || {
-            for work in work {
-                work.end(pack(&root, &lease, &work.layer, options));
-            }
-        });
-        Packer { queue: Some(queue), thread: Some(thread) }
+    /// Returns a packer that has nothing to do. Blobs land in the root, held by the lease.
+    pub(crate) fn new(
+        root: Arc<Root>,
+        lease: Lease,
+        trees: Arc<Trees>,
+        cache: Cache,
+        options: PackOptions,
+    ) -> Packer {
+        let stopped = AtomicBool::new(false);
+        let press = Arc::new(Press { root, lease, trees, cache, options, stopped });
+        Packer { press, line: Mutex::default() }
     }
 
-    /// Packs a layer when its turn comes.
-    pub fn pack(&self, layer: LayerDir) -> Packing {
+    /// Packs the topmost layer of a stack when its turn comes.
+    pub(crate) fn pack(&self, stack: Vec<StackedLayer>) -> Packing {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(top) = stack.last() else { return Packing::default() };
+        if let Some(packing) = line.known.get(top.diff_id()) {
+            return packing.clone();
+        }
         let packing = Packing::default();
-        let work = Work { layer, packing: packing.clone() };
-        if let Some(queue) = &self.queue {
+        line.known.insert(top.diff_id().clone(), packing.clone());
+        let work = Work { stack, packing: packing.clone() };
+        if line.queue.is_none() {
+            let (queue, works) = sync_channel::<Work>(QUEUE_MAX);
+            let press = Arc::clone(&self.press);
+            let pack = move || works.into_iter().for_each(|work| work.end(press.pack(&work.stack)));
+            (line.queue, line.thread) = (Some(queue), Some(std::thread::spawn(pack)));
+        }
+        let queue = line.queue.clone();
+        // Others need the line while this one waits for room.
+        drop(line);
+        if let Some(queue) = queue {
             // If the thread is gone, the work comes back, and its drop tells who waits.
             let _ = queue.send(work);
         }
@@ -151,39 +221,126 @@ impl Packer {
 
 impl Drop for Packer {
     fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(thread) = self.thread.take() {
+        // Whoever wanted a blob has waited for it: what is left nobody wants.
+        self.press.stopped.store(true, Ordering::Relaxed);
+        let line = self.line.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop(line.queue.take());
+        if let Some(thread) = line.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn pack(
-    root: &Root,
-    lease: &Lease,
-    layer: &LayerDir,
-    options: PackOptions,
-) -> Result<Descriptor, PackError> {
-    let diff_id = || layer.diff_id().clone();
-    let store_failed = |source| PackError::Store { diff_id: diff_id(), source };
-    let compress_failed = |source| PackError::Compress { diff_id: diff_id(), source };
-    let ingest = root.store().ingest_blocking(&IngestKey::random(), lease).map_err(store_failed)?;
-    let mut sink =
-        Compressor::new(ingest, options.compression, options.threads).map_err(compress_failed)?;
-    let write = WriteOptions { times: ContentTimes::None, epoch: options.epoch };
-    let written = layer
-        .archive(&mut sink, write)
-        .map_err(|source| PackError::Write { diff_id: diff_id(), source })?;
-    if written.diff_id != *layer.diff_id() {
-        return Err(PackError::Changed { expected: diff_id(), actual: written.diff_id });
+impl Packer {
+    /// Begins a blob that a layer's archive is written to.
+    pub(crate) fn sink(&self) -> Result<Sink, PackError> {
+        self.press.sink()
     }
-    let ingest = sink.finish().map_err(compress_failed)?;
-    let landed = ingest.commit_blocking(&Expected::any()).map_err(store_failed)?;
-    let (Landed::New(blob) | Landed::AlreadyPresent(blob)) = landed;
-    let media_type = match options.compression {
-        Compression::None => MediaType::OCI_LAYER,
-        Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,
-        Compression::Zstd { .. } => MediaType::OCI_LAYER_ZSTD,
-    };
-    Ok(Descriptor::new(media_type, blob.digest, blob.size))
+
+    /// Ends such a blob, of the layer that was written to it.
+    pub(crate) fn land(&self, sink: Sink, written: &Written) -> Result<Descriptor, PackError> {
+        self.press.land(sink, written)
+    }
+}
+
+/// A blob that is being packed. Dropped before it landed, nothing of it stays.
+pub(crate) struct Sink {
+    /// `None` once it lands, or is dropped.
+    compressor: Option<Compressor<Ingest>>,
+    has_landed: bool,
+    key: IngestKey,
+    root: Arc<Root>,
+}
+
+impl Sink {
+    fn compressor(&mut self) -> io::Result<&mut Compressor<Ingest>> {
+        self.compressor.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Sink {
+    fn land(mut self, diff_id: &DiffId) -> Result<BlobInfo, PackError> {
+        let compressor = self.compressor.take().ok_or(PackError::Worker)?;
+        let ingest = compressor
+            .finish()
+            .map_err(|source| PackError::Compress { diff_id: diff_id.clone(), source })?;
+        let landed = ingest
+            .commit_blocking(&Expected::any())
+            .map_err(|source| PackError::Store { diff_id: diff_id.clone(), source })?;
+        self.has_landed = true;
+        let (Landed::New(blob) | Landed::AlreadyPresent(blob)) = landed;
+        Ok(blob)
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.compressor()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.compressor()?.flush()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // Whoever holds the ingest's lock keeps it from being discarded.
+        drop(self.compressor.take());
+        if !self.has_landed {
+            let _ = self.root.store().discard_blocking(&self.key);
+        }
+    }
+}
+
+impl Press {
+    fn pack(&self, stack: &[StackedLayer]) -> Result<Descriptor, PackError> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(PackError::Cancelled);
+        }
+        let Some(top) = stack.last() else { return Err(PackError::Worker) };
+        let diff_id = || top.diff_id().clone();
+        let unpacked = self.trees.find(top).and_then(|found| match found {
+            Some(tree) => Ok(Some(tree)),
+            None => self.trees.of(stack, &|_| {}).map(|mut trees| trees.pop()),
+        });
+        let tree = unpacked.map_err(|source| PackError::Tree { diff_id: diff_id(), source })?;
+        let tree = tree.ok_or(PackError::Worker)?;
+        let mut sink = self.sink()?;
+        let options = WriteOptions { times: ContentTimes::None, epoch: self.options.epoch };
+        let written = tree
+            .archive(&mut sink, options)
+            .map_err(|source| PackError::Write { diff_id: diff_id(), source })?;
+        if written.diff_id != *top.diff_id() {
+            return Err(PackError::Changed { expected: diff_id(), actual: written.diff_id });
+        }
+        self.land(sink, &written)
+    }
+
+    fn sink(&self) -> Result<Sink, PackError> {
+        let key = IngestKey::random();
+        let ingest = self.root.store().ingest_blocking(&key, &self.lease)?;
+        let (compression, threads) = (self.options.compression, self.options.threads);
+        let compressor = Compressor::new(ingest, compression, threads).map_err(PackError::Start)?;
+        Ok(Sink {
+            compressor: Some(compressor),
+            has_landed: false,
+            key,
+            root: Arc::clone(&self.root),
+        })
+    }
+
+    /// Lets a blob land, and notes it for later builds.
+    fn land(&self, sink: Sink, written: &Written) -> Result<Descriptor, PackError> {
+        let blob = sink.land(&written.diff_id)?;
+        let media_type = match self.options.compression {
+            Compression::None => MediaType::OCI_LAYER,
+            Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,
+            Compression::Zstd { .. } => MediaType::OCI_LAYER_ZSTD,
+        };
+        let blob = Descriptor::new(media_type, blob.digest, blob.size);
+        let encoding = encoding(self.options.compression);
+        self.cache.put_encoding(&written.diff_id, &encoding, &blob)?;
+        Ok(blob)
+    }
 }

@@ -113,6 +113,20 @@ impl Plan {
         images
     }
 
+    /// Says whether a RUN sees what an instruction of a stage makes: one after it, in its stage or in
+    /// a stage that begins with that. Instructions count from 1.
+    pub fn runs_after(&self, stage: usize, ordinal: u32) -> bool {
+        let is_run = |planned: &PlannedInstruction| {
+            matches!(planned.instruction.kind, InstructionKind::Run(_))
+        };
+        self.stages.iter().any(|other| {
+            if other.index == stage {
+                return (1..).zip(&other.instructions).any(|(n, it)| n > ordinal && is_run(it));
+            }
+            other.base == Base::Stage(stage) && self.runs_after(other.index, 0)
+        })
+    }
+
     /// Says whether anything is run.
     pub fn runs_commands(&self) -> bool {
         self.stages

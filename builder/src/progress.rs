@@ -50,6 +50,14 @@ pub trait Progress: Send + Sync {
     fn warning(&self, text: &str);
 }
 
+/// A failure as the end of a step.
+pub trait Ending: fmt::Display {
+    /// Returns how the step ended.
+    fn ending(&self) -> StepEnd {
+        StepEnd::Failed(self.to_string())
+    }
+}
+
 /// Counts the steps of a build, and tells how each goes.
 pub struct Steps<'a> {
     progress: &'a dyn Progress,
@@ -66,18 +74,32 @@ impl<'a> Steps<'a> {
     ///
     /// # Errors
     /// Those of `work`.
-    pub fn run<T, E: fmt::Display>(
+    pub fn run<T, E: Ending>(
         &self,
         name: &str,
         work: impl FnOnce(StepId) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.solve(name, |step| work(step).map(|value| (value, StepEnd::Done)))
+    }
+
+    /// Does something as a step that people see, and that says itself how it ended well.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn solve<T, E: Ending>(
+        &self,
+        name: &str,
+        work: impl FnOnce(StepId) -> Result<(T, StepEnd), E>,
+    ) -> Result<T, E> {
         let step = StepId(self.begun.fetch_add(1, Ordering::Relaxed) + 1);
         let began = Instant::now();
         self.progress.begin(step, name);
-        let result = work(step);
-        let end = match &result {
-            Ok(_) => StepEnd::Done,
-            Err(error) => StepEnd::Failed(error.to_string()),
+        let (result, end) = match work(step) {
+            Ok((value, end)) => (Ok(value), end),
+            Err(error) => {
+                let end = error.ending();
+                (Err(error), end)
+            }
         };
         self.progress.end(step, &end, began.elapsed());
         result

@@ -20,6 +20,7 @@ pub mod active;
 mod clean;
 mod copy;
 mod diff;
+pub mod fresh;
 mod fuse;
 pub mod layers;
 pub mod overlay;
@@ -30,6 +31,9 @@ pub mod view;
 mod testing;
 
 pub use active::{Active, ActiveError, DiffOptions};
+pub(crate) use copy::copy_tree;
+pub(crate) use diff::write as archive_tree;
+pub use fresh::FreshLayer;
 pub use layers::{LayerDir, Layers, LayersError, Unpack, stack};
 pub use overlay::MountError;
 pub use view::{Choice, View, ViewKind, choose};

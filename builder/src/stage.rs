@@ -1,27 +1,28 @@
 //! A stage being built: its configuration, its environment, and its stack of layers.
 //!
-//! [`configure`] has the instructions that only change the configuration, [`run`] and [`files`]
-//! those that make a layer, [`environment`] what variables mean.
+//! [`configure`] has the instructions that only change the configuration, [`run`], [`files`] and
+//! [`landing`] those that make a layer, [`environment`] what variables mean.
 
 mod configure;
 mod environment;
 mod files;
+mod landing;
+mod origin;
 mod run;
 
-use std::collections::HashMap;
-
-use boatyard_oci::{Descriptor, Digest, History, ImageConfig, ImageName};
+use boatyard_oci::{Digest, History, ImageConfig, ImageName, Platform};
 use jiff::Timestamp;
 
-use crate::base::BaseImage;
-use crate::build::{BuildError, Builder, StepFailure, base_failure};
+use crate::base::Found;
+use crate::build::{BuildError, Builder, DAMAGED_BASE, StepFailure, base_failure};
 use crate::dockerfile::expansion::Expander;
 use crate::dockerfile::{Diagnostic, InstructionKind, Span};
 use crate::execute::environment::DEFAULT_PATH;
-use crate::layer::ContentTimes;
-use crate::pack::Packing;
+use crate::layer::{ContentTimes, Written};
 use crate::plan::{self, Base, PlannedInstruction, PlannedStage};
+use crate::progress::{StepEnd, StepId};
 use crate::snapshot::{Active, ActiveError, LayerDir};
+use crate::solve::{Kept, LayerStack, Made, Solved, Stages};
 
 pub(crate) use environment::Environment;
 
@@ -33,8 +34,8 @@ const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 pub(crate) struct StageState {
     /// What becomes the image's configuration.
     pub(crate) config: ImageConfig,
-    /// The layers, bottom first.
-    pub(crate) layers: Vec<StackedLayer>,
+    /// The layers.
+    pub(crate) stack: LayerStack,
     /// What RUN and expansions see.
     pub(crate) environment: Environment,
     /// The image that the stage, or the stage it began with, began with.
@@ -43,35 +44,22 @@ pub(crate) struct StageState {
     cmd_is_set: bool,
 }
 
-/// A layer of a stack.
-#[derive(Clone, Debug)]
-pub(crate) struct StackedLayer {
-    /// Its tree.
-    pub(crate) dir: LayerDir,
-    /// Its blob.
-    pub(crate) blob: LayerBlob,
-}
-
-/// A layer's blob.
-#[derive(Clone, Debug)]
-pub(crate) enum LayerBlob {
-    /// It came with the base image.
-    There(Box<Descriptor>),
-    /// It is being packed.
-    Packing(Packing),
-    /// Nobody needs it: the layer is not in the image.
-    Inside,
-}
-
 impl StageState {
-    fn trees(&self) -> Vec<LayerDir> {
-        self.layers.iter().map(|layer| layer.dir.clone()).collect()
+    /// Returns the state of a stage that begins with nothing.
+    pub(crate) fn scratch(platform: &Platform) -> StageState {
+        StageState {
+            config: ImageConfig::scratch(platform),
+            stack: LayerStack::scratch(),
+            environment: Environment::default(),
+            base: None,
+            cmd_is_set: false,
+        }
     }
 
-    /// Adds an entry to the history.
-    fn tell(&mut self, text: impl Into<String>, layer: bool, at: Timestamp) {
+    /// Adds an entry to the history; one without a time has that of the next.
+    fn tell(&mut self, text: impl Into<String>, layer: bool, at: Option<Timestamp>) {
         self.config.history.push(History {
-            created: Some(at),
+            created: at,
             created_by: text.into(),
             comment: HISTORY_COMMENT.to_owned(),
             empty_layer: !layer,
@@ -80,7 +68,7 @@ impl StageState {
     }
 
     /// Returns the shell of shell forms.
-    fn shell(&self) -> Vec<String> {
+    pub(crate) fn shell(&self) -> Vec<String> {
         if self.config.config.shell.is_empty() {
             return vec!["/bin/sh".to_owned(), "-c".to_owned()];
         }
@@ -88,7 +76,7 @@ impl StageState {
     }
 
     /// Returns the working directory.
-    fn directory(&self) -> &str {
+    pub(crate) fn directory(&self) -> &str {
         match self.config.config.working_dir.as_str() {
             "" => "/",
             directory => directory,
@@ -101,8 +89,10 @@ pub(crate) struct Step<'a> {
     pub(crate) builder: &'a Builder<'a>,
     pub(crate) stage: &'a PlannedStage,
     pub(crate) planned: &'a PlannedInstruction,
-    /// The stages that were built before.
-    pub(crate) states: &'a HashMap<usize, StageState>,
+    /// The other stages.
+    pub(crate) stages: &'a Stages,
+    /// Which of the stage's instructions it is, from 1.
+    pub(crate) ordinal: u32,
     /// What progress calls it.
     pub(crate) name: String,
 }
@@ -136,14 +126,23 @@ impl Step<'_> {
         Expander::new(escape)
     }
 
-    /// Freezes a snapshot as a layer on top of the stack.
-    pub(crate) fn commit(
-        &self,
-        state: &mut StageState,
+    /// Returns the trees of a stack; the step says what is unpacked for it.
+    pub(crate) fn trees(&self, stack: &LayerStack, id: StepId) -> StepResult<Vec<LayerDir>> {
+        let say = |text: &str| self.builder.tools.progress.status(id, text);
+        self.builder.trees.of(stack.layers(), &say).map_err(|error| {
+            let mut problem = self.whole("cannot unpack what lies below this step");
+            problem.hint = Some(DAMAGED_BASE.to_owned());
+            StepFailure::new(problem).because(error)
+        })
+    }
+
+    /// Makes a layer of what a snapshot holds; it is kept later.
+    pub(crate) fn layer<'m>(
+        &'m self,
         mut active: Active,
         times: ContentTimes,
-        stubs: bool,
-    ) -> StepResult<()> {
+        stubs: Option<&std::path::Path>,
+    ) -> StepResult<Made<'m>> {
         use crate::layer::WriteOptions;
         use crate::snapshot::DiffOptions;
         let failed = |error: ActiveError| {
@@ -151,15 +150,18 @@ impl Step<'_> {
                 .because(error)
         };
         let epoch = self.builder.epoch.map(Timestamp::as_second);
-        let options = DiffOptions {
-            extra_bottom: stubs.then_some(self.builder.stubs.as_path()),
-            write: WriteOptions { times, epoch },
-        };
+        let options = DiffOptions { extra_bottom: stubs, write: WriteOptions { times, epoch } };
         let written = active.diff(std::io::sink(), &options).map_err(failed)?;
-        let dir = active.commit(&written).map_err(failed)?;
-        let blob = self.builder.pack(self.stage.index, &dir);
-        state.layers.push(StackedLayer { dir, blob });
-        Ok(())
+        let keep = Box::new(move |written: &Written| {
+            let tree = active.commit(written).map_err(failed)?;
+            Ok(Kept { tree: Some(tree), blob: None })
+        });
+        Ok(Made { written, keep })
+    }
+
+    /// Returns the time that a solved step has in the history.
+    pub(crate) fn time(&self, solved: &Solved) -> Option<Timestamp> {
+        self.builder.epoch.or(Some(solved.created))
     }
 }
 
@@ -168,17 +170,20 @@ impl Builder<'_> {
     pub(crate) fn stage(
         &self,
         stage: &PlannedStage,
-        states: &HashMap<usize, StageState>,
+        stages: &Stages,
     ) -> Result<StageState, BuildError> {
-        let mut state = self.begin(stage, states)?;
+        let mut state = self.begin(stage, stages)?;
         let total = stage.instructions.iter().filter(|p| makes_step(p)).count()
             + usize::from(matches!(stage.base, Base::Image(_)));
         let mut number = usize::from(matches!(stage.base, Base::Image(_)));
-        for planned in &stage.instructions {
+        for (ordinal, planned) in (1..).zip(&stage.instructions) {
+            if stages.is_stopped() {
+                return Err(BuildError::Cancelled);
+            }
             let is_step = makes_step(planned);
             number += usize::from(is_step);
             let name = self.step_name(stage, planned, number, total);
-            let step = Step { builder: self, stage, planned, states, name };
+            let step = Step { builder: self, stage, planned, stages, ordinal, name };
             step.carry_out(&mut state, is_step)
                 .map_err(|failure| BuildError::Step(Box::new(failure)))?;
         }
@@ -202,33 +207,13 @@ impl Builder<'_> {
     }
 
     /// Returns the state in which a stage begins.
-    fn begin(
-        &self,
-        stage: &PlannedStage,
-        states: &HashMap<usize, StageState>,
-    ) -> Result<StageState, BuildError> {
+    fn begin(&self, stage: &PlannedStage, stages: &Stages) -> Result<StageState, BuildError> {
         let mut state = match &stage.base {
-            Base::Scratch => StageState {
-                config: ImageConfig::scratch(&stage.platform),
-                layers: Vec::new(),
-                environment: Environment::default(),
-                base: None,
-                cmd_is_set: false,
-            },
-            Base::Stage(index) => states[index].clone(),
-            Base::Image(name) => {
-                let failed = |error| BuildError::Step(Box::new(base_failure(error, stage)));
-                let base = self.bases.resolve(name, &stage.platform, &|_| {}).map_err(failed)?;
-                let total = stage.instructions.iter().filter(|p| makes_step(p)).count() + 1;
-                let title =
-                    format!("[{}1/{total}] FROM {name}@{}", self.prefix(stage), base.digest());
-                self.steps
-                    .run(&title, |step| {
-                        let say = |text: &str| self.tools.progress.status(step, text);
-                        self.stack(&base, &say).map_err(|error| base_failure(error, stage))
-                    })
-                    .map_err(|failure| BuildError::Step(Box::new(failure)))?
-            }
+            Base::Scratch => StageState::scratch(&stage.platform),
+            Base::Stage(index) => stages.wait(*index).map_err(|_| BuildError::Cancelled)?,
+            Base::Image(name) => self
+                .begin_with_image(name, stage)
+                .map_err(|failure| BuildError::Step(Box::new(failure)))?,
         };
         state.cmd_is_set = false;
         state.config.config.on_build.clear();
@@ -240,22 +225,24 @@ impl Builder<'_> {
         Ok(state)
     }
 
-    /// Returns the state of a stage that begins with an image.
-    fn stack(
-        &self,
-        base: &BaseImage,
-        say: &crate::base::Say<'_>,
-    ) -> Result<StageState, crate::base::BaseError> {
-        let dirs = self.bases.unpack(base, say)?;
-        let blobs =
-            base.image.manifest.layers.iter().map(|blob| LayerBlob::There(Box::new(blob.clone())));
-        let layers = dirs.into_iter().zip(blobs).map(|(dir, blob)| StackedLayer { dir, blob });
-        Ok(StageState {
-            config: ImageConfig { created: None, ..base.config.clone() },
-            layers: layers.collect(),
-            environment: Environment::default(),
-            base: Some((base.name.clone(), base.digest().clone())),
-            cmd_is_set: false,
+    /// Returns the state of a stage that begins with an image. Nothing of it is unpacked yet.
+    fn begin_with_image(&self, name: &ImageName, stage: &PlannedStage) -> StepResult<StageState> {
+        let found = self.bases.resolve(name, &stage.platform, &|_| {}).map_err(|error| {
+            base_failure(error, plan::error("cannot begin this stage", stage.from))
+        })?;
+        let Found { image, stack } = found;
+        let total = stage.instructions.iter().filter(|p| makes_step(p)).count() + 1;
+        let title = format!("[{}1/{total}] FROM {name}@{}", self.prefix(stage), image.digest());
+        self.steps.solve(&title, |_| {
+            let end = if image.was_here { StepEnd::Cached } else { StepEnd::Done };
+            let state = StageState {
+                config: ImageConfig { created: None, ..image.config.clone() },
+                stack,
+                environment: Environment::default(),
+                base: Some((image.name.clone(), image.digest().clone())),
+                cmd_is_set: false,
+            };
+            Ok((state, end))
         })
     }
 }

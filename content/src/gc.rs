@@ -14,7 +14,7 @@
 //!    younger than that, and the blob stays.
 //! 4. A blob's ctime within the grace period counts as a holder: a client was told of it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -138,14 +138,7 @@ pub fn collect(root: &Root, options: &GcOptions) -> Result<GcReport, GcError> {
         report.abandoned += abandon_ingests(root, stale)?;
         remove_temporary(&root.layout().leases(), stale);
     }
-    let mut held = HashSet::new();
-    for repository in &repositories {
-        hold(repository, &mut held).map_err(|source| GcError::Repository {
-            repository: repository.key().to_owned(),
-            source,
-        })?;
-    }
-    let sweep = Sweep { root, held, before, dry_run: options.dry_run };
+    let sweep = Sweep { root, held: held(root)?, before, dry_run: options.dry_run };
     for algorithm in Algorithm::ALL {
         for shard in entries(&root.layout().algorithm(algorithm)) {
             if let Some(name) = shard?.file_name().to_str() {
@@ -154,6 +147,61 @@ pub fn collect(root: &Root, options: &GcOptions) -> Result<GcReport, GcError> {
         }
     }
     Ok(report)
+}
+
+/// Deletes those of some blobs that nobody needs: what was given up just now. Of all others it says
+/// nothing, and it ends nothing that is stale.
+///
+/// # Errors
+/// As [`collect`].
+pub fn collect_only(
+    root: &Root,
+    blobs: &[Digest],
+    options: &GcOptions,
+) -> Result<GcReport, GcError> {
+    let Some(_running) = Lock::try_exclusive(&root.layout().gc_lock())? else {
+        return Err(GcError::Running);
+    };
+    let before = SystemTime::now() - options.grace.max(CLOCK_GRAIN);
+    let held = held(root)?;
+    let sweep = Sweep { root, held, before, dry_run: options.dry_run };
+    let mut report = GcReport::default();
+    let mut shards: BTreeMap<&str, Vec<BlobInfo>> = BTreeMap::new();
+    for digest in blobs.iter().collect::<BTreeSet<_>>() {
+        if let Some(blob) = root.store().stat_blocking(digest)? {
+            shards.entry(shard_name(digest)).or_default().push(blob);
+        }
+    }
+    for (shard, blobs) in shards {
+        let candidates = sweep.unheld(blobs, &mut report);
+        sweep.delete(shard, candidates, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Returns the blobs that repositories hold: what was pushed, mirrored, built and pulled.
+///
+/// # Errors
+/// Where a repository cannot be read.
+pub fn held_by_repositories(root: &Root) -> Result<HashSet<Digest>, GcError> {
+    let mut held = HashSet::new();
+    for repository in &root.repositories().all()? {
+        hold(repository, &mut held).map_err(|source| GcError::Repository {
+            repository: repository.key().to_owned(),
+            source,
+        })?;
+    }
+    Ok(held)
+}
+
+/// Returns all blobs that files hold: repositories, and the encodings of the build cache.
+///
+/// # Errors
+/// Where something cannot be read.
+pub fn held(root: &Root) -> Result<HashSet<Digest>, GcError> {
+    let mut held = held_by_repositories(root)?;
+    held.extend(root.encodings().all()?.into_iter().map(|encoding| encoding.blob));
+    Ok(held)
 }
 
 /// Ends what is stale in a repository.
@@ -235,7 +283,18 @@ impl Sweep<'_> {
         shard: &str,
         report: &mut GcReport,
     ) -> Result<(), StoreError> {
-        let candidates = self.candidates(algorithm, shard, report)?;
+        let blobs = self.blobs(algorithm, shard)?;
+        let candidates = self.unheld(blobs, report);
+        self.delete(shard, candidates, report)
+    }
+
+    /// Deletes blobs of one shard, unless they are young or leased.
+    fn delete(
+        &self,
+        shard: &str,
+        candidates: Vec<BlobInfo>,
+        report: &mut GcReport,
+    ) -> Result<(), StoreError> {
         if candidates.is_empty() {
             return Ok(());
         }
@@ -259,14 +318,18 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Returns the blobs of a shard that no repository holds, and counts the others.
-    fn candidates(
-        &self,
-        algorithm: Algorithm,
-        shard: &str,
-        report: &mut GcReport,
-    ) -> Result<Vec<BlobInfo>, StoreError> {
-        let mut candidates = Vec::new();
+    /// Returns those that no file holds, and counts the others.
+    fn unheld(&self, blobs: Vec<BlobInfo>, report: &mut GcReport) -> Vec<BlobInfo> {
+        let (held, unheld): (Vec<_>, Vec<_>) =
+            blobs.into_iter().partition(|blob| self.held.contains(&blob.digest));
+        report.kept += held.len() as u64;
+        report.kept_bytes += held.iter().map(|blob| blob.size).sum::<u64>();
+        unheld
+    }
+
+    /// Returns the blobs of a shard.
+    fn blobs(&self, algorithm: Algorithm, shard: &str) -> Result<Vec<BlobInfo>, StoreError> {
+        let mut blobs = Vec::new();
         for entry in entries(&self.root.layout().algorithm(algorithm).join(shard)) {
             let entry = entry?;
             let name = entry.file_name();
@@ -277,14 +340,9 @@ impl Sweep<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).doing("look at a blob"),
             };
-            if self.held.contains(&digest) {
-                report.kept += 1;
-                report.kept_bytes += size;
-            } else {
-                candidates.push(BlobInfo { digest, size });
-            }
+            blobs.push(BlobInfo { digest, size });
         }
-        Ok(candidates)
+        Ok(blobs)
     }
 }
 

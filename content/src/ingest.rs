@@ -155,8 +155,13 @@ pub trait Sink: Send + 'static {
     fn save(&mut self) -> Result<(), StoreError>;
     /// Lets others read what is and will be written, and tells them `note`.
     fn announce(&mut self, note: &Bytes) -> Result<(), StoreError>;
-    /// Gives the bytes their name.
-    fn commit(self: Box<Self>, expected: &Expected) -> Result<Landed, StoreError>;
+    /// Gives the bytes their name. Calls `agreed` once readers can see that they are what was
+    /// promised, which is before they are durable.
+    fn commit(
+        self: Box<Self>,
+        expected: &Expected,
+        agreed: &dyn Fn(),
+    ) -> Result<Landed, StoreError>;
     /// Forgets the bytes.
     fn abort(self: Box<Self>) -> Result<(), StoreError>;
 }
@@ -242,7 +247,8 @@ impl Ingest {
     }
 
     /// Returns a channel that tells how many bytes are written, and can be read by whoever
-    /// [follows](crate::Store::follow) the ingest.
+    /// [follows](crate::Store::follow) the ingest. It tells once more when they are known to be
+    /// what was promised.
     pub fn written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
     }
@@ -303,7 +309,9 @@ impl Ingest {
     /// Where they are not what was promised (then they are gone), or could not be written.
     pub async fn commit(mut self, expected: Expected) -> Result<Landed, StoreError> {
         let sink = self.drain().await?;
-        blocking(move || sink.commit(&expected)).await
+        let written = self.written.clone();
+        // Readers need not wait for the disk.
+        blocking(move || sink.commit(&expected, &|| written.send_modify(|_| ()))).await
     }
 
     /// Forgets the bytes.
@@ -324,7 +332,7 @@ impl Ingest {
     /// # Errors
     /// As [`Ingest::commit`].
     pub fn commit_blocking(mut self, expected: &Expected) -> Result<Landed, StoreError> {
-        self.drain_blocking()?.commit(expected)
+        self.drain_blocking()?.commit(expected, &|| ())
     }
 
     /// Returns the sink once nothing is being written.

@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod encodings;
 pub mod fsck;
 pub mod gc;
 pub mod ingest;

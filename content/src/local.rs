@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/version                    the format; every process holds a shared lock on it for life
 //! ROOT/blobs/<algorithm>/ab/<hex> bytes that hash to their own name, read-only
-//! ROOT/ingest/<key>/{data,state}  bytes that have no name yet, with their saved hash state
+//! ROOT/ingest/<key>/{data,state,note}  bytes that have no name yet, with their saved hash state
 //! ROOT/hosted, mirror, images     repositories (see [`crate::repository`])
 //! ROOT/leases/<process>/{owner,<n>}  what running processes rely on
 //! ROOT/locks/blobs/ab             one lock for each shard of the blobs
@@ -28,7 +28,7 @@ mod root;
 mod shelves;
 mod sys;
 
-pub use durable::write_whole;
+pub use durable::{create_unsynced, write_unsynced, write_whole};
 pub use leases::Member;
 pub use root::{FORMAT, Root, RootError, RootOptions};
 pub use shelves::LocalStore;

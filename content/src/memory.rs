@@ -190,7 +190,11 @@ impl Sink for MemorySink {
         Ok(())
     }
 
-    fn commit(self: Box<Self>, expected: &Expected) -> Result<Landed, StoreError> {
+    fn commit(
+        self: Box<Self>,
+        expected: &Expected,
+        agreed: &dyn Fn(),
+    ) -> Result<Landed, StoreError> {
         let bytes = Bytes::copy_from_slice(&self.ingest.lock().bytes);
         let mut shelves = self.store.shelves();
         let info =
@@ -199,6 +203,7 @@ impl Sink for MemorySink {
         let how = if checked.is_ok() { Growth::Whole(info.size) } else { Growth::Dropped };
         shelves.end(&self.key, how);
         checked?;
+        agreed();
         Ok(match shelves.blobs.insert(info.digest.clone(), bytes) {
             None => Landed::New(info),
             Some(_) => Landed::AlreadyPresent(info),

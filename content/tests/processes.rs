@@ -1,5 +1,6 @@
 //! Random operations by several processes on one root, some of them killed, while the collector
-//! sweeps without grace: every image that has a name stays whole.
+//! sweeps without grace: every image that has a name stays whole, and so does every layer of the
+//! build cache that has an encoding.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,11 +10,11 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boatyard_content::gc::{GcError, GcOptions, collect};
+use boatyard_content::gc::{GcError, GcOptions, collect, collect_only};
 use boatyard_content::local::{Root, RootOptions};
 use boatyard_content::repository::{Repository, Space};
 use boatyard_content::{Expected, IngestKey, Lease, fsck};
-use boatyard_oci::{Digest, Manifest, MediaType, Raw, Tag};
+use boatyard_oci::{Descriptor, DiffId, Digest, Manifest, MediaType, Raw, Tag};
 
 /// Says to the test below that it is one of the processes, and which: `<seed> <root>`.
 const ROLE: &str = "BOATYARD_CONTENT_TEST_ROLE";
@@ -84,6 +85,50 @@ fn check(root: &Root, app: &Repository, tag: &Tag) {
     }
 }
 
+/// Keeps a layer of the build cache, of which there are few: as a build that ran its step.
+fn encode(root: &Root, chance: &mut Chance) {
+    let lease = root.lease().unwrap();
+    let text = format!("layer {}", chance.below(12));
+    let digest = put(root, &lease, text.as_bytes());
+    let blob = Descriptor::new(MediaType::OCI_LAYER, digest.clone(), text.len() as u64);
+    let layer = DiffId::new(digest);
+    assert!(root.encodings().put(&layer, "gzip", &blob).unwrap(), "the lease holds {layer}");
+}
+
+/// Gives up a layer and frees its blob, as pruning does.
+fn give_up(root: &Root, chance: &mut Chance) {
+    let all = root.encodings().all().unwrap();
+    if all.is_empty() {
+        return;
+    }
+    let at = usize::try_from(chance.below(all.len() as u64)).unwrap();
+    let removed = root.encodings().remove(&all[at..=at]).unwrap();
+    let blobs: Vec<Digest> = removed.into_iter().map(|encoding| encoding.blob).collect();
+    let collected = collect_only(root, &blobs, &at_once());
+    assert!(matches!(collected, Ok(_) | Err(GcError::Running)), "{collected:?}");
+}
+
+/// Uses the layers of the build cache, as a build does: what is held stays, and what cannot be held
+/// was given up.
+fn use_encodings(root: &Root) {
+    for encoding in root.encodings().all().unwrap() {
+        let lease = root.lease().unwrap();
+        let written = root.encodings().written(&encoding).unwrap();
+        let hold = || root.store().hold_blocking(&encoding.blob, Some(&lease)).unwrap();
+        if hold().is_some() {
+            assert!(root.store().stat_blocking(&encoding.blob).unwrap().is_some(), "{encoding:?}");
+            continue;
+        }
+        // Somebody may have given it up, and another made it again meanwhile.
+        let again = root.encodings().written(&encoding).unwrap();
+        assert!(written.is_none() || written != again || hold().is_some(), "{encoding:?}");
+    }
+}
+
+fn at_once() -> GcOptions {
+    GcOptions { grace: Duration::ZERO, ..GcOptions::default() }
+}
+
 fn be_one_of_them(role: &str) {
     let (seed, path) = role.split_once(' ').unwrap();
     let mut chance = Chance(seed.parse().unwrap());
@@ -93,7 +138,7 @@ fn be_one_of_them(role: &str) {
         let name = format!("app{}", chance.below(3)).parse().unwrap();
         let app = root.repositories().repository(&Space::Hosted, &name);
         let tag: Tag = format!("v{}", chance.below(4)).parse().unwrap();
-        match chance.below(10) {
+        match chance.below(14) {
             0..=4 => push(&root, &app, &tag, &mut chance),
             5 => drop(app.delete_tag(&tag).unwrap()),
             6 => {
@@ -101,7 +146,10 @@ fn be_one_of_them(role: &str) {
                     app.delete_manifest(&digest).unwrap();
                 }
             }
-            _ => check(&root, &app, &tag),
+            7..=9 => check(&root, &app, &tag),
+            10..=11 => encode(&root, &mut chance),
+            12 => give_up(&root, &mut chance),
+            _ => use_encodings(&root),
         }
     }
 }
@@ -127,9 +175,8 @@ fn names_stay_whole() {
     let mut doomed = start(99, &path);
     let began = Instant::now();
     let (mut collections, mut freed) = (0, 0);
-    let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
     while began.elapsed() < RUN + Duration::from_millis(500) {
-        match collect(&root, &options) {
+        match collect(&root, &at_once()) {
             Ok(report) => freed += report.freed.len(),
             Err(GcError::Running) => {}
             Err(error) => panic!("{error}"),
@@ -145,6 +192,9 @@ fn names_stay_whole() {
     doomed.wait().unwrap();
     for process in &mut processes {
         assert!(process.wait().unwrap().success());
+    }
+    for encoding in root.encodings().all().unwrap() {
+        assert!(root.store().stat_blocking(&encoding.blob).unwrap().is_some(), "{encoding:?}");
     }
     let report = fsck::check(&root, false, &mut |_| {}).unwrap();
     assert!(report.is_clean(), "{report:?}");

@@ -3,11 +3,11 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use boatyard_builder::base::Say;
-use boatyard_builder::build::{BuildError, BuildRequest, Built, Tools, build};
+use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
 use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
@@ -18,7 +18,7 @@ use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference
 use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 use tokio::runtime::Runtime;
 
-use crate::cli::runtime;
+use crate::cli::{cache, runtime};
 use crate::isolation;
 use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
@@ -27,8 +27,10 @@ use crate::report::{Context as _, Failure, Result, advice};
 use crate::world::World;
 
 mod deliver;
+mod explain;
 mod options;
 
+use options::Options;
 pub use options::{Args, host, rlimit};
 
 /// Tells a step what of its base image has come.
@@ -49,16 +51,29 @@ const INTERRUPTED: u8 = 130;
 
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
-    let options = options::Options::new(args)?;
+    let options = Options::new(args)?;
     let isolation = args.isolation.unwrap_or(world.config.build.isolation);
     let world = &world.with_rung(isolation::isolate(isolation)?);
     let root = world.open_root()?;
+    let outcome = build_and_deliver(world, &root, args, &options);
+    // Its leases are given up by now; a build that failed has left results of its steps, too.
+    cache::enforce(world, &root);
+    outcome
+}
+
+fn build_and_deliver(
+    world: &World,
+    root: &Arc<Root>,
+    args: &Args,
+    options: &Options,
+) -> Result<ExitCode> {
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
     let context = open_context(args, path.as_deref())?;
     let request = BuildRequest {
         dockerfile,
-        file_name: file_name.clone(),
+        dockerfile_path: below(&args.context, path.as_deref()),
+        file_name,
         context,
         plan: PlanOptions {
             target: args.target.clone(),
@@ -76,15 +91,27 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         timeout: options.timeout,
         compression: options.compression,
         always_pull: args.pull,
+        reuse: options.reuse.clone(),
     };
     let reporter = progress::open(options.progress, progress::Environment::read());
     // Kept until the result is where it goes: a push can be interrupted too.
     let session = Session::begin()?;
-    let built = build_with(world, &session, &root, &lease, &request, &reporter);
+    let explanations = Mutex::new(Vec::new());
+    let explain = |why| explanations.lock().unwrap_or_else(PoisonError::into_inner).push(why);
+    let terms = Terms {
+        progress: &reporter,
+        offline: args.offline,
+        explain: options.explain.map(|_| &explain as &Explain<'_>),
+    };
+    let built = build_with(world, &session, root, &lease, &request, &terms);
     finish(&reporter, &built);
+    if let Some(format) = options.explain {
+        let explanations = explanations.into_inner().unwrap_or_else(PoisonError::into_inner);
+        explain::tell(&explanations, format)?;
+    }
     let built = built?;
-    keep(&root, &options.tags, &built)?;
-    deliver::deliver(world, &root, &lease, args, &options, &built)?;
+    keep(root, &options.tags, &built)?;
+    deliver::deliver(world, root, &lease, args, options, &built)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -117,6 +144,16 @@ impl Session {
     }
 }
 
+/// On which terms a build runs.
+pub struct Terms<'a> {
+    /// Is told what happens.
+    pub progress: &'a dyn Progress,
+    /// It makes no network request of its own.
+    pub offline: bool,
+    /// Is told why each step ran.
+    pub explain: Option<&'a Explain<'a>>,
+}
+
 /// Runs the build on this thread.
 pub fn build_with(
     world: &World,
@@ -124,10 +161,17 @@ pub fn build_with(
     root: &Arc<Root>,
     lease: &Lease,
     request: &BuildRequest,
-    progress: &dyn Progress,
+    terms: &Terms<'_>,
 ) -> Result<Built> {
     let client = std::sync::OnceLock::new();
     let pull = |name: &ImageName, platform: &Platform, say: &Say<'_>| {
+        if terms.offline {
+            return Err(format!(
+                "it is not on this machine, and --offline forbids to ask {}",
+                name.registry
+            )
+            .into());
+        }
         let failed = |failure: Failure| failure.to_string().replacen("error: ", "", 1);
         if client.get().is_none() {
             let _ = client.set(remote::client(world).map_err(failed)?);
@@ -153,14 +197,18 @@ pub fn build_with(
         executor: &*executor,
         networks: isolation::has_networks(world.rung()).then_some(&networks),
         pull: &pull,
-        progress,
+        progress: terms.progress,
         cancel: session.cancel.clone(),
         now: &jiff::Timestamp::now,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        explain: terms.explain,
     };
     build(request, &tools).map_err(|error| {
-        let was_cancelled = matches!(&error, BuildError::Step(step)
-            if step.outcome == Some(Outcome::Cancelled));
+        let was_cancelled = match &error {
+            BuildError::Step(step) => step.outcome == Some(Outcome::Cancelled),
+            BuildError::Cancelled => true,
+            _ => false,
+        };
         let failure = failure(&error, request);
         if was_cancelled { failure.code(INTERRUPTED) } else { failure }
     })
@@ -197,6 +245,14 @@ fn failure(error: &BuildError, request: &BuildRequest) -> Failure {
     reasons.dedup();
     let failure = Failure::new(error.to_string());
     if reasons.is_empty() { failure } else { failure.because(reasons.join(": ")) }
+}
+
+/// Returns a Dockerfile's path below the context, or its name where it lies elsewhere: how records of
+/// the build cache name it.
+fn below(context: &Path, dockerfile: Option<&Path>) -> String {
+    let Some(path) = dockerfile else { return "Dockerfile".to_owned() };
+    let name = || path.file_name().map_or(path, Path::new);
+    path.strip_prefix(context).unwrap_or_else(|_| name()).display().to_string()
 }
 
 /// Reads the Dockerfile: `-f`, or `Dockerfile` or `dockerfile` in the context, or stdin.

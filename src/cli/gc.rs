@@ -1,8 +1,10 @@
 //! `boatyard gc`
 
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
+use boatyard_builder::cache::Cache;
 use boatyard_builder::snapshot::Layers;
 use boatyard_content::gc::{self, GcError, GcOptions, GcReport};
 use boatyard_content::{Lease, Root};
@@ -17,7 +19,7 @@ use crate::world::World;
 ///
 /// It can run at any time, beside servers, builds and pushes: what they rely on stays, and so does
 /// for an hour what a client was told of. Unpacked layers are a cache: a build that needs one
-/// again unpacks it again.
+/// again unpacks it again. What builds keep to be reused is no garbage: see `boatyard cache`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Delete nothing, and say what would be deleted
@@ -62,24 +64,21 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     tell(&report, args.dry_run)?;
     if layers > 0 {
         let would = if args.dry_run { "would be" } else { "were" };
-        output::line(&format!("{} {would} removed", count(layers, "unpacked layer")))?;
+        output::line(&format!("{} {would} removed", output::count(layers, "unpacked layer")))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Removes unpacked layers that nobody used lately, and what ended builds left behind.
-fn sweep_layers(world: &World, root: &Root, args: &Args) -> Result<u64> {
+fn sweep_layers(world: &World, root: &Arc<Root>, args: &Args) -> Result<u64> {
     let failed = "cannot remove unpacked layers";
     let unused = args.layers.unwrap_or_else(|| world.config.gc.layers());
-    let before = SystemTime::now() - unused;
-    let mut count = 0;
-    for layers in Layers::open_all(root.path(), &Lease::unheld()).context(failed)? {
-        if !args.dry_run {
-            layers.sweep_active().context("cannot remove what ended builds left behind")?;
-        }
-        count += layers.sweep(|| root.held_layers(), before, args.dry_run).context(failed)?;
+    let layers = Layers::open_all(root.path(), &Lease::unheld()).context(failed)?;
+    if !args.dry_run {
+        let swept = layers.iter().try_for_each(Layers::sweep_active);
+        swept.context("cannot remove what ended builds left behind")?;
     }
-    Ok(count)
+    Cache::open(root).sweep_unpacked(&layers, unused, args.dry_run).context(failed)
 }
 
 fn tell(report: &GcReport, dry_run: bool) -> Result<()> {
@@ -87,26 +86,24 @@ fn tell(report: &GcReport, dry_run: bool) -> Result<()> {
     output::line(&format!(
         "{would} {} in {}",
         output::size(report.freed_bytes()),
-        count(report.freed.len() as u64, "blob")
+        output::count(report.freed.len() as u64, "blob")
     ))?;
-    let kept =
-        format!("{} in {} stay", output::size(report.kept_bytes), count(report.kept, "blob"));
+    let kept = format!(
+        "{} in {} stay",
+        output::size(report.kept_bytes),
+        output::count(report.kept, "blob")
+    );
     match report.kept_for_now {
         0 => output::line(&kept)?,
         now => output::line(&format!("{kept}, {now} of them only for now: young, or in use"))?,
     }
     if report.unlinked > 0 {
-        let links = count(report.unlinked, "link");
+        let links = output::count(report.unlinked, "link");
         output::line(&format!("{links} of unfinished pushes {freed} removed"))?;
     }
     if report.abandoned > 0 {
-        let transfers = count(report.abandoned, "unfinished transfer");
+        let transfers = output::count(report.abandoned, "unfinished transfer");
         output::line(&format!("{transfers} {freed} given up"))?;
     }
     Ok(())
-}
-
-fn count(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }

@@ -7,7 +7,7 @@ use boatyard_oci::{Descriptor, Platform};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::images::Format;
+use crate::cli::format::FormatArgs;
 use crate::images;
 use crate::output;
 use crate::report::Result;
@@ -23,9 +23,11 @@ pub struct Args {
     /// Do not shorten commands
     #[arg(long)]
     no_trunc: bool,
-    /// Print a table for people, or an object on each line for programs
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    format: FormatArgs,
+    /// Print only image IDs
+    #[arg(short, long, conflicts_with_all = ["format", "json"])]
+    quiet: bool,
     /// Which image of one for several platforms [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -53,7 +55,12 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let found = images::find(&root, &args.image)?;
     let image = images::open(&root, found.target(), args.platform.as_ref())?;
     let rows = rows(&image, Timestamp::now());
-    if args.format == Format::Json {
+    if args.quiet {
+        let id = |row: &Row| if args.no_trunc { row.id.clone() } else { short(&row.id) };
+        rows.iter().try_for_each(|row| output::line(&id(row)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.format.is_json() {
         rows.iter().try_for_each(output::json_line)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -96,18 +103,12 @@ fn row(created_at: Option<Timestamp>, layer: Option<&Descriptor>, now: Timestamp
 }
 
 fn cells(row: Row, whole: bool) -> [String; 5] {
-    let command = one_line(&row.created_by);
+    let command = output::one_line(&row.created_by);
     let (id, command) = match whole {
         true => (row.id, command),
-        false => (short(&row.id), shorten(&command)),
+        false => (short(&row.id), output::shorten(&command, COMMAND_WIDTH)),
     };
-    [id, row.created_since, command, row.size, one_line(&row.comment)]
-}
-
-/// A table has one line for each step, and no control character of an image reaches a terminal.
-fn one_line(text: &str) -> String {
-    let plain = |character: char| if character.is_control() { ' ' } else { character };
-    text.chars().map(plain).collect()
+    [id, row.created_since, command, row.size, output::one_line(&row.comment)]
 }
 
 fn short(id: &str) -> String {
@@ -115,11 +116,4 @@ fn short(id: &str) -> String {
         Some(hex) => hex.chars().take(12).collect(),
         None => id.to_owned(),
     }
-}
-
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= COMMAND_WIDTH {
-        return text.to_owned();
-    }
-    text.chars().take(COMMAND_WIDTH - 1).chain(['…']).collect()
 }

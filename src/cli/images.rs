@@ -8,6 +8,7 @@ use boatyard_oci::{Digest, ImageName};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::cli::format::Format;
 use crate::images::{self, Listed};
 use crate::output;
 use crate::report::Result;
@@ -34,15 +35,6 @@ pub struct Args {
     /// Print only image IDs
     #[arg(short, long, conflicts_with_all = ["digests", "format"])]
     quiet: bool,
-}
-
-/// The form of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people
-    Table,
-    /// For programs
-    Json,
 }
 
 /// One line, with the words of docker's `--format json`.

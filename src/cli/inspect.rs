@@ -1,5 +1,7 @@
 //! `boatyard inspect`
 
+mod efficiency;
+
 use std::process::ExitCode;
 
 use boatyard_content::Root;
@@ -15,7 +17,8 @@ use crate::world::World;
 /// Print all that is known about images, as JSON.
 ///
 /// The properties have the names that docker gives them. With --raw or --raw-config the very
-/// bytes are printed that the digests are of.
+/// bytes are printed that the digests are of. With --efficiency it is said what each layer adds,
+/// and what of it later layers delete or replace.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Images: names, or beginnings of image IDs
@@ -27,6 +30,12 @@ pub struct Args {
     /// Print the configuration as it is
     #[arg(long, conflicts_with = "raw")]
     raw_config: bool,
+    /// Show what each layer adds, and what of it is in the image in vain
+    #[arg(long, conflicts_with_all = ["raw", "raw_config"])]
+    efficiency: bool,
+    /// Print what --efficiency shows as JSON; everything else is JSON anyway
+    #[arg(long, requires = "efficiency")]
+    json: bool,
     /// Which image of one for several platforms [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -68,6 +77,9 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let root = world.open_root()?;
     let found = args.images.iter().map(|text| images::find(&root, text));
     let found = found.collect::<Result<Vec<_>>>()?;
+    if args.efficiency {
+        return efficiency(args, &root, &found);
+    }
     if args.raw {
         for found in &found {
             let target = match &args.platform {
@@ -84,6 +96,27 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     } else {
         let inspected = found.iter().map(|found| inspect(&root, found, args.platform.as_ref()));
         output::json(&inspected.collect::<Result<Vec<_>>>()?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn efficiency(args: &Args, root: &Root, found: &[Found]) -> Result<ExitCode> {
+    let lease = root.lease().context("cannot begin a lease")?;
+    let mut reports = Vec::new();
+    for (name, found) in args.images.iter().zip(found) {
+        images::hold(root, &lease, &found.places[0])?;
+        let image = images::open(root, found.target(), args.platform.as_ref())?;
+        reports.push(efficiency::report(root, name, &image)?);
+    }
+    if args.json {
+        output::json(&reports)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (at, report) in reports.iter().enumerate() {
+        if at > 0 {
+            output::line("")?;
+        }
+        efficiency::print(report)?;
     }
     Ok(ExitCode::SUCCESS)
 }

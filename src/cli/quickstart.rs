@@ -18,6 +18,7 @@ use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
 use boatyard_builder::layer::compress::Compression;
 use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::solve::Reuse;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
 use boatyard_front::server::ServerOptions;
@@ -210,6 +211,7 @@ fn build_example(
     let request = BuildRequest {
         dockerfile,
         file_name: "Dockerfile".to_owned(),
+        dockerfile_path: "Dockerfile".to_owned(),
         context: Some(Directory::open(context, None).context("cannot use the example")?),
         plan: PlanOptions {
             target: None,
@@ -227,10 +229,12 @@ fn build_example(
         timeout: None,
         compression: Compression::GZIP,
         always_pull: false,
+        reuse: Reuse::All,
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;
-    let built = build::build_with(world, &session, root, &lease, &request, &reporter);
+    let terms = build::Terms { progress: &reporter, offline: false, explain: None };
+    let built = build::build_with(world, &session, root, &lease, &request, &terms);
     build::finish(&reporter, &built);
     let built = built?;
     build::keep(root, std::slice::from_ref(name), &built)?;

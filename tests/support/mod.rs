@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of this module")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 
+pub mod built;
 pub mod clients;
 pub mod debian;
 pub mod distribution;
@@ -17,6 +18,7 @@ pub mod lab;
 pub mod place;
 pub mod process;
 pub mod relay;
+pub mod rendezvous;
 pub mod server;
 pub mod tree;
 

@@ -15,6 +15,7 @@ pub mod challenge;
 pub mod clock;
 pub mod credentials;
 pub mod distribution;
+pub mod freshness;
 pub mod realm;
 pub mod redact;
 pub mod registries_conf;

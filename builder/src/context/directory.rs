@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::ignore::{IgnoreError, Patterns};
-use crate::copy::{Filter, Tree};
 
 /// The largest ignore file that is read, in bytes.
 const IGNORE_BYTES_MAX: u64 = 4 << 20;
@@ -89,17 +88,8 @@ impl Directory {
         &self.patterns
     }
 
-    /// Returns it as something to copy from.
-    pub fn tree(&self) -> Tree<'_> {
-        Tree {
-            root: self.fd(),
-            filter: &self.patterns,
-            keeps_owners: false,
-            name: "the build context",
-        }
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
+    /// Returns its root.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 }
@@ -113,14 +103,4 @@ fn read_ignore(path: &Path) -> Result<Patterns, DirectoryError> {
     let text = String::from_utf8(fs::read(path).map_err(failed)?).map_err(|_| not_text())?;
     Patterns::parse(&text)
         .map_err(|source| DirectoryError::Ignore { path: path.to_path_buf(), source })
-}
-
-impl Filter for Patterns {
-    fn hides(&self, path: &str, is_directory: bool) -> bool {
-        self.matches(path, is_directory)
-    }
-
-    fn may_descend(&self, directory: &str) -> bool {
-        Patterns::may_descend(self, directory)
-    }
 }

@@ -15,6 +15,7 @@ pub use text::check;
 
 pub(super) use checks::comment_checks;
 pub(super) use text::definition_description;
+pub(crate) use text::is_secret_name;
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::span::Span;

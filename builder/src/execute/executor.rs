@@ -84,6 +84,14 @@ impl CancelHandle {
         // It fails only if the counter is full: then it is cancelled already.
         let _ = write(&*self.0, &1_u64.to_ne_bytes());
     }
+
+    /// Says whether somebody did.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        let mut watched = [PollFd::new(&*self.0, PollFlags::IN)];
+        retry_on_intr(|| poll(&mut watched, Some(&Timespec::default())))
+            .is_ok_and(|ready| ready > 0)
+    }
 }
 
 /// How to execute this program as the helper: the program must call

@@ -13,7 +13,7 @@
 //! in [`Applied`] is the promised one.
 
 mod cursor;
-mod place;
+pub(super) mod place;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
@@ -26,9 +26,12 @@ use thiserror::Error;
 use self::cursor::{Cursor, Missing};
 use super::dir::{Dir, ObjectKind};
 use super::entry::{Entry, EntryPath, Kind, Mtime};
+use super::hashed::{Content, HashedRead, Keeping};
 use super::stack::{Beneath, Stack};
 use super::tar::{Archive, Limits, TarError};
 use super::whiteout::{self, Meaning, WhiteoutError};
+use crate::contents::recorder::{Kept, Recorder};
+use crate::contents::{Table, TableError};
 
 const READ_BYTES: usize = 256 << 10;
 
@@ -63,6 +66,8 @@ pub struct Applied {
     pub root_attributes: bool,
     /// What the tree took from the layers beneath.
     pub reliance: Reliance,
+    /// What the archive says; `None` where that is more than a table can hold.
+    pub table: Option<Table>,
 }
 
 /// Why a layer cannot be unpacked.
@@ -153,11 +158,16 @@ pub fn apply<R: Read>(
     let hashing = Hashing { inner: archive, hasher: Hasher::new(Algorithm::Sha256), bytes: 0 };
     let mut archive = Archive::new(BufReader::with_capacity(READ_BYTES, hashing), limits);
     let mut applier = Applier::new(into, lowers)?;
+    let mut recording = Ok(Recorder::default());
     while let Some(entry) = archive.next_entry()? {
         applier.entries += 1;
         let path = entry.path.clone();
         match whiteout::interpret(entry) {
-            Ok(Meaning::Entry(entry)) => applier.entry(&entry, &mut archive.content())?,
+            Ok(Meaning::Entry(entry)) => {
+                let mut content = archive.content();
+                let put = |content: &mut dyn Content| applier.entry(&entry, content);
+                recording = record(recording, &entry, &mut content, put)?;
+            }
             Ok(Meaning::Ignored) => {}
             Err(source) => return Err(ApplyError::Whiteout { path, source }),
         }
@@ -172,7 +182,34 @@ pub fn apply<R: Read>(
         entries: applier.entries,
         root_attributes: applier.root_attributes,
         reliance: applier.reliance,
+        table: recording.and_then(Recorder::finish).ok(),
     })
+}
+
+/// Puts an entry, and adds it to the table with the hash of what was read for it.
+fn record<'a>(
+    recording: Result<Recorder<'a>, TableError>,
+    entry: &Entry,
+    content: &mut dyn Read,
+    put: impl FnOnce(&mut dyn Content) -> Result<(), ApplyError>,
+) -> Result<Result<Recorder<'a>, TableError>, ApplyError> {
+    let mut hashed = HashedRead::new(content);
+    let kept = Kept::of(entry);
+    let mut bytes = None;
+    if kept.is_some() {
+        let mut keeping = Keeping::new(&mut hashed);
+        put(&mut keeping)?;
+        bytes = Some(keeping.into_bytes());
+    } else {
+        put(&mut hashed)?;
+    }
+    Ok(recording.and_then(|mut recorder| {
+        recorder.add(entry, &hashed.digest())?;
+        if let (Some(kept), Some(bytes)) = (kept, bytes) {
+            recorder.keep(kept, bytes);
+        }
+        Ok(recorder)
+    }))
 }
 
 /// A layer that is being unpacked.

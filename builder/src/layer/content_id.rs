@@ -36,6 +36,11 @@ pub struct ContentId([u8; 32]);
 pub struct ContentIdError;
 
 impl ContentId {
+    /// Returns the identity of something else than a layer, which was hashed for it.
+    pub(crate) fn from_hasher(hasher: &blake3::Hasher) -> Self {
+        Self(*hasher.finalize().as_bytes())
+    }
+
     /// Returns the hash itself, to feed into a key.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -93,20 +98,20 @@ impl ContentTimes {
 
 /// Computes a content ID, entry by entry.
 #[derive(Debug)]
-pub(super) struct ContentHasher {
+pub(crate) struct ContentHasher {
     hasher: blake3::Hasher,
     times: ContentTimes,
 }
 
 impl ContentHasher {
-    pub(super) fn new(times: ContentTimes) -> Self {
+    pub(crate) fn new(times: ContentTimes) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);
         Self { hasher, times }
     }
 
     /// Adds an entry. `content` is the BLAKE3 of a file's bytes, zeros for everything else.
-    pub(super) fn add(&mut self, entry: &Entry, content: &[u8; 32]) {
+    pub(crate) fn add(&mut self, entry: &Entry, content: &[u8; 32]) {
         self.hasher.update(&[type_byte(&entry.kind)]);
         self.bytes(entry.path.as_bytes());
         if matches!(entry.kind, Kind::Whiteout | Kind::OpaqueWhiteout) {
@@ -131,7 +136,7 @@ impl ContentHasher {
         }
     }
 
-    pub(super) fn finish(self) -> ContentId {
+    pub(crate) fn finish(self) -> ContentId {
         ContentId(*self.hasher.finalize().as_bytes())
     }
 

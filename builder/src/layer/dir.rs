@@ -289,10 +289,7 @@ impl Dir {
     /// Gives an object to somebody. Where this process has one id, everything stays its own.
     pub(crate) fn set_owner(&self, name: &[u8], uid: u32, gid: u32) -> Result<()> {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        match rustix::fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::INVAL | Errno::PERM) if ids::is_single() => Ok(()),
-            given => given,
-        }
+        given(rustix::fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))
     }
 
     /// Sets permissions. The object must be known not to be a symbolic link.
@@ -418,7 +415,19 @@ fn read_sized(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<Vec<u8
     }
 }
 
-fn timestamps(mtime: Mtime) -> Timestamps {
+/// Gives an open file to somebody, as [`Dir::set_owner`] does.
+pub(crate) fn set_file_owner(file: &File, uid: u32, gid: u32) -> Result<()> {
+    given(rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
+}
+
+fn given(given: Result<()>) -> Result<()> {
+    match given {
+        Err(Errno::INVAL | Errno::PERM) if ids::is_single() => Ok(()),
+        given => given,
+    }
+}
+
+pub(crate) fn timestamps(mtime: Mtime) -> Timestamps {
     let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
 }

@@ -71,15 +71,15 @@ impl Raw {
         self.head(head)
     }
 
-    pub(super) fn symlink(self, name: &str, target: &str) -> Self {
+    pub(crate) fn symlink(self, name: &str, target: &str) -> Self {
         self.head(Head::new(name.as_bytes(), b'2').link(target.as_bytes()))
     }
 
-    pub(super) fn hard_link(self, name: &str, target: &str) -> Self {
+    pub(crate) fn hard_link(self, name: &str, target: &str) -> Self {
         self.head(Head::new(name.as_bytes(), b'1').link(target.as_bytes()))
     }
 
-    pub(super) fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         self.special(b"pax", b'x', &pax_records(records))
     }
 
@@ -115,7 +115,7 @@ pub(super) fn read_all(archive: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError
     Ok(entries)
 }
 
-pub(super) fn path(name: &str) -> EntryPath {
+pub(crate) fn path(name: &str) -> EntryPath {
     EntryPath::parse(name.as_bytes()).unwrap()
 }
 

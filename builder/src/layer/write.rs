@@ -12,7 +12,10 @@ use thiserror::Error;
 
 use super::content_id::{ContentHasher, ContentId, ContentTimes};
 use super::entry::{Entry, EntryPath, Kind, Mtime};
+use super::hashed::{Content, HashedRead, Keeping};
 use super::{tar, whiteout};
+use crate::contents::recorder::{Kept, Recorder};
+use crate::contents::{Table, TableError};
 
 /// How times are treated.
 #[derive(Clone, Debug)]
@@ -76,6 +79,7 @@ pub struct LayerWriter<W> {
     directories: Vec<EntryPath>,
     entries: u64,
     whiteouts: bool,
+    table: Result<Recorder<'static>, TableError>,
 }
 
 impl<W: Write> LayerWriter<W> {
@@ -90,6 +94,7 @@ impl<W: Write> LayerWriter<W> {
             directories: Vec::new(),
             entries: 0,
             whiteouts: false,
+            table: Ok(Recorder::default()),
         }
     }
 
@@ -97,22 +102,40 @@ impl<W: Write> LayerWriter<W> {
     ///
     /// # Errors
     /// Fails if the sink or the content does, and on an entry that has no place here.
-    pub fn append(
+    pub fn append(&mut self, entry: Entry, content: &mut dyn Read) -> Result<[u8; 32], WriteError> {
+        self.append_content(entry, &mut HashedRead::new(content))
+    }
+
+    /// The same for content that is hashed by whoever reads it.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub fn append_content(
         &mut self,
         mut entry: Entry,
-        content: &mut dyn Read,
+        content: &mut dyn Content,
     ) -> Result<[u8; 32], WriteError> {
         self.check(&entry)?;
         self.make_canonical(&mut entry);
-        let mut content = HashingContent { inner: content, hasher: blake3::Hasher::new() };
-        self.tar
-            .append(&entry, &mut content)
-            .map_err(|source| WriteError::Entry { path: entry.path.clone(), source })?;
+        let kept = Kept::of(&entry);
+        let mut keeping = Keeping::new(content);
+        let archived = match kept {
+            Some(_) => self.tar.append(&entry, &mut keeping),
+            None => self.tar.append(&entry, keeping.inner()),
+        };
+        archived.map_err(|source| WriteError::Entry { path: entry.path.clone(), source })?;
         let digest = match entry.kind {
-            Kind::File => *content.hasher.finalize().as_bytes(),
+            Kind::File => keeping.digest(),
             _ => [0; 32],
         };
         self.content.add(&entry, &digest);
+        if let Ok(table) = &mut self.table {
+            match (table.add(&entry, &digest), kept) {
+                (Ok(()), Some(kept)) => table.keep(kept, keeping.into_bytes()),
+                (Ok(()), None) => {}
+                (Err(error), _) => self.table = Err(error),
+            }
+        }
         self.entries += 1;
         self.whiteouts |= is_whiteout(&entry.kind);
         self.last = Some(entry);
@@ -124,6 +147,14 @@ impl<W: Write> LayerWriter<W> {
     /// # Errors
     /// Fails if the sink does.
     pub fn finish(self) -> Result<(W, Written), WriteError> {
+        self.finish_with_table().map(|(sink, written, _)| (sink, written))
+    }
+
+    /// The same, with the layer's table of contents; `None` where that would be too large.
+    ///
+    /// # Errors
+    /// Fails if the sink does.
+    pub fn finish_with_table(self) -> Result<(W, Written, Option<Table>), WriteError> {
         let Hashing { mut inner, hasher, bytes } = self.tar.finish().map_err(WriteError::End)?;
         inner.flush().map_err(WriteError::End)?;
         let written = Written {
@@ -133,7 +164,7 @@ impl<W: Write> LayerWriter<W> {
             entries: self.entries,
             whiteouts: self.whiteouts,
         };
-        Ok((inner, written))
+        Ok((inner, written, self.table.and_then(Recorder::finish).ok()))
     }
 
     /// Gives every entry the one form that it has in a layer of ours.
@@ -217,19 +248,6 @@ impl<W: Write> Write for Hashing<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
-    }
-}
-
-struct HashingContent<'a> {
-    inner: &'a mut dyn Read,
-    hasher: blake3::Hasher,
-}
-
-impl Read for HashingContent<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
     }
 }
 

@@ -154,7 +154,11 @@ impl Active {
         let upper = self.open_upper()?;
         self.settle(&upper, &beneath)?;
         clean::clean(&upper, &beneath, &stubs, options.write.epoch)?;
-        Ok(diff::write(&upper, sink, options.write.clone())?)
+        let (written, table) = diff::write(&upper, sink, options.write.clone())?;
+        if let Some(table) = table {
+            self.layers.tables().put(&written.diff_id, table);
+        }
+        Ok(written)
     }
 
     /// Gets what the step wrote into the upper directory, if it is not there yet.

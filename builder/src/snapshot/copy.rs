@@ -173,6 +173,21 @@ fn lay_object(into: &Dir, name: &[u8], from: &Dir, object: &Object) -> io::Resul
     Ok(LaidObject { state: Some(state(into, name)?), directory: None })
 }
 
+/// Copies what lies in a directory, with owners, attributes, modes and times.
+pub(crate) fn copy_tree(from: &Dir, into: &Dir) -> io::Result<()> {
+    for name in from.all_names()? {
+        let Some(object) = from.stat(&name)? else { continue };
+        if object.kind == ObjectKind::Directory {
+            into.make_dir(&name)?;
+            copy_tree(&from.subdir(&name)?, &into.subdir(&name)?)?;
+            copy_attributes(into, &name, from, &name, &object)?;
+        } else {
+            lay_object(into, &name, from, &object)?;
+        }
+    }
+    Ok(())
+}
+
 fn may_make(made: rustix::io::Result<()>) -> rustix::io::Result<bool> {
     match made {
         Err(Errno::PERM) => Ok(false),

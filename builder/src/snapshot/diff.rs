@@ -3,20 +3,21 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
+use crate::contents::Table;
 use crate::layer::dir::{Dir, Object, ObjectKind};
 use crate::layer::entry::{Entry, EntryPath, Kind, is_written_xattr};
 use crate::layer::{LayerWriter, WriteError, WriteOptions, Written};
 
-/// Writes the archive of a cleaned upper directory.
-pub(super) fn write<W: Write>(
+/// Writes the archive of a cleaned upper directory, and records its table.
+pub(crate) fn write<W: Write>(
     upper: &Dir,
     sink: W,
     options: WriteOptions,
-) -> Result<Written, WriteError> {
+) -> Result<(Written, Option<Table>), WriteError> {
     let writer = LayerWriter::new(sink, options);
     let mut walk = Walk { writer, first_names: HashMap::new() };
     walk.directory(upper, &EntryPath::root())?;
-    walk.writer.finish().map(|(_, written)| written)
+    walk.writer.finish_with_table().map(|(_, written, table)| (written, table))
 }
 
 struct Walk<W> {

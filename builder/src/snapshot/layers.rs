@@ -20,6 +20,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, 
 use thiserror::Error;
 
 use super::view::View;
+use crate::contents::Tables;
 use crate::layer::dir::{Dir, Form};
 use crate::layer::entry::EntryPath;
 use crate::layer::stack::StackError;
@@ -108,7 +109,16 @@ impl LayerDir {
         let tree = self
             .open()
             .map_err(|errno| WriteError::Entry { path: EntryPath::root(), source: errno.into() })?;
-        super::diff::write(&tree, sink, options)
+        super::diff::write(&tree, sink, options).map(|(written, _)| written)
+    }
+
+    /// Opens a file of the tree; no link in its path is followed.
+    ///
+    /// # Errors
+    /// Fails if there is no such file.
+    pub fn open_file(&self, path: &EntryPath) -> io::Result<std::fs::File> {
+        let parent = Dir::open(&self.tree())?.descend(&path.parent().unwrap_or_default())?;
+        Ok(parent.open_file(path.name().unwrap_or_default())?)
     }
 
     /// Opens the tree.
@@ -172,6 +182,7 @@ struct Places {
     boot: String,
     /// Names every layer that is found or made, so that nobody removes it meanwhile.
     lease: Lease,
+    tables: Tables,
 }
 
 impl Layers {
@@ -187,7 +198,8 @@ impl Layers {
             create_private(&directory)?;
         }
         let boot = fs::read_to_string(BOOT_ID)?.trim().to_owned();
-        Ok(Self(Arc::new(Places { view, layers, active, boot, lease })))
+        let tables = Tables::open(root);
+        Ok(Self(Arc::new(Places { view, layers, active, boot, lease, tables })))
     }
 
     /// Opens the layers of every view of this process that there is below ROOT.
@@ -211,6 +223,11 @@ impl Layers {
     /// Returns the view.
     pub fn view(&self) -> &View {
         &self.0.view
+    }
+
+    /// Returns the tables of contents, to which every layer adds its own that is unpacked or made.
+    pub fn tables(&self) -> &Tables {
+        &self.0.tables
     }
 
     /// Finds a layer: one that fits any stack, or else the one for this stack.
@@ -249,12 +266,15 @@ impl Layers {
             .map_err(|source| LayersError::Decompress { diff_id: diff_id.clone(), source })?;
         let applied = apply(blob, &tree, &stack, unpack.limits)
             .map_err(|source| LayersError::Apply { diff_id: diff_id.clone(), source })?;
-        let Applied { diff_id: actual, reliance, root_attributes, .. } = applied;
+        let Applied { diff_id: actual, reliance, root_attributes, table, .. } = applied;
         if actual != *diff_id {
             return Err(LayersError::WrongDiffId { expected: diff_id.clone(), actual });
         }
         if root_attributes {
             fs::write(layer.join("root"), "")?;
+        }
+        if let Some(table) = table {
+            self.tables().put(diff_id, table);
         }
         self.publish(&layer, diff_id, unpack.lowers, reliance.is_none())
     }
@@ -340,15 +360,16 @@ impl Layers {
         format!("{}/{}", self.0.view.name(), below.display())
     }
 
-    /// Removes the layers that nobody used since `before` and no lease names, and returns how many
-    /// those are. They are a cache: what is needed again is unpacked again.
+    /// Removes the layers that are not needed and that no lease names, and returns how many those
+    /// are. `is_unneeded` is told a layer's name, as leases have it, and when it was used last. They
+    /// are a cache of blobs; those without a blob are what a build step ran for.
     ///
     /// # Errors
     /// Fails if the leases cannot be read, or a layer not removed.
     pub fn sweep(
         &self,
         held: impl FnOnce() -> Result<HashSet<String>, StoreError>,
-        before: SystemTime,
+        is_unneeded: impl Fn(&str, SystemTime) -> bool,
         dry_run: bool,
     ) -> Result<u64, LayersError> {
         let swept = self.temporary("swept-")?;
@@ -361,7 +382,8 @@ impl Layers {
                 for entry in fs::read_dir(self.0.layers.join(kind))? {
                     let path = entry?.path();
                     let used = fs::metadata(&path)?.modified()?;
-                    if used >= before || held.contains(&self.name(&path)) {
+                    let name = self.name(&path);
+                    if held.contains(&name) || !is_unneeded(&name, used) {
                         continue;
                     }
                     if !dry_run {

@@ -9,6 +9,7 @@ use crate::dockerfile::expansion::ExpansionError;
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, KeyValue};
 use crate::dockerfile::lint::planned;
 use crate::dockerfile::{InstructionKind, Spanned, Warning, expose, render, signal};
+use crate::progress::StepEnd;
 
 impl Step<'_> {
     /// Carries the instruction out.
@@ -16,12 +17,17 @@ impl Step<'_> {
         if !is_step {
             return self.configure(state);
         }
-        self.builder.steps.run(&self.name, |id| match &self.planned.instruction.kind {
-            InstructionKind::Run(run) => self.run(state, run, id),
-            InstructionKind::Copy(copy) => self.copy(state, copy),
-            InstructionKind::Add(add) => self.add(state, add),
-            InstructionKind::Workdir(path) => self.workdir(state, path),
-            _ => Ok(()),
+        // A step begins once what it needs is there: it does not take the time of another stage.
+        let from = self.copied_stage()?;
+        self.builder.steps.solve(&self.name, |id| {
+            let end = match &self.planned.instruction.kind {
+                InstructionKind::Run(run) => self.run(state, run, id),
+                InstructionKind::Copy(copy) => self.copy(state, copy, from, id),
+                InstructionKind::Add(add) => self.add(state, add, id),
+                InstructionKind::Workdir(path) => self.workdir(state, path, id),
+                _ => Ok(StepEnd::Done),
+            }?;
+            Ok(((), end))
         })
     }
 
@@ -91,9 +97,10 @@ impl Step<'_> {
         }
     }
 
-    fn metadata_time(&self, state: &StageState) -> Timestamp {
-        let last = state.config.history.iter().rev().find_map(|entry| entry.created);
-        self.builder.epoch.or(last).unwrap_or_else(|| self.builder.time())
+    /// Returns the time of an instruction that makes no layer: that of the step before it.
+    pub(super) fn metadata_time(&self, state: &StageState) -> Option<Timestamp> {
+        let last = || state.config.history.iter().rev().find_map(|entry| entry.created);
+        self.builder.epoch.or_else(last)
     }
 
     /// Expands a word, and warns of variables that nobody declared.
@@ -131,7 +138,12 @@ impl Step<'_> {
     }
 
     /// Sets variables. All words of one instruction see the environment before it.
-    fn env(&self, state: &mut StageState, pairs: &[KeyValue], at: Timestamp) -> StepResult<()> {
+    fn env(
+        &self,
+        state: &mut StageState,
+        pairs: &[KeyValue],
+        at: Option<Timestamp>,
+    ) -> StepResult<()> {
         let mut text = String::from("ENV");
         let mut expanded = Vec::with_capacity(pairs.len());
         for pair in pairs {
@@ -154,7 +166,12 @@ impl Step<'_> {
     }
 
     /// Declares arguments: each sees the ones before it, even in the same instruction.
-    fn arg(&self, state: &mut StageState, items: &[ArgItem], at: Timestamp) -> StepResult<()> {
+    fn arg(
+        &self,
+        state: &mut StageState,
+        items: &[ArgItem],
+        at: Option<Timestamp>,
+    ) -> StepResult<()> {
         let arguments = &self.builder.plan.arguments;
         let mut text = String::from("ARG");
         for item in items {
@@ -174,7 +191,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn label(&self, state: &mut StageState, pairs: &[KeyValue], at: Timestamp) -> StepResult<()> {
+    fn label(
+        &self,
+        state: &mut StageState,
+        pairs: &[KeyValue],
+        at: Option<Timestamp>,
+    ) -> StepResult<()> {
         let mut text = String::from("LABEL");
         for pair in pairs {
             let (key, value) = (self.expand(state, &pair.key)?, self.expand(state, &pair.value)?);
@@ -189,7 +211,7 @@ impl Step<'_> {
         &self,
         state: &mut StageState,
         words: &[Spanned<String>],
-        at: Timestamp,
+        at: Option<Timestamp>,
     ) -> StepResult<()> {
         let mut all = std::collections::BTreeSet::new();
         for word in words {
@@ -217,7 +239,7 @@ impl Step<'_> {
         &self,
         state: &mut StageState,
         words: &[Spanned<String>],
-        at: Timestamp,
+        at: Option<Timestamp>,
     ) -> StepResult<()> {
         let mut all = Vec::with_capacity(words.len());
         for word in words {
@@ -233,7 +255,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn healthcheck(&self, state: &mut StageState, check: &Healthcheck, at: Timestamp) {
+    fn healthcheck(&self, state: &mut StageState, check: &Healthcheck, at: Option<Timestamp>) {
         let nanoseconds = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
         let check = match check {
             Healthcheck::None => {

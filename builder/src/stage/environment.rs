@@ -49,6 +49,11 @@ impl Environment {
         &self.variables
     }
 
+    /// Says whether an ARG declared a variable.
+    pub(crate) fn is_argument(&self, name: &str) -> bool {
+        self.arguments.iter().any(|(own, _)| own == name)
+    }
+
     /// Returns the names of the variables.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.iter().map(|(name, _)| name.as_str())

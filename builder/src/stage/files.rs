@@ -1,121 +1,174 @@
-//! COPY, ADD and WORKDIR: files into a snapshot, and the layer that they make.
+//! COPY and ADD: what they say, what decides whether they ran before, and what the history tells.
+//!
+//! [`origin`](super::origin) selects what is copied, which is what a key needs; only if no earlier
+//! build copied the same to the same place does [`landing`](super::landing) write a layer.
 
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
-
+use super::origin::Origin;
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
-use crate::copy::inside::{self, Made};
-use crate::copy::{self, CopyError, CopyOptions, Everything, Tree};
+use crate::cache::{Input, Parts};
+use crate::copy::{CopyError, Selection};
 use crate::dockerfile::instruction::{Add, Copy, CopySource};
 use crate::dockerfile::lint::planned;
-use crate::dockerfile::{Heredoc, Spanned, chmod};
-use crate::execute::{rootfs, user};
-use crate::layer::ContentTimes;
+use crate::dockerfile::{Spanned, chmod};
 use crate::plan::CopyFrom;
-use crate::snapshot::{Active, LayerDir};
+use crate::progress::{StepEnd, StepId};
+use crate::solve::{Question, Recalled, keys};
 
-/// What COPY and ADD have in common.
-struct Files<'a> {
+/// What COPY and ADD have in common, as the Dockerfile says it.
+pub(super) struct Files<'a> {
     keyword: &'static str,
     sources: &'a [CopySource],
-    destination: &'a Spanned<String>,
-    chown: Option<&'a Spanned<String>>,
+    pub(super) destination: &'a Spanned<String>,
+    pub(super) chown: Option<&'a Spanned<String>>,
     chmod: Option<&'a Spanned<String>>,
     link: bool,
-    unpack: bool,
+    pub(super) unpack: bool,
 }
 
-/// The tree that is copied from, kept mounted while it is.
-enum Origin {
-    Context,
-    Mounted { active: Active, mount: OwnedFd, name: String },
+/// The same with its variables expanded.
+pub(super) struct Words {
+    /// The sources that are paths.
+    pub(super) paths: Vec<String>,
+    /// The sources that are in the Dockerfile: names and contents.
+    pub(super) heredocs: Vec<(String, String)>,
+    /// Where they go, absolute.
+    pub(super) destination: String,
+    pub(super) owner: Option<String>,
+    pub(super) mode: Option<chmod::Mode>,
+    /// The layer is made as if nothing lay below.
+    pub(super) linked: bool,
+    /// What the history tells.
+    text: String,
+    mode_text: Option<String>,
 }
 
 impl Step<'_> {
-    pub(super) fn copy(&self, state: &mut StageState, copy: &Copy) -> StepResult<()> {
-        self.files(
-            state,
-            &Files {
-                keyword: "COPY",
-                sources: &copy.sources,
-                destination: &copy.destination,
-                chown: copy.chown.as_ref(),
-                chmod: copy.chmod.as_ref(),
-                link: copy.link.as_ref().is_some_and(|link| link.value),
-                unpack: false,
-            },
-        )
+    pub(super) fn copy(
+        &self,
+        state: &mut StageState,
+        copy: &Copy,
+        from: Option<StageState>,
+        id: StepId,
+    ) -> StepResult<StepEnd> {
+        let files = Files {
+            keyword: "COPY",
+            sources: &copy.sources,
+            destination: &copy.destination,
+            chown: copy.chown.as_ref(),
+            chmod: copy.chmod.as_ref(),
+            link: copy.link.as_ref().is_some_and(|link| link.value),
+            unpack: false,
+        };
+        self.files(state, from, id, &files)
     }
 
-    pub(super) fn add(&self, state: &mut StageState, add: &Add) -> StepResult<()> {
-        self.files(
-            state,
-            &Files {
-                keyword: "ADD",
-                sources: &add.sources,
-                destination: &add.destination,
-                chown: add.chown.as_ref(),
-                chmod: add.chmod.as_ref(),
-                link: add.link.as_ref().is_some_and(|link| link.value),
-                unpack: add.unpack.as_ref().is_none_or(|unpack| unpack.value),
-            },
-        )
+    pub(super) fn add(&self, state: &mut StageState, add: &Add, id: StepId) -> StepResult<StepEnd> {
+        let files = Files {
+            keyword: "ADD",
+            sources: &add.sources,
+            destination: &add.destination,
+            chown: add.chown.as_ref(),
+            chmod: add.chmod.as_ref(),
+            link: add.link.as_ref().is_some_and(|link| link.value),
+            unpack: add.unpack.as_ref().is_none_or(|unpack| unpack.value),
+        };
+        self.files(state, None, id, &files)
     }
 
-    fn files(&self, state: &mut StageState, files: &Files<'_>) -> StepResult<()> {
-        let cannot_begin = || self.whole("cannot begin this step");
+    /// Waits for the stage that a COPY copies from.
+    pub(super) fn copied_stage(&self) -> StepResult<Option<StageState>> {
+        match &self.planned.copy_from {
+            Some(CopyFrom::Stage(index)) => {
+                self.stages.wait(*index).map(Some).map_err(|_| self.cancelled())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn files(
+        &self,
+        state: &mut StageState,
+        from: Option<StageState>,
+        id: StepId,
+        files: &Files<'_>,
+    ) -> StepResult<StepEnd> {
+        let words = self.words(state, files)?;
+        self.warn_of_ignored(files);
+        let origin = self.origin(from)?;
+        let parts = parts(state, files, &words);
+        let definition = origin.stack().map(|stack| {
+            let mut parts = parts.clone();
+            let paths = serde_json::to_string(&words.paths).expect("texts always serialise");
+            parts.push("stack", stack.id().to_string());
+            parts.push("paths", paths);
+            parts.key()
+        });
+        let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
+        let solved = match known.map(|key| self.recall(&key, state)) {
+            Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
+            _ => {
+                let view = self.view_of(&origin, id)?;
+                let open = self.opener(origin.stack(), id);
+                let selections = self.selections(files, &words, &origin, view.as_ref(), &open)?;
+                let question = question(parts, definition, &origin, &words, &selections);
+                self.solve(state, id, &question, |state| {
+                    self.keep_inputs(&selections);
+                    self.land(state, files, &words, &selections, id)
+                })?
+            }
+        };
+        state.tell(words.text, true, self.time(&solved));
+        Ok(solved.end)
+    }
+
+    /// Expands the words of the instruction.
+    fn words(&self, state: &StageState, files: &Files<'_>) -> StepResult<Words> {
+        let mut text = String::from(files.keyword);
+        let mut flag = |name, word: Option<&Spanned<String>>| {
+            let Some(word) = word else { return Ok(None) };
+            let value = self.expand(state, word)?;
+            text.push_str(&format!(" --{name}={value}"));
+            Ok(Some(value))
+        };
+        let owner = flag("chown", files.chown)?;
+        let mode_text = flag("chmod", files.chmod)?;
+        let mode = match (files.chmod, &mode_text) {
+            (Some(word), Some(text)) => Some(chmod::Mode::parse(text).map_err(|error| {
+                StepFailure::new(self.error("cannot use this mode", word.span)).because(error)
+            })?),
+            _ => None,
+        };
+        let (mut paths, mut heredocs) = (Vec::new(), Vec::new());
+        for source in files.sources {
+            match source {
+                CopySource::Path(word) => {
+                    let path = self.expand(state, word)?;
+                    text.push_str(&format!(" {path}"));
+                    paths.push(path);
+                }
+                CopySource::Heredoc(heredoc) => {
+                    text.push_str(&format!(" <<{}", heredoc.name));
+                    let mut body = heredoc.body().into_owned();
+                    if heredoc.expand {
+                        let expanded = self.expander().expand_raw(&body, &state.environment);
+                        body = expanded
+                            .map_err(|error| {
+                                let problem = self.whole("cannot expand this heredoc");
+                                StepFailure::new(problem).because(error)
+                            })?
+                            .text;
+                    }
+                    heredocs.push((heredoc.name.clone(), body));
+                }
+            }
+        }
         let destination = self.expand(state, files.destination)?;
-        let destination = absolute(state.directory(), &destination);
-        let mode = files.chmod.map(|word| self.mode(state, word)).transpose()?;
-        let origin = self.origin(state)?;
+        text.push_str(&format!(" {destination} # buildkit"));
         // With --chmod, --link has no meaning to BuildKit; the result must be the same.
         let linked = files.link && mode.is_none();
-        let lowers = if linked { Vec::new() } else { state.trees() };
-        let active = self
-            .builder
-            .layers
-            .prepare(&lowers)
-            .map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
-        let mount =
-            active.mount(None).map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
-        let owner = files.chown.map(|word| self.owner(state, word, &mount)).transpose()?;
-        let change_mode =
-            mode.as_ref().map(|mode| |own: u32, is_directory| mode.apply(own, is_directory));
-        let options = CopyOptions {
-            owner,
-            mode: change_mode.as_ref().map(|change| change as &dyn Fn(u32, bool) -> u32),
-            unpack: files.unpack,
-        };
-        let mut text = String::from(files.keyword);
-        for (flag, word) in [("chown", files.chown), ("chmod", files.chmod)] {
-            if let Some(word) = word {
-                text.push_str(&format!(" --{flag}={}", self.expand(state, word)?));
-            }
-        }
-        let paths = self.paths(state, files.sources, &mut text)?;
-        self.warn_of_ignored(files);
-        text.push_str(&format!(" {} # buildkit", self.expand(state, files.destination)?));
-        if !paths.is_empty() {
-            let done = self.with_tree(&origin, |tree| {
-                copy::copy(tree, &paths, mount.as_fd(), &destination, options)
-            })?;
-            done.map_err(|error| self.cannot_copy(files, error))?;
-        }
-        for source in files.sources {
-            if let CopySource::Heredoc(heredoc) = source {
-                self.heredoc(state, heredoc, &mount, &destination, options)
-                    .map_err(|error| self.cannot_copy(files, error))?;
-            }
-        }
-        drop(mount);
-        if let Origin::Mounted { active, mount, .. } = origin {
-            drop(mount);
-            let _ = active.discard();
-        }
-        self.commit(state, active, ContentTimes::None, false)?;
-        state.tell(text, true, self.builder.time());
-        Ok(())
+        let destination = absolute(state.directory(), &destination);
+        Ok(Words { paths, heredocs, destination, owner, mode, linked, text, mode_text })
     }
 
     /// Warns of sources that `.dockerignore` leaves out.
@@ -137,28 +190,15 @@ impl Step<'_> {
         }
     }
 
-    /// Expands the sources that are paths, and adds all to the history's text.
-    fn paths(
-        &self,
-        state: &StageState,
-        sources: &[CopySource],
-        text: &mut String,
-    ) -> StepResult<Vec<String>> {
-        let mut paths = Vec::new();
-        for source in sources {
-            match source {
-                CopySource::Path(word) => {
-                    let path = self.expand(state, word)?;
-                    text.push_str(&format!(" {path}"));
-                    paths.push(path);
-                }
-                CopySource::Heredoc(heredoc) => text.push_str(&format!(" <<{}", heredoc.name)),
-            }
+    /// Keeps what was selected, so that a later build can say what changed.
+    fn keep_inputs(&self, selections: &[Selection<'_>]) {
+        let cache = &self.builder.cache;
+        for selection in selections {
+            self.builder.or_warn(cache.put_input(&selection.content_id(), selection.table()));
         }
-        Ok(paths)
     }
 
-    fn cannot_copy(&self, files: &Files<'_>, error: CopyError) -> StepFailure {
+    pub(super) fn cannot_copy(&self, files: &Files<'_>, error: CopyError) -> StepFailure {
         let span = match &error {
             CopyError::Missing { path, .. } | CopyError::Pattern { pattern: path } => {
                 files.sources.iter().find_map(|source| match source {
@@ -189,183 +229,55 @@ impl Step<'_> {
             _ => failure,
         }
     }
+}
 
-    /// Finds the tree that is copied from, and mounts it if it is an image's or a stage's.
-    fn origin(&self, state: &StageState) -> StepResult<Origin> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-            StepFailure::new(self.whole("cannot read what this step copies from")).because(error)
-        };
-        let (lowers, name): (Vec<LayerDir>, String) = match &self.planned.copy_from {
-            None | Some(CopyFrom::Context) => return Ok(Origin::Context),
-            Some(CopyFrom::Stage(index)) => {
-                let from = self.states.get(index).unwrap_or(state);
-                let stage = self.builder.plan.stages.iter().find(|stage| stage.index == *index);
-                let name = stage.map_or_else(String::new, |stage| format!("stage {}", stage.name));
-                (from.trees(), name)
-            }
-            Some(CopyFrom::Image(image)) => {
-                let bases = self.builder.bases;
-                let base = bases
-                    .resolve(image, &self.stage.platform, &|_| {})
-                    .map_err(|error| failed(error.into()))?;
-                let layers = bases.unpack(&base, &|_| {}).map_err(|error| failed(error.into()))?;
-                (layers, format!("image {}", image.familiar()))
-            }
-        };
-        let active = self.builder.layers.prepare(&lowers).map_err(|error| failed(error.into()))?;
-        let mount = active.mount(None).map_err(|error| failed(error.into()))?;
-        Ok(Origin::Mounted { active, mount, name })
+/// Returns what decides beside the sources.
+fn parts(state: &StageState, files: &Files<'_>, words: &Words) -> Parts {
+    let mut parts = match words.linked {
+        true => Parts::new(files.keyword),
+        false => keys::below(files.keyword, state),
+    };
+    parts.push("destination", &words.destination);
+    if let Some(owner) = &words.owner {
+        parts.push("chown", owner);
     }
+    if let Some(mode) = &words.mode_text {
+        parts.push("chmod", mode);
+    }
+    if words.linked {
+        parts.push("link", "true");
+    }
+    if files.unpack {
+        parts.push("unpack", "true");
+    }
+    parts
+}
 
-    fn with_tree<T>(&self, origin: &Origin, work: impl FnOnce(Tree<'_>) -> T) -> StepResult<T> {
-        match origin {
-            Origin::Mounted { mount, name, .. } => Ok(work(Tree {
-                root: mount.as_fd(),
-                filter: &Everything,
-                keeps_owners: true,
-                name,
-            })),
-            Origin::Context => match &self.builder.request.context {
-                Some(context) => Ok(work(context.tree())),
-                None => {
-                    let mut problem = self.whole("there is no build context to copy from");
-                    problem.hint = Some("name a directory: `boatyard build DIR`".to_owned());
-                    Err(StepFailure::new(problem))
-                }
-            },
-        }
+/// Adds what was selected to what decides.
+fn question(
+    mut parts: Parts,
+    definition: Option<crate::cache::Key>,
+    origin: &Origin,
+    words: &Words,
+    selections: &[Selection<'_>],
+) -> Question {
+    let mut names = Vec::new();
+    if !words.paths.is_empty() {
+        names.push(format!("{}{}", origin.prefix(), words.paths.join(" ")));
     }
-
-    /// Writes the body of a heredoc as a file of mode 0644.
-    fn heredoc(
-        &self,
-        state: &StageState,
-        heredoc: &Heredoc,
-        root: &OwnedFd,
-        destination: &str,
-        options: CopyOptions<'_>,
-    ) -> Result<(), CopyError> {
-        let failed = |doing, source: std::io::Error| CopyError::Io {
-            doing,
-            path: heredoc.name.clone(),
-            source,
-        };
-        let mut body = heredoc.body().into_owned();
-        if heredoc.expand {
-            body = self
-                .expander()
-                .expand_raw(&body, &state.environment)
-                .map_err(|error| failed("expand", std::io::Error::other(error)))?
-                .text;
-        }
-        let temporary = self
-            .builder
-            .layers
-            .temporary("heredoc-")
-            .map_err(|source| failed("write", std::io::Error::other(source)))?;
-        // A directory of its own: the guard keeps a lock in the one above. A delimiter may hold a
-        // slash; the file's name is its last part.
-        let directory = temporary.path().join("files");
-        let name = heredoc.name.rsplit('/').next().unwrap_or("EOF");
-        let path = directory.join(name);
-        let write = || {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs_err::create_dir(&directory)?;
-            fs_err::write(&path, body.as_bytes())?;
-            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
-            if let Some(epoch) = self.builder.epoch {
-                let file = fs_err::File::options().write(true).open(&path)?;
-                file.into_file().set_modified(epoch.into())?;
-            }
-            fs_err::File::open(&directory)
-        };
-        let opened = write().map_err(|source| failed("write", source))?;
-        let opened: OwnedFd = opened.into_file().into();
-        let tree = Tree {
-            root: opened.as_fd(),
-            filter: &Everything,
-            keeps_owners: false,
-            name: "the Dockerfile",
-        };
-        let options = CopyOptions { unpack: false, ..options };
-        copy::copy(tree, &[name.to_owned()], root.as_fd(), destination, options)
+    names.extend(words.heredocs.iter().map(|(name, _)| format!("<<{name}")));
+    let mut inputs = Vec::with_capacity(names.len());
+    for (name, selection) in names.into_iter().zip(selections) {
+        let content = selection.content_id();
+        parts.push(format!("source {name}"), content.to_string());
+        let stack = origin.stack().map(|stack| stack.id().to_string());
+        inputs.push(Input { name, content, stack });
     }
-
-    /// Reads `--chmod`.
-    fn mode(&self, state: &StageState, word: &Spanned<String>) -> StepResult<chmod::Mode> {
-        let text = self.expand(state, word)?;
-        chmod::Mode::parse(&text).map_err(|error| {
-            StepFailure::new(self.error("cannot use this mode", word.span)).because(error)
-        })
-    }
-
-    /// Reads `--chown`: a name's ids come from the files of the destination. A number alone is
-    /// user and group.
-    fn owner(
-        &self,
-        state: &StageState,
-        word: &Spanned<String>,
-        root: &OwnedFd,
-    ) -> StepResult<(u32, u32)> {
-        let text = self.expand(state, word)?;
-        let read = |path: &str| {
-            rootfs::read_file(root, path, user::FILE_BYTES_MAX).map_err(|error| {
-                StepFailure::new(self.error("cannot tell who this is", word.span)).because(error)
-            })
-        };
-        let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-        let (name, given_group) = match text.split_once(':') {
-            Some((name, group)) => (name, Some(group)),
-            None => (text.as_str(), None),
-        };
-        if let (Ok(number), None) = (name.parse::<u32>(), given_group) {
-            return Ok((number, number));
-        }
-        match user::resolve(&text, passwd.as_deref(), group.as_deref()) {
-            Ok(user) => Ok((user.uid, user.gid)),
-            Err(error) => {
-                let mut problem = self.error(error.to_string(), word.span);
-                problem.hint = Some(
-                    "names are looked up in /etc/passwd and /etc/group of the image; a number \
-                     needs no entry"
-                        .to_owned(),
-                );
-                Err(StepFailure::new(problem))
-            }
-        }
-    }
-
-    /// Changes the working directory, and makes it.
-    pub(super) fn workdir(&self, state: &mut StageState, word: &Spanned<String>) -> StepResult<()> {
-        let path = self.expand(state, word)?;
-        let path = inside::normal(Path::new(&absolute(state.directory(), &path)));
-        let path = path.to_string_lossy().into_owned();
-        state.config.config.working_dir.clone_from(&path);
-        let makes_layer = path != "/";
-        if makes_layer {
-            let failed = || self.whole(format!("cannot make the directory {path}"));
-            let active = self
-                .builder
-                .layers
-                .prepare(&state.trees())
-                .map_err(|error| StepFailure::new(failed()).because(error))?;
-            let mount =
-                active.mount(None).map_err(|error| StepFailure::new(failed()).because(error))?;
-            let user = self.user(state, &mount)?;
-            let made = Made { owner: (user.uid, user.gid), mode: 0o755 };
-            inside::make_directory(mount.as_fd(), Path::new(&path), made)
-                .map_err(|errno| StepFailure::new(failed()).because(std::io::Error::from(errno)))?;
-            drop(mount);
-            self.commit(state, active, ContentTimes::None, false)?;
-        }
-        let at = self.builder.time();
-        state.tell(format!("WORKDIR {path}"), makes_layer, at);
-        Ok(())
-    }
+    Question { parts, definition, inputs }
 }
 
 /// Returns a path seen from a directory; a slash at its end stays.
-fn absolute(directory: &str, path: &str) -> String {
+pub(super) fn absolute(directory: &str, path: &str) -> String {
     if path.starts_with('/') {
         return path.to_owned();
     }

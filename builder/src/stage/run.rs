@@ -8,26 +8,55 @@ use rustix::fs::{Mode, OFlags, open};
 
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
+use crate::cache::Parts;
 use crate::dockerfile::instruction::{Network as RunNetwork, Run, RunCommand};
 use crate::execute::{
     MountKind, Network, Outcome, Output, Source, Spec, StepMount, User, rootfs, user,
 };
 use crate::layer::ContentTimes;
-use crate::progress::{Progress, StepId, Stream};
+use crate::progress::{Progress, StepEnd, StepId, Stream};
 use crate::snapshot::layers::Temporary;
+use crate::solve::{Made, keys};
 
 /// The name of a heredoc's script in its directory.
 const SCRIPT: &str = "script";
 
 impl Step<'_> {
-    pub(super) fn run(&self, state: &mut StageState, run: &Run, id: StepId) -> StepResult<()> {
+    pub(super) fn run(&self, state: &mut StageState, run: &Run, id: StepId) -> StepResult<StepEnd> {
+        let question = self.key(state, run).into();
+        let solved = self.solve(state, id, &question, |state| self.execute(state, run, id))?;
+        let args = arguments(state, &run.command).join(" ");
+        let text = format!("RUN {}{args} # buildkit", state.environment.history_prefix());
+        state.tell(text, true, self.time(&solved));
+        Ok(solved.end)
+    }
+
+    fn key(&self, state: &StageState, run: &Run) -> Parts {
+        let single_id = self.builder.single_id;
+        keys::run(state, run, self.network(run), &self.stage.platform, single_id)
+    }
+
+    /// Runs the command.
+    fn execute(&self, state: &StageState, run: &Run, id: StepId) -> StepResult<Made<'_>> {
         let args = arguments(state, &run.command);
-        let active = self.builder.layers.prepare(&state.trees()).map_err(|error| {
-            StepFailure::new(self.whole("cannot begin this step")).because(error)
-        })?;
-        let mount = active.mount(Some(&self.builder.stubs)).map_err(|error| {
-            StepFailure::new(self.whole("cannot begin this step")).because(error)
-        })?;
+        let cannot_begin = || self.whole("cannot begin this step");
+        if self.network(run) == Network::Default
+            && let Some(networks) = self.builder.tools.networks
+        {
+            // It is made while the layers are unpacked.
+            networks.prepare();
+        }
+        let trees = self.trees(&state.stack, id)?;
+        let stubs = self.builder.stubs();
+        let stubs = stubs.map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
+        let active = self
+            .builder
+            .layers
+            .prepare(&trees)
+            .map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
+        let mount = active
+            .mount(Some(stubs))
+            .map_err(|error| StepFailure::new(cannot_begin()).because(error))?;
         let user = self.user(state, &mount)?;
         // Lives as long as the step: the script of a heredoc.
         let script = self.script(&run.command)?;
@@ -48,13 +77,28 @@ impl Step<'_> {
             return Err(failure);
         }
         let ended = (tools.now)().as_second();
+        self.layer(active, self.times_of_run(began, ended), Some(stubs))
+    }
+
+    /// Returns which times count of what ran between two moments: those that it chose. An epoch
+    /// takes the place of all that are later, so none of them counts either: the content is the same
+    /// with an epoch and without.
+    fn times_of_run(&self, began: i64, ended: i64) -> ContentTimes {
         // The clock of files may run a moment behind.
-        let times = ContentTimes::Outside(began - 1..=ended + 1);
-        self.commit(state, active, times, true)?;
-        let text =
-            format!("RUN {}{} # buildkit", state.environment.history_prefix(), args.join(" "));
-        state.tell(text, true, self.builder.time());
-        Ok(())
+        let (first, last) = (began - 1, ended + 1);
+        match self.builder.epoch {
+            Some(epoch) => ContentTimes::Outside(epoch.as_second().min(first)..=last),
+            None => ContentTimes::Outside(first..=last),
+        }
+    }
+
+    /// Returns what the command reaches.
+    fn network(&self, run: &Run) -> Network {
+        match run.network.as_ref().map(|network| network.value) {
+            Some(RunNetwork::None) => Network::None,
+            Some(RunNetwork::Host) => Network::Host,
+            Some(RunNetwork::Default) | None => self.builder.request.network,
+        }
     }
 
     /// Finds the user of the stage in the files of its tree.
@@ -93,12 +137,7 @@ impl Step<'_> {
         spec.rlimits.clone_from(&request.rlimits);
         spec.limits.clone_from(&request.limits);
         spec.timeout = request.timeout;
-        let network = match run.network.as_ref().map(|network| network.value) {
-            Some(RunNetwork::None) => Network::None,
-            Some(RunNetwork::Host) => Network::Host,
-            Some(RunNetwork::Default) | None => request.network,
-        };
-        spec.network = self.builder.network(network);
+        spec.network = self.builder.network(self.network(run));
         spec.hosts = self.hosts(spec.network)?;
         if let (Some(script), RunCommand::Script { name, .. }) = (script, &run.command) {
             let source =

@@ -136,7 +136,7 @@ mod tests {
         fn announce(&mut self, _: &Bytes) -> Result<(), StoreError> {
             Ok(())
         }
-        fn commit(self: Box<Self>, _: &Expected) -> Result<Landed, StoreError> {
+        fn commit(self: Box<Self>, _: &Expected, _: &dyn Fn()) -> Result<Landed, StoreError> {
             Err(StoreError::Worker)
         }
         fn abort(self: Box<Self>) -> Result<(), StoreError> {

@@ -4,8 +4,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fs_err as fs;
+
 use crate::local::disk::Disk;
 use crate::store::{Doing as _, StoreError};
+
+/// How often a directory is made that somebody else removes, empty as it is.
+const DIRECTORY_TRIES_MAX: usize = 8;
 
 /// Files that become visible one after the other, and durable together.
 ///
@@ -89,4 +94,52 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut staged = Staged::new(&crate::local::disk::RealDisk);
     staged.put(path.to_path_buf(), bytes)?;
     staged.publish()
+}
+
+/// Writes one small file of a cache whole, and syncs nothing: readers see the old one or the new
+/// one, but after a power cut it can be gone, empty or torn. So its content must show that.
+///
+/// # Errors
+/// Where it could not be written; then the old one is untouched.
+pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let staged = stage_unsynced(path, bytes)?;
+    let renamed = fs::rename(&staged, path).doing("put a file in its place");
+    if renamed.is_err() {
+        let _ = fs::remove_file(&staged);
+    }
+    renamed
+}
+
+/// As [`write_unsynced`], unless there is such a file: then `false`.
+///
+/// # Errors
+/// Where it could not be written.
+pub fn create_unsynced(path: &Path, bytes: &[u8]) -> Result<bool, StoreError> {
+    let staged = stage_unsynced(path, bytes)?;
+    let linked = match fs::hard_link(&staged, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).doing("put a file in its place"),
+    };
+    // What stays behind has a temporary name, which sweeps know.
+    let _ = fs::remove_file(&staged);
+    linked
+}
+
+fn stage_unsynced(path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let staged = parent.join(temporary_name());
+    let mut written = fs::write(&staged, bytes);
+    for _ in 0..DIRECTORY_TRIES_MAX {
+        if !matches!(&written, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        fs::create_dir_all(parent).doing("create a directory")?;
+        written = fs::write(&staged, bytes);
+    }
+    if written.is_err() {
+        let _ = fs::remove_file(&staged);
+    }
+    written.doing("write a file")?;
+    Ok(staged)
 }

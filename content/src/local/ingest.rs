@@ -168,10 +168,10 @@ impl LocalSink {
     ///
     /// 1. the lease names the digest, so that the collector leaves it alone;
     /// 2. if the blob is there already, its ctime is touched, and these bytes are dropped;
-    /// 3. the data is synced; its mode forbids writing;
+    /// 3. the data's mode forbids writing, which tells readers that it is whole; it is synced;
     /// 4. it is renamed to its name, under the shared lock of the shard;
     /// 5. the shard's directory is synced. Only then does anybody hear of it.
-    fn land(&mut self, info: BlobInfo) -> Result<Landed, StoreError> {
+    fn land(&mut self, info: BlobInfo, agreed: &dyn Fn()) -> Result<Landed, StoreError> {
         let layout = &self.root.layout;
         let (blob, shard) = (layout.blob(&info.digest), layout.shard(&info.digest));
         let lock_path = layout.shard_lock(shard_name(&info.digest));
@@ -180,10 +180,12 @@ impl LocalSink {
             self.lease.add(&Holding::Blob(info.digest.clone()))?;
             if shelves::touch(&blob)?.is_some_and(|size| size == info.size) {
                 set_mode(&self.data, 0o444)?;
+                agreed();
                 return Ok(Landed::AlreadyPresent(info));
             }
         }
         set_mode(&self.data, 0o444)?;
+        agreed();
         self.sync()?;
         let layout = &self.root.layout;
         make_directories(&*self.root.disk, &shard)?;
@@ -251,10 +253,14 @@ impl Sink for LocalSink {
         staged.publish()
     }
 
-    fn commit(mut self: Box<Self>, expected: &Expected) -> Result<Landed, StoreError> {
+    fn commit(
+        mut self: Box<Self>,
+        expected: &Expected,
+        agreed: &dyn Fn(),
+    ) -> Result<Landed, StoreError> {
         let digest = self.digest(expected.algorithm())?;
         let info = BlobInfo { digest, size: self.offset };
-        let landed = expected.check(&info).and_then(|()| self.land(info));
+        let landed = expected.check(&info).and_then(|()| self.land(info, agreed));
         match &landed {
             // The bytes may be whole: a disk that was full may have room later.
             Err(StoreError::Io { .. }) => {}

@@ -119,6 +119,16 @@ impl Layout {
         self.root.join("cache")
     }
 
+    /// Returns the directory that names the blobs of layers which builds made.
+    pub fn encodings(&self) -> PathBuf {
+        self.cache().join("encodings")
+    }
+
+    /// Returns the directory of locks on steps that are running.
+    pub fn step_locks(&self) -> PathBuf {
+        self.root.join("locks/steps")
+    }
+
     /// Returns the directory of users, tokens and keys.
     pub fn access(&self) -> PathBuf {
         self.root.join("access")

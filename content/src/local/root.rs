@@ -9,6 +9,7 @@ use std::sync::Arc;
 use fs_err as fs;
 use rustix::fs::FlockOperation;
 
+use crate::encodings::Encodings;
 use crate::lease::{Holding, Lease};
 use crate::local::disk::{Disk, RealDisk};
 use crate::local::durable::{Staged, make_directories};
@@ -191,6 +192,11 @@ impl Root {
         Repositories::new(Arc::clone(&self.shared))
     }
 
+    /// Returns which blobs hold which layers, as builds noted it.
+    pub fn encodings(&self) -> Encodings {
+        Encodings::new(Arc::clone(&self.shared))
+    }
+
     /// Returns the journal of what changes in repositories.
     pub fn journal(&self) -> Journal {
         Journal::new(self.shared.layout.clone())
@@ -224,6 +230,14 @@ impl Root {
                 Holding::Blob(_) | Holding::Mount(_) => None,
             });
         Ok(layers.collect())
+    }
+
+    /// Returns all that living processes rely on.
+    ///
+    /// # Errors
+    /// Where the leases could not be read.
+    pub fn holdings(&self) -> Result<HashSet<Holding>, StoreError> {
+        holdings(&self.shared.layout)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

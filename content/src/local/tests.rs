@@ -1,17 +1,18 @@
 use std::io;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boatyard_oci::{Digest, Manifest, MediaType, Raw, Tag};
 use bytes::Bytes;
 
 use super::*;
-use crate::ingest::{Expected, IngestKey};
+use crate::ingest::{Expected, Growth, IngestKey};
 use crate::repository::Space;
 use crate::testing::crashing::CrashingDisk;
 use crate::testing::faulty::FaultyDisk;
-use crate::{StoreError, fsck};
+use crate::testing::suite::once_free;
+use crate::{Store as _, StoreError, fsck};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passes_the_suite() {
@@ -163,4 +164,52 @@ async fn a_garbled_state_file_means_beginning_anew() {
         fs_err::write(root.layout().ingest(&key).join("state"), garbage).unwrap();
         assert_eq!(root.store().ingest_blocking(&key, &lease).unwrap().offset(), 0, "{garbage}");
     }
+}
+
+/// An ingest of which a half was saved and all of it written, by a process that died.
+async fn left_behind(root: &Root, key: &IngestKey) -> PathBuf {
+    let lease = root.lease().unwrap();
+    let mut ingest = root.store().ingest(key, &lease).await.unwrap();
+    ingest.announce("a note".into()).await.unwrap();
+    ingest.append("saved".into()).await.unwrap();
+    ingest.save().await.unwrap();
+    ingest.append(", and written".into()).await.unwrap();
+    ingest.write_out().await.unwrap();
+    ingest.written().wait_for(|written| *written == 18).await.unwrap();
+    root.layout().ingest(key)
+}
+
+#[tokio::test]
+async fn what_was_announced_before_the_machine_restarted_is_cut_to_what_was_saved() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = Root::open(&directory.path().join("root"), RootOptions::default()).unwrap();
+    let key = IngestKey::random();
+    let note = left_behind(&root, &key).await.join("note");
+    assert!(root.store().follow(&key).await.unwrap().is_some());
+    let text = fs_err::read_to_string(&note).unwrap();
+    let other = if text.starts_with('0') { "1" } else { "0" };
+    fs_err::write(&note, format!("{other}{}", &text[1..])).unwrap();
+    assert!(root.store().follow(&key).await.unwrap().is_none(), "it may be torn");
+    let mut ingest = once_free(&root.store(), &key, &root.lease().unwrap()).await;
+    assert_eq!(ingest.offset(), 5);
+    ingest.append(" again".into()).await.unwrap();
+    let landed = ingest.commit(Expected::any()).await.unwrap();
+    assert_eq!(landed.info().digest, Digest::sha256(b"saved again"));
+}
+
+#[tokio::test]
+async fn a_landing_that_was_cut_short_is_gone_on_with() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let root = Root::open(&directory.path().join("root"), RootOptions::default()).unwrap();
+    let key = IngestKey::random();
+    let data = left_behind(&root, &key).await.join("data");
+    fs_err::set_permissions(&data, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let growing = root.store().follow(&key).await.unwrap().unwrap();
+    assert_eq!(growing.growth().unwrap(), Growth::Whole(18));
+    let ingest = once_free(&root.store(), &key, &root.lease().unwrap()).await;
+    assert_eq!(growing.growth().unwrap(), Growth::Growing(18), "it has a writer again");
+    let landed = ingest.commit(Expected::any()).await.unwrap();
+    assert_eq!(landed.info().digest, Digest::sha256(b"saved, and written"));
+    assert_eq!(growing.growth().unwrap(), Growth::Whole(18));
 }

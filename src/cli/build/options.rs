@@ -8,6 +8,7 @@ use boatyard_builder::execute::{
     DEFAULT_SHM_SIZE, HostAddress, Isolation, Limits, Network, Resource, Rlimit,
 };
 use boatyard_builder::layer::compress::Compression;
+use boatyard_builder::solve::Reuse;
 use boatyard_oci::{ImageName, Platform, Reference};
 
 use crate::cli::limits::{self, LimitArgs, bytes};
@@ -65,9 +66,26 @@ pub struct Args {
     /// Look for newer base images
     #[arg(long)]
     pub pull: bool,
-    /// Do not reuse earlier results (nothing is reused yet: every step runs)
+    /// Make no network request: what is not on this machine is an error. RUN steps reach what
+    /// --network says
+    #[arg(long, conflicts_with = "pull")]
+    pub offline: bool,
+    /// Run every step, whatever earlier builds made; later builds find the results
     #[arg(long)]
     pub no_cache: bool,
+    /// Run every step of these stages, by name or number
+    #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Say on standard error, after the build, why each step ran that ran: text, or json, an
+    /// object on each line
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text"
+    )]
+    pub explain: Option<ExplainFormat>,
     /// Push the image to the registry that its names say
     #[arg(long)]
     pub push: bool,
@@ -92,6 +110,15 @@ pub struct Args {
     /// Print the image ID and nothing else
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// How it is told why steps ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExplainFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// What the options mean.
@@ -119,6 +146,10 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// How layers are compressed.
     pub compression: Compression,
+    /// Which earlier results may be used.
+    pub reuse: Reuse,
+    /// Whether and how it is told why steps ran.
+    pub explain: Option<ExplainFormat>,
     /// How progress is shown.
     pub progress: ProgressMode,
     /// Where the result goes.
@@ -186,9 +217,19 @@ impl Options {
             limits: args.limits.read()?,
             timeout: args.timeout.as_deref().map(limits::duration).transpose()?,
             compression: compression(&args.compression)?,
+            reuse: reuse(args),
+            explain: args.explain,
             progress: if args.quiet { ProgressMode::Quiet } else { args.progress },
             outputs,
         })
+    }
+}
+
+fn reuse(args: &Args) -> Reuse {
+    match args.no_cache_filter.as_slice() {
+        _ if args.no_cache => Reuse::Nothing,
+        [] => Reuse::All,
+        stages => Reuse::AllBut(stages.to_vec()),
     }
 }
 

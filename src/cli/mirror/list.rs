@@ -6,7 +6,7 @@ use boatyard_oci::Digest;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::images::Format;
+use crate::cli::format::Format;
 use crate::report::{Context as _, Result};
 use crate::world::World;
 use crate::{mirrors, output};

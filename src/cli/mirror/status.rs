@@ -8,7 +8,7 @@ use boatyard_registry::Mirror;
 use boatyard_registry::mirror::evict;
 use serde::Serialize;
 
-use crate::cli::images::Format;
+use crate::cli::format::Format;
 use crate::cli::runtime;
 use crate::report::{Context as _, Result};
 use crate::world::World;

@@ -107,6 +107,10 @@ impl Fetch<'_> {
         ingest: Ingest,
         sources: &[Arc<dyn Source>],
     ) -> Result<Fetched, TransferError> {
+        if let Some(info) = self.landed_meanwhile(ingest.offset()).await? {
+            ingest.abort().await.map_err(|error| self.failed(error))?;
+            return Ok(Fetched::Landed(info));
+        }
         let mut next = Some(self.take_up(ingest).await?);
         let mut last = TransferError::NoSource;
         for source in sources {
@@ -123,6 +127,18 @@ impl Fetch<'_> {
             self.put_aside(write).await?;
         }
         Err(last)
+    }
+
+    /// Looks for the blob once more: between our first look and our getting an empty ingest, the
+    /// writer before us may have landed it.
+    async fn landed_meanwhile(&self, offset: u64) -> Result<Option<BlobInfo>, TransferError> {
+        match &self.wanted.expected.digest {
+            Some(digest) if offset == 0 => {
+                let held = self.store.hold(digest, self.lease).await;
+                held.map_err(|error| self.failed(error))
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn bring_from(

@@ -82,6 +82,10 @@ pub(super) async fn follow(
         }
         if !waited.is_zero() {
             match shared.store.ingest(key, lease).await {
+                // It landed since we looked: this is another ingest, and nothing to go on with.
+                Ok(ingest) if is_whole(growing.as_deref()).map_err(failed)? => {
+                    ingest.abort().await.map_err(failed)?;
+                }
                 Ok(ingest) => return Ok(Followed::Vacant(ingest)),
                 Err(StoreError::IngestBusy { .. }) => {}
                 Err(error) => return Err(failed(error)),
@@ -97,6 +101,10 @@ pub(super) async fn follow(
         waited += pause;
         pause = (2 * pause).min(LOOK_MAX);
     }
+}
+
+fn is_whole(growing: Option<&Growing>) -> Result<bool, StoreError> {
+    growing.map_or(Ok(false), |growing| Ok(matches!(growing.growth()?, Growth::Whole(_))))
 }
 
 /// Returns the digest of an object of which none was promised. Blocking.

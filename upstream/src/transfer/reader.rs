@@ -181,8 +181,13 @@ impl Place {
     async fn ready(&mut self, shared: &Shared, at: u64) -> Result<Ready, Failure> {
         loop {
             let State { arriving: shown, end } = self.state.borrow_and_update().clone();
-            if !self.has_read {
-                self.arriving.clone_from(&shown);
+            let is_mine = |shown: &Arriving| {
+                self.arriving.as_ref().is_some_and(|mine| shown.growing.is_same(&mine.growing))
+            };
+            // The same file may have another writer now.
+            let goes_on = shown.as_ref().is_some_and(is_mine);
+            if goes_on || !self.has_read {
+                self.arriving = shown;
             }
             let mut written = None;
             if let Some(arriving) = &mut self.arriving {
@@ -196,8 +201,7 @@ impl Place {
                     Growth::Growing(_) => written = Some(arriving.written.clone()),
                     Growth::Dropped => {}
                 }
-                let same = |shown: &Arriving| shown.growing.is_same(&arriving.growing);
-                if self.has_read && !shown.as_ref().is_some_and(same) {
+                if self.has_read && !goes_on {
                     return Err(Arc::new(TransferError::Anew));
                 }
             }

@@ -43,8 +43,8 @@ pub struct Arrival {
     pub size: Option<u64>,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its bytes. That they end is believed only as far as `size`, or the framing of an answer
-    /// without one, bears it out.
+    /// Its bytes. Where `size` is not known, that they end means that the answer's framing has
+    /// ended: a body that only ends with its connection ends in an error instead.
     pub body: BoxStream<'static, Result<Bytes, SourceError>>,
 }
 

@@ -9,3 +9,4 @@ mod read;
 mod redirect;
 mod support;
 mod tls;
+mod transfer;

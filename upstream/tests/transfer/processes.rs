@@ -1,16 +1,21 @@
 //! Several processes that want the same object, and some that die.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::time::Duration;
 
 use boatyard_content::Root;
 use boatyard_content::local::RootOptions;
 use boatyard_oci::Digest;
-use boatyard_upstream::transfer::{Limits, TransferError, Wanted};
+use boatyard_upstream::transfer::{Arrival, Limits, TransferError, Wanted};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 
 use crate::support::{
-    CHUNK, Script, World, bytes, limits, part, read, read_all, stalled, until, wanted, with_headers,
+    CHUNK, Script, World, bytes, cut, fed, limits, part, read, read_all, stalled, until, wanted,
+    with_headers,
 };
 
 /// Says to the test below that it is the owner of a transfer: `<way> <root>`.
@@ -48,11 +53,7 @@ async fn be_owner(way: &str, path: &Path) {
 }
 
 /// An answer of which a half comes, and the rest once there is a file.
-fn waiting(
-    mut arrival: boatyard_upstream::transfer::Arrival,
-    go: std::path::PathBuf,
-) -> boatyard_upstream::transfer::Arrival {
-    use futures_util::StreamExt as _;
+fn waiting(mut arrival: Arrival, go: PathBuf) -> Arrival {
     let body = arrival.body.enumerate().then(move |(number, piece)| {
         let go = go.clone();
         async move {
@@ -96,8 +97,10 @@ impl Drop for Owner {
 #[expect(clippy::disallowed_methods, reason = "the process is told by it who it is")]
 async fn an_owner() {
     if let Ok(role) = std::env::var(ROLE) {
-        let (way, path) = role.split_once(' ').unwrap();
-        be_owner(way, Path::new(path)).await;
+        match role.split_once(' ').unwrap() {
+            ("many", path) => be_one_of_many(Path::new(path)).await,
+            (way, path) => be_owner(way, Path::new(path)).await,
+        }
     }
 }
 
@@ -144,14 +147,17 @@ async fn another_process_is_followed_to_the_end() {
 async fn a_transfer_whose_process_is_killed_is_taken_over() {
     let all = bytes(LEN);
     let (world, mut owner, _directory) = world_with_owner("stall", limits()).await;
-    let ours = Script::of("ours", &all);
+    let (ours, feed) = fed("ours", LEN as u64);
     let mut reader = world.open(&wanted(&all), &[&ours]).await.unwrap();
     let start = read(&mut reader, HALF).await.unwrap();
     assert_eq!(start.len(), HALF, "what the other process has fetched is read here");
     owner.kill();
+    feed.send(all.slice(HALF..HALF + CHUNK)).await.unwrap();
+    let more = read(&mut reader, CHUNK).await.unwrap();
+    feed.send(all.slice(HALF + CHUNK..)).await.unwrap();
     let (rest, end) = read_all(reader).await;
     end.unwrap();
-    assert!([start, rest].concat() == all);
+    assert!([start, more, rest].concat() == all);
     assert_eq!(ours.offsets(), [HALF as u64], "no byte is fetched twice, saved or not");
     until(|| world.transfers.under_way() == 0).await;
     assert!(world.has(&Digest::sha256(&all)));
@@ -172,7 +178,7 @@ async fn of_many_followers_one_takes_over() {
         read(reader, 10).await.unwrap();
     }
     owner.kill();
-    let ends = futures_util::future::join_all(readers.into_iter().map(read_all)).await;
+    let ends = join_all(readers.into_iter().map(read_all)).await;
     assert!(ends.iter().all(|(_, end)| end.is_ok()));
     assert_eq!(one.log().len() + two.log().len(), 1);
 }
@@ -197,7 +203,7 @@ async fn who_follows_learns_that_the_owner_got_wrong_bytes() {
 #[tokio::test]
 async fn an_owner_that_lives_and_brings_nothing_is_not_waited_for_for_ever() {
     let all = bytes(LEN);
-    let limits = Limits { patience: std::time::Duration::from_millis(300), ..limits() };
+    let limits = Limits { patience: Duration::from_millis(300), ..limits() };
     let (world, _owner, _directory) = world_with_owner("stall", limits).await;
     let ours = Script::of("ours", &all);
     let mut reader = world.open(&wanted(&all), &[&ours]).await.unwrap();
@@ -206,4 +212,66 @@ async fn an_owner_that_lives_and_brings_nothing_is_not_waited_for_for_ever() {
     assert_eq!(fresh.landed().await.unwrap().digest, Digest::sha256(&all));
     assert_eq!(ours.offsets(), [0]);
     assert!(matches!(*read_all(reader).await.1.unwrap_err(), TransferError::Anew));
+}
+
+const OBJECTS: usize = 16;
+const KILLS: usize = 10;
+
+/// Returns the object of a number: no two have the same bytes.
+fn object(number: usize) -> Bytes {
+    bytes(30 * CHUNK + number)
+}
+
+/// Reads all objects, each from a source that is slow and breaks off once.
+async fn be_one_of_many(path: &Path) {
+    let world = World::on(open(path), limits());
+    for number in 0..OBJECTS {
+        let all = object(number);
+        let wanted = wanted(&all);
+        let source = {
+            let all = all.clone();
+            Script::new("slow", move |times, missing| {
+                let arrival = slowed(part(&all, missing.offset));
+                Ok(if times == 0 { cut(arrival, 10 * CHUNK + 7) } else { arrival })
+            })
+        };
+        let readers = (0..3).map(|_| async {
+            let reader = world.open(&wanted, &[&source]).await.unwrap();
+            let (got, end) = read_all(reader).await;
+            end.unwrap();
+            assert!(got == all, "object {number}");
+        });
+        join_all(readers).await;
+    }
+}
+
+fn slowed(mut arrival: Arrival) -> Arrival {
+    let body = arrival.body.then(|piece| async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        piece
+    });
+    arrival.body = body.boxed();
+    arrival
+}
+
+#[tokio::test]
+async fn whoever_is_killed_the_others_get_all_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("root");
+    let world = World::on(open(&path), limits());
+    let mut living: Vec<Owner> = (0..3).map(|_| Owner::start("many", &path)).collect();
+    // They take turns: the one that dies may just have got an ingest, follow one, or land one.
+    for _ in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        living.remove(0).kill();
+        living.push(Owner::start("many", &path));
+    }
+    for owner in &mut living {
+        assert!(owner.0.wait().unwrap().success());
+    }
+    for number in 0..OBJECTS {
+        assert!(world.has(&Digest::sha256(&object(number))), "{number}");
+    }
+    let report = boatyard_content::fsck::check(&world.root, false, &mut |_| {}).unwrap();
+    assert!(report.is_clean(), "{report:?}");
 }

@@ -22,6 +22,13 @@ const SECRET_WORDS: [&str; 10] = [
 ];
 const PUBLIC_WORDS: [&str; 3] = ["public", "file", "version"];
 
+/// Says whether a variable of this name is likely to hold a secret.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
+    has(&SECRET_WORDS) && !has(&PUBLIC_WORDS)
+}
+
 /// Returns what the rules find, `checks` and the comments above instructions permitting.
 #[must_use]
 pub fn check(dockerfile: &Dockerfile, checks: &Checks) -> Vec<Warning> {
@@ -283,9 +290,7 @@ impl Linter<'_> {
         context: Span,
         comment: Option<&Checks>,
     ) {
-        let lower = key.value.to_lowercase();
-        let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
-        if has(&SECRET_WORDS) && !has(&PUBLIC_WORDS) {
+        if is_secret_name(&key.value) {
             let message = format!(
                 "Do not use ARG or ENV instructions for sensitive data ({instruction} {:?})",
                 key.value

@@ -13,10 +13,11 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
-use crate::copy::{kind_of, look};
 use crate::execute::failure::{During, Failure};
 use crate::execute::init::mounts::name as kind_name;
 use crate::execute::rootfs::{self, Kind, Made, Place, modified, set_modified};
@@ -65,7 +66,7 @@ impl<'a> Furniture<'a> {
         let place = rootfs::place(self.root, path, &mut tell).during(FURNISH, path)?;
         let found = look(&place.directory, &place.name).during(FURNISH, path)?;
         if let Some(found) = &found {
-            check_kind(path, kind_of(found), kind)?;
+            check_kind(path, FileType::from_raw_mode(found.st_mode), kind)?;
         }
         let before = modified(place.directory.as_fd()).during(FURNISH, path)?;
         let original = found.map(|_| self.placed.len().to_string());
@@ -85,7 +86,7 @@ impl<'a> Furniture<'a> {
     pub(super) fn put_directory(&mut self, path: &str, mode: u32) -> Result<OwnedFd, Failure> {
         let name = path.trim_start_matches('/');
         if let Some(found) = look(self.root, OsStr::new(name)).during(FURNISH, path)? {
-            check_kind(path, kind_of(&found), Kind::Directory)?;
+            check_kind(path, FileType::from_raw_mode(found.st_mode), Kind::Directory)?;
         }
         self.put(path, Kind::Directory, |parent, name| make_directory(parent, name, mode))
     }
@@ -171,4 +172,13 @@ fn check_kind(path: &str, found: FileType, wanted: Kind) -> Result<(), Failure> 
     }
     let name = |kind| kind_name(kind).to_owned();
     Err(Failure::Kind { path: path.to_owned(), found: name(found), wanted: name(wanted) })
+}
+
+/// Looks at a name in a directory, not through a link; `None` where there is nothing.
+fn look(parent: impl AsFd, name: &OsStr) -> Result<Option<Stat>, Errno> {
+    match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }

@@ -10,10 +10,11 @@ use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, openat};
 use rustix::io::Errno;
 
 use super::furniture::{Furniture, make_directory};
-use crate::copy::{CopyOptions, Everything, Tree, copy};
 use crate::execute::failure::{During, Failure};
 use crate::execute::rootfs::Kind;
 use crate::execute::spec::{MountKind, StepMount};
+use crate::layer::dir::Dir;
+use crate::snapshot::copy_tree;
 
 /// Puts what each mount would show at its target.
 pub(super) fn put(
@@ -35,7 +36,7 @@ pub(super) fn put(
                 furniture.put(target, kind, |parent, name| match kind {
                     Kind::Directory => {
                         let copied = make_directory(parent, name, 0o755)?;
-                        copy_directory(source, &copied)
+                        copy_directory(source, copied)
                     }
                     Kind::File => copy_file(source, parent, name),
                 })?;
@@ -45,13 +46,11 @@ pub(super) fn put(
     Ok(())
 }
 
-fn copy_directory(source: &OwnedFd, into: &OwnedFd) -> Result<(), Errno> {
+fn copy_directory(source: &OwnedFd, into: OwnedFd) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let source = openat(source, ".", flags, Mode::empty())?;
-    let name = "the source of a mount";
-    let tree = Tree { root: source.as_fd(), filter: &Everything, keeps_owners: true, name };
-    copy(tree, &[".".to_owned()], into.as_fd(), "/", CopyOptions::default())
-        .map_err(|error| innermost(&error))
+    copy_tree(&Dir::from(source), &Dir::from(into))
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 fn copy_file(source: &OwnedFd, parent: impl AsFd, name: &OsStr) -> Result<(), Errno> {
@@ -65,11 +64,4 @@ fn copy_file(source: &OwnedFd, parent: impl AsFd, name: &OsStr) -> Result<(), Er
     let metadata = source.metadata().map_err(io)?;
     fchown(&copied, Some(Uid::from_raw(metadata.uid())), Some(Gid::from_raw(metadata.gid())))?;
     copied.set_permissions(PermissionsExt::from_mode(metadata.mode() & 0o7777)).map_err(io)
-}
-
-fn innermost(error: &(dyn std::error::Error + 'static)) -> Errno {
-    match error.source() {
-        Some(source) => innermost(source),
-        None => error.downcast_ref().and_then(Errno::from_io_error).unwrap_or(Errno::IO),
-    }
 }

@@ -6,10 +6,11 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use rustix::fs::{Mode, XattrFlags};
 use rustix::io::Errno;
 
 use super::{ApplyError, At};
-use crate::layer::dir::{Dir, Object, ObjectKind};
+use crate::layer::dir::{Dir, Object, ObjectKind, set_file_owner, timestamps};
 use crate::layer::entry::{Entry, EntryPath, Kind, Mtime, Xattrs, is_user_xattr};
 
 const COPY_BYTES: usize = 256 << 10;
@@ -18,7 +19,7 @@ const HOLE_BYTES: usize = 4 << 10;
 
 /// Makes an object that is no directory and no hard link. Returns whether it exists now: devices
 /// that this process may not make are left out, as every rootless runtime does.
-pub(super) fn make(
+pub(in crate::layer) fn make(
     parent: &Dir,
     name: &[u8],
     entry: &Entry,
@@ -48,20 +49,19 @@ fn write(file: &mut File, content: &mut dyn Read, size: u64, buffer: &mut [u8]) 
     while rest > 0 {
         let want = buffer.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
         content.read_exact(&mut buffer[..want])?;
-        ends_in_hole = buffer[..want].chunks(HOLE_BYTES).next_back().is_some_and(is_hole);
-        write_run(file, &buffer[..want])?;
+        ends_in_hole = write_run(file, &buffer[..want])?;
         rest -= want as u64;
     }
     if ends_in_hole { file.set_len(size) } else { Ok(()) }
 }
 
-/// Writes a buffer, seeking over blocks of zeros.
-fn write_run(file: &mut File, buffer: &[u8]) -> io::Result<()> {
+/// Writes a buffer, seeking over blocks of zeros. Returns whether it ends in one: then the file does
+/// not have its size yet.
+pub(in crate::layer) fn write_run(file: &mut File, buffer: &[u8]) -> io::Result<bool> {
     let mut blocks = buffer.chunks(HOLE_BYTES).peekable();
-    let mut start = 0;
-    let mut at = 0;
+    let (mut start, mut at, mut zeros) = (0, 0, false);
     while let Some(block) = blocks.next() {
-        let zeros = is_hole(block);
+        zeros = is_hole(block);
         at += block.len();
         if zeros {
             let end = at - block.len();
@@ -72,7 +72,7 @@ fn write_run(file: &mut File, buffer: &[u8]) -> io::Result<()> {
             file.write_all(&buffer[start..at])?;
         }
     }
-    Ok(())
+    Ok(zeros)
 }
 
 fn is_hole(block: &[u8]) -> bool {
@@ -80,7 +80,11 @@ fn is_hole(block: &[u8]) -> bool {
 }
 
 /// Gives an object its owner, extended attributes, mode and time.
-pub(super) fn set_attributes(parent: &Dir, name: &[u8], entry: &Entry) -> Result<(), ApplyError> {
+pub(in crate::layer) fn set_attributes(
+    parent: &Dir,
+    name: &[u8],
+    entry: &Entry,
+) -> Result<(), ApplyError> {
     let path = &entry.path;
     parent.set_owner(name, entry.uid, entry.gid).at("set the owner of", path)?;
     set_xattrs(parent, name, path, &entry.xattrs)?;
@@ -90,11 +94,31 @@ pub(super) fn set_attributes(parent: &Dir, name: &[u8], entry: &Entry) -> Result
     parent.set_mtime(name, entry.mtime).at("set the time of", path)
 }
 
+/// The same for a file that is open.
+pub(in crate::layer) fn set_file_attributes(file: &File, entry: &Entry) -> Result<(), ApplyError> {
+    let path = &entry.path;
+    set_file_owner(file, entry.uid, entry.gid).at("set the owner of", path)?;
+    let flags = XattrFlags::empty();
+    set_each_xattr(path, &entry.xattrs, |name, value| {
+        rustix::fs::fsetxattr(file, name, value, flags)
+    })?;
+    rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).at("set the mode of", path)?;
+    rustix::fs::futimens(file, &timestamps(entry.mtime)).at("set the time of", path)
+}
+
 fn set_xattrs(
     parent: &Dir,
     name: &[u8],
     path: &EntryPath,
     xattrs: &Xattrs,
+) -> Result<(), ApplyError> {
+    set_each_xattr(path, xattrs, |xattr, value| parent.set_xattr(name, xattr, value))
+}
+
+fn set_each_xattr(
+    path: &EntryPath,
+    xattrs: &Xattrs,
+    set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>,
 ) -> Result<(), ApplyError> {
     for (xattr, value) in xattrs {
         if xattr.starts_with(b"trusted.") {
@@ -104,7 +128,7 @@ fn set_xattrs(
         if !is_applied_xattr(xattr) {
             continue;
         }
-        match parent.set_xattr(name, xattr, value) {
+        match set(xattr, value) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             // The kernel keeps `user.*` for files and directories.
             Err(Errno::PERM) if xattr.starts_with(b"user.") => {}

@@ -160,8 +160,10 @@ fn a_layer_that_nobody_uses_goes_and_a_leased_one_stays() {
             world.stack[1].diff_id().digest().hex()
         )]);
         let later = SystemTime::now() + Duration::from_secs(1);
-        let sweep =
-            |before, dry_run| world.layers.sweep(|| Ok(held.clone()), before, dry_run).unwrap();
+        let sweep = |before, dry_run| {
+            let unneeded = |_: &str, used| used < before;
+            world.layers.sweep(|| Ok(held.clone()), unneeded, dry_run).unwrap()
+        };
         assert_eq!(sweep(SystemTime::now() - Duration::from_secs(60), false), 0, "both are young");
         assert_eq!(sweep(later, true), 1);
         assert!(world.stack[0].tree().exists(), "a dry run removes nothing");

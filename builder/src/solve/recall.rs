@@ -1,0 +1,94 @@
+//! Looking for what was made before.
+//!
+//! A record promises nothing: its layer is held first, as a blob or as a tree, and where neither is
+//! there the record is as good as none. Nor does the cache ever fail a build: what cannot be read is
+//! a miss, and a warning.
+
+use std::error::Error;
+use std::sync::atomic::Ordering;
+
+use boatyard_oci::DiffId;
+
+use super::{LayerBlob, LayerStack, StackedLayer};
+use crate::build::Builder;
+use crate::cache::{CacheError, Key, Lookup, Record};
+use crate::pack;
+
+/// What there is of an earlier run of a step.
+#[derive(Debug)]
+pub(crate) enum Recalled {
+    /// Its record, and its layer, which is held.
+    Hit(Box<Record>, StackedLayer),
+    /// Its record, but not its layer any more.
+    Lost,
+    /// Nothing.
+    Miss,
+}
+
+impl Builder<'_> {
+    /// Looks for an earlier run of a step above a stack.
+    pub(crate) fn recall(&self, key: &Key, stage: usize, stack: &LayerStack) -> Recalled {
+        let Some(record) = self.record(key) else { return Recalled::Miss };
+        let named = self.or_warn(self.cache.layer(&record.layer.content, self.times)).flatten();
+        match named.and_then(|diff_id| self.hold(&diff_id, stage, stack)) {
+            Some(layer) => Recalled::Hit(record, layer),
+            None => Recalled::Lost,
+        }
+    }
+
+    /// Returns the record of a key, whether or not its layer can be had.
+    pub(crate) fn record(&self, key: &Key) -> Option<Box<Record>> {
+        match self.or_warn(self.cache.find(key))? {
+            Lookup::Hit(record) => Some(record),
+            Lookup::Miss => None,
+            Lookup::Damaged { path, reason } => {
+                self.tools.progress.warning(&format!(
+                    "the cache record {} is damaged ({reason}): it is removed, and its step runs again",
+                    path.display()
+                ));
+                None
+            }
+        }
+    }
+
+    /// Holds a layer that is to lie on top of a stack; nothing if it cannot be had.
+    pub(crate) fn hold(
+        &self,
+        diff_id: &DiffId,
+        stage: usize,
+        stack: &LayerStack,
+    ) -> Option<StackedLayer> {
+        let chain_id = stack.chain_with(diff_id);
+        let wanted = pack::encoding(self.request.compression);
+        let mut encodings = self.or_warn(self.cache.encodings(diff_id))?;
+        encodings.sort_by_key(|(name, _)| *name != wanted);
+        for (name, blob) in encodings {
+            let held = self.tools.root.store().hold_blocking(&blob.digest, Some(&self.tools.lease));
+            if matches!(held, Ok(Some(_))) {
+                let there = (name == wanted).then(|| LayerBlob::There(Box::new(blob.clone())));
+                let layer = StackedLayer::new(diff_id.clone(), chain_id, None, Some(blob));
+                self.put_in_image(stage, stack, &layer, there);
+                return Some(layer);
+            }
+        }
+        let layer = StackedLayer::new(diff_id.clone(), chain_id, None, None);
+        self.trees.find(&layer).ok().flatten()?;
+        self.put_in_image(stage, stack, &layer, None);
+        Some(layer)
+    }
+
+    /// Returns what the cache answered; a failure is told, the first of a build, and is no answer.
+    pub(crate) fn or_warn<T>(&self, answer: Result<T, CacheError>) -> Option<T> {
+        answer
+            .map_err(|error| {
+                if !self.has_warned.swap(true, Ordering::Relaxed) {
+                    let mut reason: &dyn Error = &error;
+                    while let Some(deeper) = reason.source() {
+                        reason = deeper;
+                    }
+                    self.tools.progress.warning(&format!("{error}: {reason}"));
+                }
+            })
+            .ok()
+    }
+}

@@ -1,0 +1,137 @@
+//! What COPY and ADD copy from, and what they select of it.
+
+use std::fs::File;
+use std::io;
+use std::sync::OnceLock;
+
+use super::files::{Files, Words};
+use super::{StageState, Step, StepResult};
+use crate::build::StepFailure;
+use crate::contents::View;
+use crate::contents::view::OpenFile;
+use crate::copy::{self, SelectOptions, Selection, Source};
+use crate::layer::EntryPath;
+use crate::plan::CopyFrom;
+use crate::progress::StepId;
+use crate::solve::LayerStack;
+
+/// What is copied from.
+pub(super) enum Origin {
+    /// The build context, or the Dockerfile alone.
+    Context,
+    /// A stage or an image.
+    Stack {
+        stack: LayerStack,
+        /// What it is called in messages.
+        name: String,
+        /// The word of `--from`.
+        from: String,
+    },
+}
+
+impl Origin {
+    /// Returns the stack that is copied from, if it is one.
+    pub(super) fn stack(&self) -> Option<&LayerStack> {
+        match self {
+            Origin::Context => None,
+            Origin::Stack { stack, .. } => Some(stack),
+        }
+    }
+
+    /// Returns what stands before the sources where they are named.
+    pub(super) fn prefix(&self) -> String {
+        match self {
+            Origin::Context => String::new(),
+            Origin::Stack { from, .. } => format!("--from={from} "),
+        }
+    }
+}
+
+impl Step<'_> {
+    /// Finds what is copied from; `from` is the state of the stage, if it is one.
+    pub(super) fn origin(&self, from: Option<StageState>) -> StepResult<Origin> {
+        let (stack, name, from) = match (&self.planned.copy_from, from) {
+            (Some(CopyFrom::Stage(index)), Some(from)) => {
+                let stage = self.builder.plan.stages.iter().find(|stage| stage.index == *index);
+                let name = stage.map_or_else(String::new, |stage| stage.name.clone());
+                (from.stack, format!("stage {name}"), name)
+            }
+            (Some(CopyFrom::Image(image)), _) => {
+                let found = self.builder.bases.resolve(image, &self.stage.platform, &|_| {});
+                let found = found.map_err(|error| {
+                    let problem = self.whole("cannot read what this step copies from");
+                    StepFailure::new(problem).because(error)
+                })?;
+                (found.stack, format!("image {}", image.familiar()), image.familiar())
+            }
+            _ => return Ok(Origin::Context),
+        };
+        Ok(Origin::Stack { stack, name, from })
+    }
+
+    /// Returns what a stack that is copied from shows.
+    pub(super) fn view_of(&self, origin: &Origin, id: StepId) -> StepResult<Option<View>> {
+        origin.stack().map(|stack| self.view(stack, id)).transpose()
+    }
+
+    /// Returns what opens the files of a stack. Its layers are unpacked when the first is opened.
+    pub(super) fn opener<'o>(
+        &'o self,
+        stack: Option<&'o LayerStack>,
+        id: StepId,
+    ) -> impl Fn(usize, &EntryPath) -> io::Result<File> + Sync + 'o {
+        let trees = OnceLock::new();
+        move |layer, path| {
+            let Some(stack) = stack else { return Err(io::ErrorKind::NotFound.into()) };
+            let say = |text: &str| self.builder.tools.progress.status(id, text);
+            if trees.get().is_none() {
+                let had = self.builder.trees.of(stack.layers(), &say).map_err(io::Error::other)?;
+                let _ = trees.set(had);
+            }
+            let tree = trees.get().and_then(|trees| trees.get(layer));
+            tree.ok_or(io::ErrorKind::NotFound)?.open_file(path)
+        }
+    }
+
+    /// Selects what the words mean: first all that are paths, then each heredoc.
+    pub(super) fn selections<'s>(
+        &'s self,
+        files: &Files<'_>,
+        words: &'s Words,
+        origin: &'s Origin,
+        view: Option<&'s View>,
+        open: &'s OpenFile<'s>,
+    ) -> StepResult<Vec<Selection<'s>>> {
+        let options = SelectOptions { unpack: files.unpack, threads: self.builder.tools.threads };
+        let select = |source, words: &[String], options| {
+            copy::select(source, words, options).map_err(|error| self.cannot_copy(files, error))
+        };
+        let mut selections = Vec::new();
+        if !words.paths.is_empty() {
+            let source = match (origin, view) {
+                (Origin::Stack { name, .. }, Some(view)) => Source::Stack { view, name, open },
+                _ => self.context()?,
+            };
+            selections.push(select(source, &words.paths, options)?);
+        }
+        let options = SelectOptions { unpack: false, ..options };
+        for (name, body) in &words.heredocs {
+            let source = Source::Heredoc { name, body: body.as_bytes() };
+            selections.push(select(source, &[], options)?);
+        }
+        Ok(selections)
+    }
+
+    fn context(&self) -> StepResult<Source<'_>> {
+        match &self.builder.request.context {
+            Some(directory) => {
+                Ok(Source::Context { directory, known: self.builder.stat_cache(directory) })
+            }
+            None => {
+                let mut problem = self.whole("there is no build context to copy from");
+                problem.hint = Some("name a directory: `boatyard build DIR`".to_owned());
+                Err(StepFailure::new(problem))
+            }
+        }
+    }
+}
