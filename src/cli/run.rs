@@ -290,7 +290,10 @@ fn request(args: &Args) -> Result<RunRequest> {
 fn variable(text: &str) -> Option<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-        None => std::env::var(text).ok().map(|value| (text.to_owned(), value)),
+        None => {
+            let value = std::env::var_os(text)?.into_string().ok()?;
+            Some((text.to_owned(), value))
+        }
     }
 }
 
@@ -353,7 +356,7 @@ struct Attendant<'a> {
 
 impl Attendant<'_> {
     /// Ends the command if nobody reads any more.
-    fn passed(&self, written: std::io::Result<()>) {
+    fn passed(&self, written: &std::io::Result<()>) {
         if written.is_err() {
             self.cancel.cancel();
         }
@@ -363,11 +366,11 @@ impl Attendant<'_> {
 impl Output for Attendant<'_> {
     fn stdout(&mut self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();
-        self.passed(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+        self.passed(&stdout.write_all(bytes).and_then(|()| stdout.flush()));
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
-        self.passed(std::io::stderr().write_all(bytes));
+        self.passed(&std::io::stderr().write_all(bytes));
     }
 
     fn warning(&mut self, text: &str) {
