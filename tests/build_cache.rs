@@ -25,6 +25,11 @@ fn build(place: &Place, context: &Path) -> Run {
     place.boatyard(["build", "--progress=json", text(context)])
 }
 
+/// The same where steps come to a server of the test, on this machine.
+fn meet(place: &Place, context: &Path) -> Run {
+    build(place, context).arg("--network=host")
+}
+
 #[track_caller]
 fn built(run: Run) -> Built {
     Built::of(&run.ok())
@@ -267,7 +272,7 @@ fn the_cache_of_one_stage_can_be_left_out() {
 
 /// Starts a build and returns it with the lines that it tells.
 fn start(place: &Place, context: &Path) -> (Child, impl Iterator<Item = String>) {
-    let mut build = build(place, context).spawn(Stdio::null(), Stdio::piped());
+    let mut build = meet(place, context).spawn(Stdio::null(), Stdio::piped());
     let lines = BufReader::new(build.stderr.take().unwrap()).lines().map_while(Result::ok);
     (build, lines)
 }
@@ -335,7 +340,7 @@ fn who_waits_for_a_build_that_dies_takes_its_step_over() {
     assert!(second_lines.count() > 0);
     assert!(second.wait().unwrap().success());
     drop(left_behind);
-    built(build(&place, &context)).ran([]);
+    built(meet(&place, &context)).ran([]);
 }
 
 #[test]
@@ -396,7 +401,7 @@ fn the_first_failure_ends_the_other_stages_and_is_the_one_that_is_told() {
              FROM busybox\nCOPY --from=good /told /a\nCOPY --from=bad /told /b\n"
         ),
     );
-    let mut build = build(&place, &context).spawn(Stdio::null(), Stdio::piped());
+    let mut build = meet(&place, &context).spawn(Stdio::null(), Stdio::piped());
     let (one, other) = (meeting.next(), meeting.next());
     let (bad, good) = if one.word == "bad" { (one, other) } else { (other, one) };
     bad.let_go("");

@@ -59,11 +59,11 @@ fn subordinate_ids_make_the_image_that_root_makes() {
     let user = User::with_subordinate_ids(&place);
     user.boatyard(["load", "--input", text(&base)]).ok();
     for snapshots in ["overlay", "copy"] {
-        let build = ["build", "--snapshots", snapshots, text(&context)];
+        let build = ["build", "--no-cache", "--snapshots", snapshots, text(&context)];
         assert_eq!(image_id(user.boatyard(build)), expected, "{snapshots}");
     }
     // fuse-overlayfs (1.10) gives a directory a new time when it copies up a file in it.
-    let build = ["build", "--snapshots", "fuse-overlayfs", text(&context)];
+    let build = ["build", "--no-cache", "--snapshots", "fuse-overlayfs", text(&context)];
     image_id(user.boatyard_with_fuse(build));
     assert_eq!(user.processes(), [""; 0]);
 
@@ -82,8 +82,8 @@ fn one_id_suffices_for_packages() {
     let shown = format!("{DOCKERFILE}RUN cat /etc/greet && stat -c '%n is of %U' /srv/app who\n");
     fs_err::write(context.join("Dockerfile"), shown).unwrap();
     for snapshots in ["overlay", "copy"] {
-        let build = ["build", "--progress=plain", "--snapshots", snapshots, text(&context)];
-        user.boatyard(build).ok().says([
+        let options = ["--no-cache", "--progress=plain", "--snapshots", snapshots];
+        user.boatyard(["build"]).args(options).arg(&context).ok().says([
             "with one user id, every file of an image is root's",
             "Setting up greet (1.0)",
             "configured",

@@ -44,11 +44,11 @@ const SIGNALED: i32 = 128;
 /// command cannot be executed, 127 where the image does not have it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image, by name or by the beginning of its ID; it is pulled if it is not here
-    image: String,
-    /// The command and its arguments [default: the image's]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    /// The image, by name or by the beginning of its ID, which is pulled if it is not here; and the
+    /// command with its arguments, if it is not to be the image's
+    // One list: whatever stands behind the image is the command's, also what looks like an option.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    words: Vec<String>,
     /// Does nothing: a container never stays
     #[arg(long)]
     rm: bool,
@@ -123,6 +123,16 @@ enum PullWhen {
     Missing,
     Always,
     Never,
+}
+
+impl Args {
+    fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }
 
 /// Runs the command, and ends as it does.
@@ -206,14 +216,14 @@ fn failure(error: RunError) -> Failure {
 fn image(world: &World, args: &Args, root: &Arc<Root>, lease: &Lease) -> Result<Image> {
     let found = match args.pull {
         PullWhen::Always => None,
-        PullWhen::Never => Some(images::find(root, &args.image)?),
-        PullWhen::Missing => images::find(root, &args.image).ok(),
+        PullWhen::Never => Some(images::find(root, args.image())?),
+        PullWhen::Missing => images::find(root, args.image()).ok(),
     };
     let found = match found {
         Some(found) => found,
         None => {
             fetch(world, args, root, lease)?;
-            images::find(root, &args.image)?
+            images::find(root, args.image())?
         }
     };
     if let Some(place) = found.places.first() {
@@ -223,8 +233,8 @@ fn image(world: &World, args: &Args, root: &Arc<Root>, lease: &Lease) -> Result<
 }
 
 fn fetch(world: &World, args: &Args, root: &Arc<Root>, lease: &Lease) -> Result<()> {
-    let name = args.image.parse().map_err(|error| {
-        Failure::usage(format!("`{}` is no image name", args.image)).because(error)
+    let name = args.image().parse().map_err(|error| {
+        Failure::usage(format!("`{}` is no image name", args.image())).because(error)
     })?;
     let client = remote::client(world)?;
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
@@ -270,7 +280,7 @@ fn request(args: &Args) -> Result<RunRequest> {
         entrypoint: args.entrypoint.as_ref().map(|program| {
             Some(program.clone()).into_iter().filter(|program| !program.is_empty()).collect()
         }),
-        command: args.command.clone(),
+        command: args.command().to_vec(),
         env,
         cwd: args.workdir.clone(),
         user: args.user.clone(),

@@ -137,7 +137,7 @@ mod tests {
             "25a67fd14634109ecb0c052ebe0a23557fb8d80f0c99580820f821299f3c3d96",
         ];
         assert_eq!(keys, expected);
-        assert_eq!(workdir, "");
+        assert_eq!(workdir, "88caeca498fa2c31250ffc960f31cc9492cf5b0437aadf3e9fe199caf56ed1ce");
     }
 
     #[test]
