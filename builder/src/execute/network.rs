@@ -42,8 +42,8 @@ use self::namespace::Namespace;
 use self::pasta::{Gateway, Pasta};
 use self::relay::{Relay, Serving};
 
-/// How many sockets are ours in a room: the relay's two.
-const SOCKETS_OURS: usize = 2;
+/// How many sockets are ours in a room: the relay's two, and the one that sets the room up.
+const SOCKETS_OURS: u64 = 3;
 
 /// How networks are made.
 #[derive(Debug, Clone, Default)]
