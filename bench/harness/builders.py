@@ -45,7 +45,7 @@ class Boatyard:
 
     def push(self, tag, host):
         run([self.binary, "--root", self.store, "tag", tag, f"{host}/{tag}"])
-        return run([self.binary, "--root", self.store, "push", "--plain-http", f"{host}/{tag}"])
+        return run([self.binary, "--root", self.store, "push", f"{host}/{tag}"])
 
     def forget(self):
         for number in range(1, self.number + 1):
