@@ -19,6 +19,11 @@ pub(crate) const MEMBER_BYTES: usize = 1 << 20;
 const HEAD: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 8, 0, b'B', b'Y', 4, 0];
 const TRAILER_BYTES: usize = 8;
 const STORED_BLOCK_BYTES: usize = u16::MAX as usize;
+/// A piece of at least this size is tried by samples first.
+const SAMPLED_BYTES_MIN: usize = 256 << 10;
+const SAMPLES: usize = 4;
+/// What deflate looks back on: within less it finds less than there is.
+const SAMPLE_BYTES: usize = 32 << 10;
 
 /// A member's header as its reader needs it.
 pub(crate) struct Member;
@@ -61,16 +66,24 @@ pub(super) fn packer(level: u8) -> PackWorker {
     // The level was clamped to libdeflate's range.
     let level = CompressionLvl::new(i32::from(level)).unwrap_or_default();
     let mut compressor = Compressor::new(level);
-    Box::new(move |piece: Vec<u8>| pack(&mut compressor, &piece))
+    let mut sampler = Compressor::new(CompressionLvl::fastest());
+    Box::new(move |piece: Vec<u8>| pack(&mut compressor, &mut sampler, &piece))
 }
 
-fn pack(compressor: &mut Compressor, piece: &[u8]) -> io::Result<Vec<u8>> {
+fn pack(
+    compressor: &mut Compressor,
+    sampler: &mut Compressor,
+    piece: &[u8],
+) -> io::Result<Vec<u8>> {
     let bound = compressor.deflate_compress_bound(piece.len());
     let mut member = vec![0; Member::HEADER_BYTES + bound + TRAILER_BYTES];
     member[..HEAD.len()].copy_from_slice(&HEAD);
-    let packed = compressor
-        .deflate_compress(piece, &mut member[Member::HEADER_BYTES..])
-        .map_err(io::Error::other)?;
+    let packed = match is_noise(sampler, piece)? {
+        true => piece.len(),
+        false => compressor
+            .deflate_compress(piece, &mut member[Member::HEADER_BYTES..])
+            .map_err(io::Error::other)?,
+    };
     member.truncate(Member::HEADER_BYTES + packed);
     if packed >= piece.len() {
         member.truncate(Member::HEADER_BYTES);
@@ -81,6 +94,24 @@ fn pack(compressor: &mut Compressor, piece: &[u8]) -> io::Result<Vec<u8>> {
     let length = to_u32(member.len())?.to_le_bytes();
     member[HEAD.len()..Member::HEADER_BYTES].copy_from_slice(&length);
     Ok(member)
+}
+
+/// Says whether samples of a piece do not compress at all: what is packed already costs as much time
+/// to try as to pack. It is a function of the bytes alone, as the member must be.
+fn is_noise(sampler: &mut Compressor, piece: &[u8]) -> io::Result<bool> {
+    if piece.len() < SAMPLED_BYTES_MIN {
+        return Ok(false);
+    }
+    let mut packed = vec![0; sampler.deflate_compress_bound(SAMPLE_BYTES)];
+    for sample in 0..SAMPLES {
+        let start = sample * (piece.len() - SAMPLE_BYTES) / (SAMPLES - 1);
+        let bytes = &piece[start..start + SAMPLE_BYTES];
+        let length = sampler.deflate_compress(bytes, &mut packed).map_err(io::Error::other)?;
+        if length < SAMPLE_BYTES {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// RFC 1951, 3.2.4: blocks that are not compressed.
