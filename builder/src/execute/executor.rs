@@ -112,6 +112,10 @@ impl InitCommand {
     }
 }
 
+/// What is said where steps ask for names, and nobody can be asked.
+const NO_SERVERS: &str = "steps cannot resolve names: /etc/resolv.conf names no server, and this \
+    machine is none itself";
+
 /// The executor of a build: a helper process, ended when this is dropped, and its steps with it.
 #[derive(Debug)]
 pub struct Executor {
@@ -191,6 +195,9 @@ impl Execute for Executor {
             Running::start(self.socket()?, rootfs.as_fd(), network.as_ref(), spec, &sources)?;
         let waited = running.wait(output, cancel, spec.timeout);
         rootfs::remove(rootfs.as_fd(), &running.made);
+        if network.as_ref().is_some_and(Lent::has_missed_servers) {
+            running.warnings.push(NO_SERVERS.to_owned());
+        }
         for warning in std::mem::take(&mut running.warnings) {
             if self.warnings.lock().is_ok_and(|mut said| said.insert(warning.clone())) {
                 output.warning(&warning);

@@ -367,6 +367,11 @@ impl Lent {
         self.gateway().map_or_else(nothing, Gateway::failure)
     }
 
+    /// Tells whether names could not be resolved because the host says nowhere whom to ask.
+    pub(super) fn has_missed_servers(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.uplink.relay.has_missed_servers())
+    }
+
     fn gateway(&self) -> Option<&Gateway> {
         self.room.as_ref()?.gateway.as_ref()
     }
