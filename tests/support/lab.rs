@@ -90,7 +90,12 @@ impl Lab {
         place.write("resolv.conf", "search example\nnameserver 203.0.113.5\noptions timeout:1\n");
         place
             .run("ip", ["netns", "exec", &self.host, "sh", "-c"])
-            .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+            // Everybody may open the device that pasta needs, where udev makes it.
+            .arg(
+                "mount --bind \"$0\" /etc/resolv.conf && mount -t tmpfs nodes /mnt \
+                 && mknod -m 666 /mnt/tun c 10 200 && mount --bind /mnt/tun /dev/net/tun \
+                 && exec \"$@\"",
+            )
             .arg(place.path("resolv.conf"))
     }
 
