@@ -157,14 +157,16 @@ fn steps_and_commands_reach_the_world_and_not_the_host() {
     // Asks for what the address or the name answers on the port of the services.
     let ask =
         |whom: &str| format!("/bin/busybox timeout 3 /bin/busybox nc {whom} 7777 < /dev/null");
-    let outside = [OUTSIDE[0], OUTSIDE[1], "out"].map(ask).join(" && ");
+    let outside = [OUTSIDE[0], OUTSIDE[1], "out"]
+        .map(|whom| format!("{} | /bin/busybox grep -m1 outside", ask(whom)))
+        .join(" && ");
     let host = ["127.0.0.1", "127.0.0.53", "::1", "169.254.1.1", "10.0.2.2"];
-    let host = host.into_iter().chain(HOST).map(ask).collect::<Vec<_>>().join("; ");
+    let host = host.into_iter().chain(HOST).map(ask).collect::<Vec<_>>().join(" & ");
     let run = |line: &str| format!("RUN [\"/bin/busybox\", \"sh\", \"-c\", \"{line}\"]\n");
     let dockerfile = format!(
         "FROM scratch\nCOPY busybox /bin/busybox\n{}{}",
         run(&outside),
-        run(&format!("{host}; true"))
+        run(&format!("{host} & wait"))
     );
     fs_err::write(context.join("Dockerfile"), dockerfile).unwrap();
 
@@ -175,7 +177,7 @@ fn steps_and_commands_reach_the_world_and_not_the_host() {
     let command = |line: &str| on_host(["run", "app", "/bin/busybox", "sh", "-c", line]);
     assert_eq!(command(&outside).text(), "outside\noutside\noutside");
     assert_eq!(lab.reached(), ["outside tcp"]);
-    command(&format!("{host}; true"));
+    command(&format!("{host} & wait"));
     assert_eq!(lab.reached(), [""; 0]);
     while !user.processes().is_empty() {
         std::thread::yield_now();
