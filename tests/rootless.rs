@@ -13,6 +13,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::debian::{archive, repository};
+use support::lab::{HOST, Lab, OUTSIDE};
 use support::place::text;
 use support::{Place, Run, images};
 use user::User;
@@ -144,5 +145,41 @@ fn what_is_interrupted_or_killed_leaves_nothing() {
     for view in fs_err::read_dir(active).unwrap() {
         let view = view.unwrap().path();
         assert_eq!(fs_err::read_dir(&view).unwrap().count(), 0, "{}", view.display());
+    }
+}
+
+#[test]
+fn steps_and_commands_reach_the_world_and_not_the_host() {
+    let (lab, place) = (Lab::new(false), Place::new());
+    let context = place.context("context", "");
+    fs_err::copy(images::busybox_tree(&place).join("bin/busybox"), context.join("busybox"))
+        .unwrap();
+    // Asks for what the address or the name answers on the port of the services.
+    let ask =
+        |whom: &str| format!("/bin/busybox timeout 3 /bin/busybox nc {whom} 7777 < /dev/null");
+    let outside = [OUTSIDE[0], OUTSIDE[1], "out"]
+        .map(|whom| format!("{} | /bin/busybox grep -m1 outside", ask(whom)))
+        .join(" && ");
+    let host = ["127.0.0.1", "127.0.0.53", "::1", "169.254.1.1", "10.0.2.2"];
+    let host = host.into_iter().chain(HOST).map(ask).collect::<Vec<_>>().join(" & ");
+    let run = |line: &str| format!("RUN [\"/bin/busybox\", \"sh\", \"-c\", \"{line}\"]\n");
+    let dockerfile = format!(
+        "FROM scratch\nCOPY busybox /bin/busybox\n{}{}",
+        run(&outside),
+        run(&format!("{host} & wait"))
+    );
+    fs_err::write(context.join("Dockerfile"), dockerfile).unwrap();
+
+    let user = User::with_subordinate_ids(&place);
+    let on_host = |args: [&str; 6]| user.boatyard_in(lab.shell(&place), args).ok();
+    on_host(["build", "--network=default", "--progress=plain", "-t", "app", text(&context)]);
+    assert_eq!(lab.reached(), ["outside tcp"]);
+    let command = |line: &str| on_host(["run", "app", "/bin/busybox", "sh", "-c", line]);
+    assert_eq!(command(&outside).text(), "outside\noutside\noutside");
+    assert_eq!(lab.reached(), ["outside tcp"]);
+    command(&format!("{host} & wait"));
+    assert_eq!(lab.reached(), [""; 0]);
+    while !user.processes().is_empty() {
+        std::thread::yield_now();
     }
 }

@@ -75,6 +75,12 @@ impl User {
         Run::new("unshare").args(shell).args(self.line()).arg(&self.program).args(args)
     }
 
+    /// Returns what `shell` runs of the command line that is added to it: our command, run by the
+    /// user.
+    pub fn boatyard_in<const N: usize>(&self, shell: Run, args: [&str; N]) -> Run {
+        shell.args(self.line()).arg(&self.program).args(args).current_dir(&self.home)
+    }
+
     /// Returns a program, ready to be run by the user.
     pub fn run<const N: usize>(&self, program: &str, args: [&str; N]) -> Run {
         let [become_user, line @ ..] = &self.line()[..] else { unreachable!("it is not empty") };

@@ -74,18 +74,38 @@ impl Lab {
         lab
     }
 
-    /// Returns our command, ready to run on the host, which asks `resolvers`.
+    /// Returns our command, ready to run on the host.
     pub fn boatyard<const N: usize>(&self, place: &Place, args: [&str; N]) -> Run {
-        place.write("resolv.conf", "search example\nnameserver 203.0.113.5\noptions timeout:1\n");
-        place
-            .run("ip", ["netns", "exec", &self.host, "sh", "-c"])
-            .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
-            .arg(place.path("resolv.conf"))
+        self.shell(place)
             .arg(env!("CARGO_BIN_EXE_boatyard"))
             .args(args)
             .env("BOATYARD_ROOT", text(&place.root()))
             .env_remove("BOATYARD_CONFIG")
             .env_remove("SOURCE_DATE_EPOCH")
+    }
+
+    /// Returns what runs the command line that is added to it on the host, which asks the world
+    /// for names.
+    pub fn shell(&self, place: &Place) -> Run {
+        place.write("resolv.conf", "search example\nnameserver 203.0.113.5\noptions timeout:1\n");
+        place
+            .run("ip", ["netns", "exec", &self.host, "sh", "-c"])
+            // Everybody may open the device that pasta needs, where udev makes it.
+            .arg(
+                "mount --bind \"$0\" /etc/resolv.conf && mount -t tmpfs nodes /mnt \
+                 && mknod -m 666 /mnt/tun c 10 200 && mount --bind /mnt/tun /dev/net/tun \
+                 && exec \"$@\"",
+            )
+            .arg(place.path("resolv.conf"))
+    }
+
+    /// Gives the host a firewall that forwards nothing, as docker does.
+    pub fn forward_nothing(&self) {
+        for family in ["ip", "ip6"] {
+            let chain = "{ type filter hook forward priority 0; policy drop; }";
+            let table = format!("add table {family} filter {{ chain FORWARD {chain}; }}");
+            Run::new("ip").args(["netns", "exec", &self.host, "nft", &table]).ok();
+        }
     }
 
     /// Returns what came to the services since the last time.

@@ -112,6 +112,10 @@ impl InitCommand {
     }
 }
 
+/// What is said where steps ask for names, and nobody can be asked.
+const NO_SERVERS: &str = "steps cannot resolve names: /etc/resolv.conf names no server, and this \
+    machine is none itself";
+
 /// The executor of a build: a helper process, ended when this is dropped, and its steps with it.
 #[derive(Debug)]
 pub struct Executor {
@@ -187,11 +191,13 @@ impl Execute for Executor {
     ) -> Result<Outcome, ExecuteError> {
         let sources = sources(spec)?;
         let network = self.network(spec)?;
-        let namespace = network.as_ref().and_then(Lent::namespace);
         let mut running =
-            Running::start(self.socket()?, rootfs.as_fd(), namespace, spec, &sources)?;
+            Running::start(self.socket()?, rootfs.as_fd(), network.as_ref(), spec, &sources)?;
         let waited = running.wait(output, cancel, spec.timeout);
         rootfs::remove(rootfs.as_fd(), &running.made);
+        if network.as_ref().is_some_and(Lent::has_missed_servers) {
+            running.warnings.push(NO_SERVERS.to_owned());
+        }
         for warning in std::mem::take(&mut running.warnings) {
             if self.warnings.lock().is_ok_and(|mut said| said.insert(warning.clone())) {
                 output.warning(&warning);
@@ -210,7 +216,8 @@ impl Drop for Executor {
 }
 
 /// A step in the helper's hands.
-pub(super) struct Running {
+pub(super) struct Running<'a> {
+    network: Option<&'a Lent>,
     socket: OwnedFd,
     stdout: Stream,
     stderr: Stream,
@@ -224,15 +231,15 @@ pub(super) struct Running {
     gone: bool,
 }
 
-impl Running {
+impl<'a> Running<'a> {
     /// Hands a step to a helper.
     pub(super) fn start(
         helper: BorrowedFd<'_>,
         rootfs: BorrowedFd<'_>,
-        namespace: Option<BorrowedFd<'_>>,
+        network: Option<&'a Lent>,
         spec: &Spec,
         sources: &[OwnedFd],
-    ) -> Result<Running, ExecuteError> {
+    ) -> Result<Running<'a>, ExecuteError> {
         let failed = ExecuteError::builder;
         let memory = wire::to_memory(spec).map_err(failed("hand over the step"))?;
         let (socket, theirs) = wire::pair().map_err(failed("make a socket"))?;
@@ -240,13 +247,15 @@ impl Running {
         let (stderr, stderr_end) = Stream::open().map_err(failed("make a pipe"))?;
         let mut descriptors = vec![memory.as_fd(), theirs.as_fd(), rootfs];
         descriptors.extend([stdout_end.as_fd(), stderr_end.as_fd()]);
-        descriptors.extend(namespace);
+        let guard = network.and_then(Lent::guard);
+        descriptors.extend(network.and_then(Lent::namespace).into_iter().chain(guard));
         if let Console::Input(input) = &spec.console {
             descriptors.push(input.descriptor().ok_or(ExecuteError::NoInput)?);
         }
         descriptors.extend(sources.iter().map(AsFd::as_fd));
         let heading = Heading {
             network: spec.network,
+            guarded: guard.is_some(),
             limits: spec.limits.clone(),
             console: Streams::from(&spec.console),
         };
@@ -255,6 +264,7 @@ impl Running {
             errno => failed("hand over the step")(errno),
         })?;
         Ok(Running {
+            network,
             socket,
             stdout,
             stderr,
@@ -287,6 +297,8 @@ impl Running {
             }
             if ready.cancelled {
                 self.kill(Outcome::Cancelled);
+            } else if ready.lost {
+                self.lose_network();
             } else if left == Some(Duration::ZERO) {
                 self.kill(Outcome::TimedOut);
             }
@@ -302,18 +314,36 @@ impl Running {
         let streams = [&self.stdout, &self.stderr].into_iter().filter_map(|s| s.0.as_ref());
         watched.extend(streams.map(|fd| PollFd::new(fd, PollFlags::IN)));
         let mut left = left;
-        // Once it is being killed, neither a signal nor the time matters any more.
+        // Once it is being killed, nothing else matters any more.
+        let (mut cancelling, mut losing) = (None, None);
         if self.killed.is_some() {
             left = None;
         } else {
+            cancelling = Some(watched.len());
             watched.push(PollFd::new(&*cancel.0, PollFlags::IN));
+            if let Some(end) = self.network.and_then(Lent::end) {
+                losing = Some(watched.len());
+                watched.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
+            }
         }
         // A time too long for the kernel is as good as none.
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         retry_on_intr(|| poll(&mut watched, left.as_ref()))?;
-        let happened = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
-        let cancelled = self.killed.is_none() && happened(watched.last());
-        Ok(Ready { report: happened(watched.first()), cancelled })
+        let happened = |at: Option<usize>| at.is_some_and(|at| !watched[at].revents().is_empty());
+        Ok(Ready {
+            report: happened(Some(0)),
+            cancelled: happened(cancelling),
+            lost: happened(losing),
+        })
+    }
+
+    /// Ends a step that would wait for answers that cannot come any more.
+    fn lose_network(&mut self) {
+        if let Some(network) = self.network {
+            let lost = ExecuteError::NetworkLost(network.failure());
+            self.ending.get_or_insert(Err(lost));
+        }
+        self.kill(Outcome::Cancelled);
     }
 
     fn receive(&mut self, output: &mut dyn Output) -> Result<(), ExecuteError> {
@@ -369,6 +399,7 @@ impl Running {
 struct Ready {
     report: bool,
     cancelled: bool,
+    lost: bool,
 }
 
 /// Our end of a pipe; `None` once nothing more will come.

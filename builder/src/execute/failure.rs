@@ -77,6 +77,9 @@ pub enum ExecuteError {
     /// The step cannot have a network of its own.
     #[error("cannot give this step a network of its own")]
     Network(#[source] NetworkError),
+    /// What gave the step its network ended.
+    #[error("the step was ended: it lost its network")]
+    NetworkLost(#[source] NetworkError),
     /// The process does not hold a right.
     #[error("this process lacks {what}")]
     Lacking {

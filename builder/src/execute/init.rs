@@ -99,6 +99,8 @@ struct Step {
     first_process: OwnedFd,
     socket: OwnedFd,
     leaf: Option<Leaf>,
+    /// Of its network: open until it is gone, also when the builder is gone before.
+    _guard: Option<OwnedFd>,
     killed: bool,
 }
 
@@ -198,6 +200,8 @@ impl Helper {
     fn start_step(&mut self, request: &Request) -> Result<(), Failure> {
         let socket = request.socket.try_clone().map_err(|_| Errno::MFILE);
         let socket = socket.during("keep", "the socket")?;
+        let guard = request.guard.as_ref().map(OwnedFd::try_clone).transpose();
+        let guard = guard.map_err(|_| Errno::MFILE).during("keep", "the firewall's socket")?;
         let leaf = self.limit(request)?;
         let namespaces = step::namespaces(request.heading.network, leaf.as_ref());
         match clone_process(self.single, namespaces) {
@@ -211,7 +215,8 @@ impl Helper {
                     let first = [first_process.as_fd()];
                     let _ = wire::send_with(&socket, &Report::Started, &first);
                 }
-                self.steps.push(Step { first_process, socket, leaf, killed: false });
+                let step = Step { first_process, socket, leaf, _guard: guard, killed: false };
+                self.steps.push(step);
                 Ok(())
             }
             Err(errno) => {

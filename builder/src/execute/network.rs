@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! Networks ── one per build
-//!   ├── Way            how packets get out: the host's kernel ([`kernel`]) or pasta ([`pasta`])
-//!   ├── Relay          answers the steps' DNS questions ([`relay`])
+//!   ├── Uplink
+//!   │     ├── Way      how packets get out: the host's kernel ([`kernel`]) or pasta ([`pasta`])
+//!   │     └── Relay    answers the steps' DNS questions ([`relay`])
 //!   └── idle rooms     each a namespace with its link, lent to one step at a time
 //! ```
 //!
@@ -12,8 +13,10 @@
 //! relay, whose sockets are in the step's namespace while the builder asks from the host's.
 //!
 //! Nothing outlives the builder, killed or not: namespaces are held by descriptors, links go with
-//! their namespace, the firewall table with its owner's pipe, pasta with the thread that started
-//! it. So there is nothing to clean up after another build, and no lock.
+//! their namespace, the firewall table with the last copy of a socket, pasta with the thread that
+//! started it. So there is nothing to clean up after another build, and no lock. What keeps a step
+//! from the host is there until the step is gone: a step whose builder is killed, and one whose
+//! pasta is, never reaches more than before.
 //!
 //! Nothing here is configured on the host that it did not already do: see [`kernel`].
 
@@ -22,6 +25,7 @@ mod join;
 mod kernel;
 mod namespace;
 mod netlink;
+mod passage;
 mod pasta;
 mod program;
 mod ranges;
@@ -32,7 +36,7 @@ use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::io::Errno;
@@ -101,6 +105,9 @@ pub enum NetworkError {
     /// The host is no router.
     #[error("this machine does not forward {0}, and a build does not change that")]
     NoForwarding(&'static str),
+    /// The host's firewall drops what is forwarded.
+    #[error("this machine's firewall lets nothing through that comes from elsewhere")]
+    Firewall,
     /// Whatever could be given to a step is used on the host.
     #[error("this machine has routes to every address that a step could be given")]
     NoRange,
@@ -148,12 +155,11 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    // Rooms end before the way out of them, and the relay last.
     idle: Vec<Room>,
     /// A room that is being made ahead of need.
     coming: Option<JoinHandle<Result<Room, NetworkError>>>,
-    way: Option<Result<Way, String>>,
-    relay: Option<Relay>,
+    /// Opened by whoever needs it first; the others wait for him, and not for this state's lock.
+    uplink: Arc<OnceLock<Result<Arc<Uplink>, String>>>,
     /// What is being taken away.
     closing: Option<JoinHandle<()>>,
 }
@@ -164,6 +170,13 @@ impl Drop for State {
             let _ = closing.join();
         }
     }
+}
+
+/// What rooms share: the way out of them, and who answers in them.
+#[derive(Debug)]
+struct Uplink {
+    way: Way,
+    relay: Relay,
 }
 
 /// How packets get out.
@@ -179,6 +192,8 @@ struct Room {
     gateway: Option<Gateway>,
     _serving: Serving,
     namespace: Namespace,
+    // Rooms end before the way out of them.
+    uplink: Arc<Uplink>,
 }
 
 /// A network that a step has while this lives.
@@ -198,7 +213,10 @@ impl Networks {
     /// Begins to make the first network, on a thread, for a step that will come.
     pub fn prepare(&self) {
         let mut state = self.state();
-        if state.coming.is_some() || !state.idle.is_empty() || matches!(state.way, Some(Err(_))) {
+        if state.coming.is_some()
+            || !state.idle.is_empty()
+            || matches!(state.uplink.get(), Some(Err(_)))
+        {
             return;
         }
         // The thread must not keep what it makes from ending with the build.
@@ -244,38 +262,46 @@ impl Networks {
 
     /// Returns an idle room, or the one that is coming, or a new one.
     fn take(&self) -> Result<Room, NetworkError> {
-        let mut state = self.state();
-        while let Some(mut room) = state.idle.pop() {
-            if state.is_usable(&mut room) {
+        while let Some(mut room) = self.idle() {
+            if room.is_usable() {
                 return Ok(room);
             }
         }
-        let coming = state.coming.take();
-        drop(state);
+        let coming = self.state().coming.take();
         match coming.map(JoinHandle::join) {
             Some(Ok(made)) => made,
             Some(Err(_)) | None => self.make(),
         }
     }
 
+    fn idle(&self) -> Option<Room> {
+        self.state().idle.pop()
+    }
+
     fn make(&self) -> Result<Room, NetworkError> {
+        let uplink = self.uplink()?;
         let bind = || {
             let address = (resolver::RELAY, resolver::PORT);
             Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?))
         };
         let (mut namespace, (udp, tcp)) =
             Namespace::make(bind).map_err(NetworkError::io("make a network namespace"))?;
-        let mut state = self.state();
-        let gateway = match state.way(&self.0.options)? {
+        let gateway = match &uplink.way {
             Way::Kernel(kernel) => {
                 kernel.connect(&mut namespace)?;
                 None
             }
             Way::Pasta(pasta) => Some(pasta.connect(&mut namespace)?),
         };
-        let relay = state.relay().map_err(NetworkError::io("start the DNS relay"))?;
-        let serving = relay.serve(udp, tcp).map_err(NetworkError::io("start the DNS relay"))?;
-        Ok(Room { gateway, _serving: serving, namespace })
+        let serving = uplink.relay.serve(udp, tcp);
+        let serving = serving.map_err(NetworkError::io("start the DNS relay"))?;
+        Ok(Room { gateway, _serving: serving, namespace, uplink })
+    }
+
+    fn uplink(&self) -> Result<Arc<Uplink>, NetworkError> {
+        let uplink = Arc::clone(&self.state().uplink);
+        let open = || Uplink::open(&self.0.options).map(Arc::new).map_err(|error| error.told());
+        uplink.get_or_init(open).clone().map_err(NetworkError::Before)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -284,28 +310,18 @@ impl Networks {
     }
 }
 
-impl State {
-    /// Returns the way out, which is chosen when it is first needed.
-    fn way(&mut self, options: &NetworkOptions) -> Result<&mut Way, NetworkError> {
-        let way = self.way.get_or_insert_with(|| Way::open(options).map_err(|error| error.told()));
-        way.as_mut().map_err(|told| NetworkError::Before(told.clone()))
+impl Room {
+    /// Tells whether the way out of it is still what it was.
+    fn is_usable(&mut self) -> bool {
+        self.gateway.as_mut().is_none_or(|gateway| gateway.refresh().is_ok())
     }
+}
 
-    fn relay(&mut self) -> io::Result<&Relay> {
-        let relay = match self.relay.take() {
-            Some(relay) => relay,
-            None => Relay::start()?,
-        };
-        Ok(self.relay.insert(relay))
-    }
-
-    /// Tells whether the way out of an idle room is still what it was.
-    fn is_usable(&mut self, room: &mut Room) -> bool {
-        match (&mut self.way, &mut room.gateway) {
-            (Some(Ok(Way::Pasta(pasta))), Some(gateway)) => pasta.refresh(gateway).is_ok(),
-            (Some(Ok(Way::Kernel(kernel))), None) => kernel.is_there(),
-            _ => false,
-        }
+impl Uplink {
+    fn open(options: &NetworkOptions) -> Result<Uplink, NetworkError> {
+        let way = Way::open(options)?;
+        let relay = Relay::start().map_err(NetworkError::io("start the DNS relay"))?;
+        Ok(Uplink { way, relay })
     }
 }
 
@@ -330,6 +346,34 @@ impl Lent {
     /// Returns the namespace, to be entered by the step.
     pub(super) fn namespace(&self) -> Option<BorrowedFd<'_>> {
         self.room.as_ref().map(|room| room.namespace.descriptor.as_fd())
+    }
+
+    /// Returns what has to stay open somewhere while anything of the step runs.
+    pub(super) fn guard(&self) -> Option<BorrowedFd<'_>> {
+        match &self.room.as_ref()?.uplink.way {
+            Way::Kernel(kernel) => Some(kernel.guard()),
+            Way::Pasta(_) => None,
+        }
+    }
+
+    /// Returns what can be read from once the way out is gone, if that can happen.
+    pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
+        self.gateway().map(Gateway::end)
+    }
+
+    /// Returns why the way out is gone.
+    pub(super) fn failure(&self) -> NetworkError {
+        let nothing = || NetworkError::Before("the network was taken back".to_owned());
+        self.gateway().map_or_else(nothing, Gateway::failure)
+    }
+
+    /// Tells whether names could not be resolved because the host says nowhere whom to ask.
+    pub(super) fn has_missed_servers(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.uplink.relay.has_missed_servers())
+    }
+
+    fn gateway(&self) -> Option<&Gateway> {
+        self.room.as_ref()?.gateway.as_ref()
     }
 }
 

@@ -7,7 +7,8 @@
 //! 0  the spec, a file in memory             3  standard output
 //! 1  the step's own socket                  4  standard error
 //! 2  the root, a detached mount             5  the network namespace, if there is one; then
-//!                                              standard input, if there is any; then the
+//!                                              what guards the host from it, if there is any;
+//!                                              then standard input, if there is any; then the
 //!                                              sources of the bind mounts, in order
 //! ```
 //!
@@ -35,8 +36,8 @@ use super::spec::{Console, Limits, Network};
 
 /// The kernel's limit on descriptors per packet.
 const DESCRIPTORS_MAX: usize = 253;
-/// How many mounts a step can have: each may need a descriptor, and seven are taken.
-pub(super) const MOUNTS_MAX: usize = DESCRIPTORS_MAX - 7;
+/// How many mounts a step can have: each may need a descriptor, and eight are taken.
+pub(super) const MOUNTS_MAX: usize = DESCRIPTORS_MAX - 8;
 /// The largest packet. A report holds at most two paths.
 const PACKET_BYTES_MAX: usize = 64 << 10;
 
@@ -70,6 +71,8 @@ pub(super) enum Report {
 pub(super) struct Heading {
     /// It decides which namespaces are made.
     pub(super) network: Network,
+    /// Whether a descriptor comes along that has to stay open until the step is gone.
+    pub(super) guarded: bool,
     /// They decide which cgroups are made.
     pub(super) limits: Limits,
     pub(super) console: Streams,
@@ -104,6 +107,8 @@ pub(super) struct Request {
     pub(super) stderr: OwnedFd,
     /// The network to enter, with [`Network::Default`].
     pub(super) namespace: Option<OwnedFd>,
+    /// What keeps the step from the host: the helper's to hold, and never the step's.
+    pub(super) guard: Option<OwnedFd>,
     pub(super) stdin: Option<OwnedFd>,
     pub(super) sources: Vec<OwnedFd>,
 }
@@ -166,12 +171,24 @@ pub(super) fn receive_request(builder: impl AsFd) -> Result<Option<Request>, Err
         Network::Default => Some(next()?),
         Network::Host | Network::None => None,
     };
+    let guard = if heading.guarded { Some(next()?) } else { None };
     let stdin = match heading.console {
         Streams::Input => Some(next()?),
         Streams::Outputs | Streams::Terminal => None,
     };
     let sources = descriptors.collect();
-    Ok(Some(Request { heading, spec, socket, rootfs, stdout, stderr, namespace, stdin, sources }))
+    Ok(Some(Request {
+        heading,
+        spec,
+        socket,
+        rootfs,
+        stdout,
+        stderr,
+        namespace,
+        guard,
+        stdin,
+        sources,
+    }))
 }
 
 /// Writes a value of any size where another process can read it.

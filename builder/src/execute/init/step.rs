@@ -112,8 +112,18 @@ fn close_foreign(
     request: &Request,
     helper: &OwnedFd,
 ) -> Result<(), Failure> {
-    let Request { heading: _, spec, socket, rootfs, stdout, stderr, namespace, stdin, sources } =
-        request;
+    let Request {
+        heading: _,
+        spec,
+        socket,
+        rootfs,
+        stdout,
+        stderr,
+        namespace,
+        guard: _,
+        stdin,
+        sources,
+    } = request;
     let mut ours = vec![helper.as_fd()];
     ours.extend([spec, socket, rootfs, stdout, stderr].map(AsFd::as_fd));
     ours.extend(namespace.iter().chain(stdin).chain(sources).map(AsFd::as_fd));

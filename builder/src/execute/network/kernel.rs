@@ -1,16 +1,20 @@
 //! The way out through the host's kernel: a pair of links, forwarding and masquerading.
 //!
-//! Only root has it, and only where the host forwards packets already: Boatyard never makes a
-//! router of a machine that is none. Everything it adds goes with its process: the links with
-//! the step's namespace, routes and neighbours with the links, the table with its owner.
+//! Only root has it, and only where the host forwards packets already, and its firewall lets them
+//! through ([`passage`]): Boatyard never makes a router of a machine that is none. Everything it
+//! adds goes with its process: the links with the step's namespace, routes and neighbours with the
+//! links, the table with its owner.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::NetworkError;
 use super::firewall::Table;
 use super::join::{Plan, join};
 use super::namespace::Namespace;
 use super::netlink::Netlink;
+use super::passage::{self, Family};
 use super::{program, ranges};
 
 /// What the names of our links and tables begin with.
@@ -21,11 +25,10 @@ const NAME: &str = "boat";
 pub(super) struct Kernel {
     /// Begins the names of this build's links, and is its table's.
     name: String,
-    netlink: Netlink,
     table: Table,
     plan: Plan,
     /// How many links were made.
-    links: u16,
+    links: AtomicU16,
     /// Where the search for addresses begins: builds that start together do not all try the same.
     first: u16,
 }
@@ -37,36 +40,52 @@ impl Kernel {
             return Err(NetworkError::NotRoot);
         }
         let nft = program::find("nft", "nftables", search)?;
-        let mut netlink =
-            Netlink::open().map_err(NetworkError::kernel("look at this machine's network"))?;
-        let plan = plan(&mut netlink)?;
+        let plan = plan(&mut netlink()?)?;
         let random = random()?;
         let name = format!("{NAME}{:06x}", u32::from_le_bytes(random) & 0x00ff_ffff);
         let table = Table::add(&nft, &name, &plan)?;
         let first = u16::from_le_bytes([random[0], random[3]]);
-        Ok(Kernel { name, netlink, table, plan, links: 0, first })
+        let mut kernel = Kernel { name, table, plan, links: AtomicU16::new(0), first };
+        kernel.try_out()?;
+        Ok(kernel)
     }
 
-    /// Tells whether steps are still kept from the host itself.
-    pub(super) fn is_there(&mut self) -> bool {
-        self.table.is_there()
+    /// Finds out what the host's firewall lets through.
+    fn try_out(&mut self) -> Result<(), NetworkError> {
+        let failed = || NetworkError::io("try this machine's firewall");
+        let (mut namespace, ()) = Namespace::make(|| Ok(())).map_err(failed())?;
+        self.connect(&mut namespace)?;
+        let try_v6 = self.plan.v6.is_some();
+        let passing = namespace.inside(|| {
+            Ok((passage::is_open(Family::V4)?, try_v6 && passage::is_open(Family::V6)?))
+        });
+        let (v4, v6) = passing.map_err(failed())?;
+        if !v4 {
+            return Err(NetworkError::Firewall);
+        }
+        if !v6 {
+            self.plan.v6 = None;
+        }
+        Ok(())
+    }
+
+    /// Returns what keeps steps from the host itself as long as it is open.
+    pub(super) fn guard(&self) -> BorrowedFd<'_> {
+        self.table.as_fd()
     }
 
     /// Joins `step` to the host.
-    pub(super) fn connect(&mut self, step: &mut Namespace) -> Result<(), NetworkError> {
-        // Without it steps would reach the host itself.
-        if !self.table.is_there() {
-            return Err(NetworkError::Program {
-                program: "nft",
-                said: "it ended, and this build's firewall rules with it".to_owned(),
-            });
-        }
-        self.links = self.links.wrapping_add(1);
-        let name = format!("{}.{:x}", self.name, self.links);
-        let first = self.first.wrapping_add(self.links);
-        join(&mut self.netlink, step, &name, &self.plan, first)
+    pub(super) fn connect(&self, step: &mut Namespace) -> Result<(), NetworkError> {
+        let link = self.links.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}.{link:x}", self.name);
+        let first = self.first.wrapping_add(link);
+        join(&mut netlink()?, step, &name, &self.plan, first)
             .map_err(NetworkError::kernel("join a step to this machine's network"))
     }
+}
+
+fn netlink() -> Result<Netlink, NetworkError> {
+    Netlink::open().map_err(NetworkError::kernel("look at this machine's network"))
 }
 
 fn plan(netlink: &mut Netlink) -> Result<Plan, NetworkError> {

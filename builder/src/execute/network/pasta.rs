@@ -14,7 +14,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -57,7 +57,6 @@ const NEVER: [(IpAddr, u8); 6] = [
 #[derive(Debug)]
 pub(super) struct Pasta {
     program: PathBuf,
-    netlink: Netlink,
 }
 
 /// The way out of one step: the gateway and its pasta.
@@ -72,16 +71,14 @@ pub(super) struct Gateway {
 impl Pasta {
     /// Prepares the way out, if there can be one.
     pub(super) fn open(search: &[PathBuf]) -> Result<Pasta, NetworkError> {
-        let program = program::find("pasta", "passt", search)?;
-        let netlink =
-            Netlink::open().map_err(NetworkError::kernel("look at this machine's network"))?;
-        Ok(Pasta { program, netlink })
+        Ok(Pasta { program: program::find("pasta", "passt", search)? })
     }
 
     /// Joins `step` to a gateway of its own.
-    pub(super) fn connect(&mut self, step: &mut Namespace) -> Result<Gateway, NetworkError> {
+    pub(super) fn connect(&self, step: &mut Namespace) -> Result<Gateway, NetworkError> {
         let look = NetworkError::kernel("look at this machine's network");
-        let routes = self.netlink.routes().map_err(&look)?;
+        let mut host = Netlink::open().map_err(&look)?;
+        let routes = host.routes().map_err(&look)?;
         let v4 = ranges::v4(&routes).ok_or(NetworkError::NoRange)?;
         let has_v6 = routes
             .iter()
@@ -107,27 +104,34 @@ impl Pasta {
         }
         let process = Process::start(&self.program, &namespace)?;
         let mut gateway = Gateway { process, namespace, barred: Vec::new() };
-        gateway.bar(self.netlink.addresses().map_err(&look)?)?;
+        gateway.bar(host.addresses().map_err(&look)?)?;
         gateway.open(&plan).map_err(NetworkError::kernel("set up pasta's link"))?;
         join(&mut gateway.namespace.netlink, step, "step", &plan, 1)
             .map_err(NetworkError::kernel("join a step to pasta"))?;
         Ok(gateway)
     }
-
-    /// Bars what the host has become since.
-    pub(super) fn refresh(&mut self, gateway: &mut Gateway) -> Result<(), NetworkError> {
-        if !gateway.process.runs() {
-            return Err(gateway.process.failure());
-        }
-        let addresses = self
-            .netlink
-            .addresses()
-            .map_err(NetworkError::kernel("look at this machine's network"))?;
-        gateway.bar(addresses)
-    }
 }
 
 impl Gateway {
+    /// Bars what the host has become since.
+    pub(super) fn refresh(&mut self) -> Result<(), NetworkError> {
+        if !self.process.runs() {
+            return Err(self.process.failure());
+        }
+        let addresses = Netlink::open().and_then(|mut host| host.addresses());
+        self.bar(addresses.map_err(NetworkError::kernel("look at this machine's network"))?)
+    }
+
+    /// Returns what can be read from once pasta has ended, and the way out with it.
+    pub(super) fn end(&self) -> BorrowedFd<'_> {
+        self.process.pidfd.as_fd()
+    }
+
+    /// Returns why it ended.
+    pub(super) fn failure(&self) -> NetworkError {
+        self.process.failure()
+    }
+
     /// Makes addresses of the host unreachable.
     fn bar(&mut self, addresses: Vec<IpAddr>) -> Result<(), NetworkError> {
         for address in addresses {
@@ -182,7 +186,7 @@ impl Process {
             .map_err(&failed)?;
         let pidfd = told.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
         let pidfd = pidfd.map_err(&failed)?;
-        let mut process = Process { pidfd, said, thread: Some(thread) };
+        let process = Process { pidfd, said, thread: Some(thread) };
         let deadline = Instant::now() + PATIENCE;
         while namespace.netlink.link(OUT).is_err() {
             if !process.runs_after(&LOOK) || Instant::now() > deadline {
@@ -201,10 +205,10 @@ impl Process {
     }
 
     /// Returns what pasta says is wrong.
-    fn failure(&mut self) -> NetworkError {
+    fn failure(&self) -> NetworkError {
         let mut said = String::new();
-        let read =
-            self.said.seek(SeekFrom::Start(0)).and_then(|_| self.said.read_to_string(&mut said));
+        let mut memory = &self.said;
+        let read = memory.seek(SeekFrom::Start(0)).and_then(|_| memory.read_to_string(&mut said));
         // It complains about a system log that does not listen, too.
         let lines = said.lines().filter(|line| !line.contains("to syslog"));
         let said = lines.map(str::trim).collect::<Vec<_>>().join(" ");

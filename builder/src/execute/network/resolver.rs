@@ -21,12 +21,14 @@ const SERVERS_MAX: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whom to ask, and for how long.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Servers {
     /// In the order of asking.
     pub(super) addresses: Vec<SocketAddr>,
     /// How long to wait for each.
     pub(super) patience: Duration,
+    /// Whether the host names any, or is taken for its own one because it does not.
+    pub(super) named: bool,
 }
 
 impl Servers {
@@ -51,10 +53,11 @@ impl Servers {
             }
         }
         addresses.truncate(SERVERS_MAX);
-        if addresses.is_empty() {
+        let named = !addresses.is_empty();
+        if !named {
             addresses.push((Ipv4Addr::LOCALHOST, PORT).into());
         }
-        Servers { addresses, patience }
+        Servers { addresses, patience, named }
     }
 }
 
@@ -115,6 +118,7 @@ mod tests {
     fn without_a_server_it_is_the_machine_itself() {
         let servers = Servers::parse("", &|_| None);
         assert_eq!(servers.addresses, ["127.0.0.1:53".parse().unwrap()]);
+        assert!(!servers.named);
     }
 
     #[test]
