@@ -66,7 +66,8 @@ pub(super) fn packer(level: u8) -> PackWorker {
     // The level was clamped to libdeflate's range.
     let level = CompressionLvl::new(i32::from(level)).unwrap_or_default();
     let mut compressor = Compressor::new(level);
-    let mut sampler = Compressor::new(CompressionLvl::fastest());
+    // The library's fastest level is 0, which does not compress.
+    let mut sampler = Compressor::new(CompressionLvl::new(1).unwrap_or_default());
     Box::new(move |piece: Vec<u8>| pack(&mut compressor, &mut sampler, &piece))
 }
 
