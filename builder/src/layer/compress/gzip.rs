@@ -133,3 +133,29 @@ fn store(piece: &[u8], member: &mut Vec<u8>) {
 fn to_u32(length: usize) -> io::Result<u32> {
     u32::try_from(length).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that nothing can be found in: those of a hash in counter mode.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn noise_is_stored_and_all_else_is_packed() {
+        let mut pack = packer(6);
+        let mut packed = |piece: Vec<u8>| pack(piece).unwrap().len();
+        let length = MEMBER_BYTES;
+        let stored = packed(noise(length));
+        assert!((length..length + 300).contains(&stored), "{stored}");
+        assert!(packed(vec![7; length]) < length / 100);
+        // One sample that compresses is enough.
+        let mut mixed = noise(length);
+        mixed[length / 3 - SAMPLE_BYTES..length / 3 + SAMPLE_BYTES].fill(7);
+        assert!(packed(mixed) < length - SAMPLE_BYTES);
+    }
+}
