@@ -191,8 +191,10 @@ impl Call {
         if !meant.as_ref().is_some_and(|meant| meant.by_default) {
             return Ok(meant);
         }
-        // A default upstream is asked for what is not here, and for nothing but reading.
-        let reads = self.method == Method::GET || self.method == Method::HEAD;
+        // A default upstream is asked for what is not here, and for nothing but reading. Who asks
+        // how far an upload is reads, too, in a repository that may not have a blob yet.
+        let is_upload = matches!(route, Route::Uploads(_) | Route::Upload(..));
+        let reads = !is_upload && matches!(self.method, Method::GET | Method::HEAD);
         let hosted = !reads || self.registry.repository(repository).exists()?;
         Ok(meant.filter(|_| !hosted))
     }

@@ -260,6 +260,14 @@ async fn what_is_hosted_wins_over_a_default_and_a_mirror_takes_no_pushes() {
 }
 
 #[tokio::test]
+async fn an_upload_into_a_new_repository_is_ours_to_answer_for() {
+    let world = World::new(FreshnessOptions::default()).await;
+    let session = world.mirror.begin("new/app").await;
+    let answer = world.mirror.get(&session).await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+}
+
+#[tokio::test]
 async fn offline_gives_what_is_kept_and_asks_nobody() {
     let world = World::new(FreshnessOptions { offline: true, ..always() }).await;
     world.upstream.push_image("app", "1.0", "layer").await;
@@ -311,6 +319,13 @@ async fn what_only_our_credentials_open_is_not_everybodys() {
         assert_eq!(world.mirror.get(path).await.status, 404, "{path}");
         assert_eq!(world.mirror.head(path).await.status, 404, "{path}");
     }
+    // A reference that is not there hides none of the others.
+    world.upstream.push_image("other/app", "1.0", "other").await;
+    assert_eq!(world.mirror.get("/v2/up/other/app/manifests/none").await.status, 404);
+    assert_eq!(world.mirror.get("/v2/up/other/app/tags/list").await.status, 200);
+    assert_eq!(world.mirror.get("/v2/up/other/app/manifests/1.0").await.status, 200);
+    let blob = format!("/v2/up/other/app/blobs/{}", Digest::sha256(b"other"));
+    assert_eq!(world.mirror.get(&blob).await.status, 200);
     // What was found out holds while the upstream is away.
     world.watch.answers_from_now_on(Some(StatusCode::SERVICE_UNAVAILABLE));
     assert_eq!(world.mirror.get("/v2/up/open/app/manifests/1.0").await.status, 200);

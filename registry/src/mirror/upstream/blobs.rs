@@ -124,7 +124,7 @@ impl Mirror {
 
     /// Looks for a blob here, for somebody who may see the repository.
     async fn look(self: &Arc<Self>, repository: &RepositoryName, digest: &Digest) -> Shared<Known> {
-        self.check_visible(repository, &Reference::Digest(digest.clone())).await?;
+        self.check_known_visible(repository, &Reference::Digest(digest.clone()))?;
         let (mirror, repository, digest) = (Arc::clone(self), repository.clone(), digest.clone());
         tokio::task::spawn_blocking(move || mirror.known(&repository, &digest))
             .await

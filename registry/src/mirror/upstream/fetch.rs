@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use boatyard_content::repository::{Repository, StoredManifest};
+use boatyard_content::repository::StoredManifest;
 use boatyard_content::{Expected, IngestKey};
 use boatyard_oci::{
     Descriptor, Digest, ImageName, Manifest, MediaType, Raw, Reference, RegistryHost,
     RepositoryName,
 };
 use boatyard_upstream::{Client, ClientError};
+use http::StatusCode;
 
 use super::{Mirror, MirrorError, Shared};
 
@@ -28,7 +29,10 @@ impl Mirror {
             Reference::Tag(_) => self.resolve(&repository, &reference).await?.digest,
         };
         if let Some(kept) = self.kept_manifest(&repository, &digest)? {
-            self.point(&repository, &reference, &digest)?;
+            let mirror = Arc::clone(&self);
+            let point = move || mirror.point(&repository, &reference, &digest);
+            let pointed = tokio::task::spawn_blocking(point).await;
+            pointed.map_err(|_| MirrorError::Lost { upstream: self.upstream() })??;
             return Ok(kept);
         }
         let by_digest = Reference::Digest(digest);
@@ -147,12 +151,41 @@ impl Mirror {
         let now = self.options.clock.now();
         let visible = match self.visible.get(repository, now) {
             Some(visible) => visible,
-            None => {
-                let visible = self.ask_visible(anonymous, repository, reference).await?;
-                self.visible.put(repository.clone(), visible, now, VISIBLE_FOR);
-                visible
-            }
+            None => match self.ask_visible(anonymous, repository, reference).await? {
+                Some(visible) => {
+                    self.visible.put(repository.clone(), visible, now, VISIBLE_FOR);
+                    visible
+                }
+                // The next who asks may learn more: this is not remembered.
+                None => self.was_public(repository)?,
+            },
         };
+        self.refuse_unless(visible, repository, reference)
+    }
+
+    /// The same from what is known, for what an upstream cannot be asked whether it is everybody's,
+    /// such as a blob: the request for a manifest before it has found out.
+    pub(super) fn check_known_visible(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Shared<()> {
+        if self.options.anonymous.is_none() || self.options.shares_private {
+            return Ok(());
+        }
+        let visible = match self.visible.get(repository, self.options.clock.now()) {
+            Some(visible) => visible,
+            None => self.was_public(repository)?,
+        };
+        self.refuse_unless(visible, repository, reference)
+    }
+
+    fn refuse_unless(
+        &self,
+        visible: bool,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Shared<()> {
         if visible {
             return Ok(());
         }
@@ -160,41 +193,38 @@ impl Mirror {
         Err(Arc::new(MirrorError::Private { upstream, what }))
     }
 
+    fn was_public(&self, repository: &RepositoryName) -> Shared<bool> {
+        self.kept(repository).is_public().map_err(|error| Arc::new(error.into()))
+    }
+
+    /// Asks the upstream as a stranger; `None` where its answer does not decide it: nothing came, or
+    /// this one reference is not there, which says nothing of the others.
     async fn ask_visible(
         &self,
         anonymous: &Client,
         repository: &RepositoryName,
         reference: &Reference,
-    ) -> Shared<bool> {
-        let kept = self.kept(repository);
-        let before = || kept.is_public().map_err(|error| Arc::new(error.into()));
+    ) -> Shared<Option<bool>> {
         if self.options.freshness.offline {
-            return before();
+            return Ok(None);
         }
         let image = self.image(self.host(), repository, reference);
         let answer = anonymous.resolve(&image);
-        match tokio::time::timeout(self.options.freshness.patience, answer).await {
-            Ok(Ok(_)) => {
-                kept.set_public(true).map_err(|error| Arc::new(error.into()))?;
-                Ok(true)
-            }
-            // A refusal, and an absence that may be one: what exists is not shown to strangers.
-            Ok(Err(error))
-                if error.status().is_some_and(|status| status.is_client_error())
-                    && error.status().is_some_and(|status| status.as_u16() != 429) =>
-            {
-                self.lost_sight(&kept, &error)
-            }
-            _ => before(),
-        }
+        let visible = match tokio::time::timeout(self.options.freshness.patience, answer).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) if error.status().is_some_and(is_refusal) => false,
+            _ => return Ok(None),
+        };
+        let kept = self.kept(repository);
+        let noted = tokio::task::spawn_blocking(move || kept.set_public(visible)).await;
+        noted
+            .map_err(|_| Arc::new(MirrorError::Lost { upstream: self.upstream() }))?
+            .map_err(|error| Arc::new(error.into()))?;
+        Ok(Some(visible))
     }
+}
 
-    fn lost_sight(&self, kept: &Repository, error: &ClientError) -> Shared<bool> {
-        // One tag that is not there says nothing of the repository, if that was public before.
-        if error.is_not_found() {
-            return kept.is_public().map_err(|error| Arc::new(error.into()));
-        }
-        kept.set_public(false).map_err(|error| Arc::new(error.into()))?;
-        Ok(false)
-    }
+/// Says whether a status refuses a stranger, as 404, 429 and others do not.
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }

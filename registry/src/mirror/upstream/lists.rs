@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use boatyard_oci::{Descriptor, Digest, Reference, RepositoryName, Tag};
-use boatyard_upstream::ClientError;
+use boatyard_upstream::{Client, ClientError};
 use tokio::time::timeout;
 
 use super::{Mirror, MirrorError, Shared};
@@ -16,11 +16,11 @@ impl Mirror {
     /// Where there are neither.
     pub(crate) async fn tags(&self, repository: &RepositoryName) -> Shared<Vec<Tag>> {
         let latest = Reference::Tag(Tag::latest());
-        self.check_visible(repository, &latest).await?;
         let name = self.image(self.host(), repository, &latest).repository;
-        let asked = self.options.client.tags(self.host(), &name);
+        let asked = self.lister().tags(self.host(), &name);
         let tags = self.asked(repository, &latest, asked).await;
         tags.or_else(|error| {
+            self.check_known_visible(repository, &latest)?;
             let kept = self.kept(repository).tags(None, usize::MAX);
             let kept = kept.map_err(|error| Arc::new(MirrorError::from(error)))?;
             if kept.is_empty() { Err(error) } else { Ok(kept) }
@@ -41,16 +41,22 @@ impl Mirror {
         subject: &Digest,
     ) -> Shared<Vec<Descriptor>> {
         let reference = Reference::Digest(subject.clone());
-        self.check_visible(repository, &reference).await?;
         let name = self.image(self.host(), repository, &reference).repository;
-        let asked = self.options.client.referrers(self.host(), &name, subject);
+        let asked = self.lister().referrers(self.host(), &name, subject);
         match self.asked(repository, &reference, asked).await {
             Ok(descriptors) => Ok(descriptors),
             Err(_) => {
+                self.check_known_visible(repository, &reference)?;
                 let kept = self.kept(repository).referrers(subject);
                 kept.map_err(|error| Arc::new(error.into()))
             }
         }
+    }
+
+    /// Returns who asks for lists: a stranger, unless everybody is shown what our credentials open.
+    fn lister(&self) -> &Client {
+        let stranger = self.options.anonymous.as_ref().filter(|_| !self.options.shares_private);
+        stranger.unwrap_or(&self.options.client)
     }
 
     /// Waits for an answer of the upstream, but not for ever.
