@@ -79,7 +79,8 @@ fn one(
     let defaults = FreshnessOptions::default();
     let options = MirrorOptions {
         name: configured.name.clone(),
-        hosts: places.iter().map(|place| place.host.clone()).collect(),
+        host: place.host.clone(),
+        also: also.iter().map(|place| place.host.clone()).collect(),
         prefix: place.prefix.clone(),
         client: client(credential.as_ref())?,
         anonymous: credential.as_ref().map(|_| client(None)).transpose()?,

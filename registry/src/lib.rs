@@ -11,6 +11,7 @@ pub mod limits;
 pub mod mirror;
 
 mod cache;
+mod chain;
 mod http;
 mod registry;
 

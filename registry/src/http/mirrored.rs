@@ -9,7 +9,7 @@ use super::answer::set;
 use super::error::{ApiError, Code};
 use super::route::Route;
 use super::{Call, blobs, manifests, referrers, tags};
-use crate::mirror::upstream::chain;
+use crate::chain::chain;
 use crate::mirror::{Meant, MirrorError};
 
 /// > "A registry ... SHOULD set the header `OCI-Namespace`" to the upstream that it answers for

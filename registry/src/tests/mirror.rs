@@ -95,7 +95,8 @@ impl World {
         };
         let options = change(MirrorOptions {
             name: "up".to_owned(),
-            hosts: vec![host.parse().unwrap()],
+            host: host.parse().unwrap(),
+            also: Vec::new(),
             prefix: None,
             client: Client::new(client).unwrap(),
             anonymous: None,
@@ -300,7 +301,7 @@ async fn many_clients_cost_one_transfer() {
 fn with_credentials(options: MirrorOptions) -> MirrorOptions {
     let password = Secret::new("p");
     let credential = Credential::Password { user: "u".to_owned(), password };
-    let given = vec![(options.hosts[0].clone(), credential)];
+    let given = vec![(options.host.clone(), credential)];
     let credentials = CredentialSources { given, ..CredentialSources::default() };
     let client = ClientOptions { credentials, ..ClientOptions::default() };
     let anonymous = Some(options.client.clone());
