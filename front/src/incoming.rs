@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::observe::Attendance;
 use crate::pulse::Pulse;
 
 /// A request's body, which fails where the client sends nothing for too long.
@@ -20,11 +22,23 @@ pub(crate) struct RequestBody {
     stall_timeout: Duration,
     /// Running while we wait for the client.
     waiting: Option<Pin<Box<Sleep>>>,
+    received: Option<Arc<AtomicU64>>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, stall_timeout: Duration) -> RequestBody {
-        RequestBody { inner, stall_timeout, waiting: None }
+    pub(crate) fn new(
+        inner: Incoming,
+        stall_timeout: Duration,
+        received: Option<Arc<AtomicU64>>,
+    ) -> RequestBody {
+        RequestBody { inner, stall_timeout, waiting: None, received }
+    }
+
+    fn count(&self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+        if let (Some(received), Some(Ok(frame))) = (&self.received, frame) {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            received.fetch_add(len as u64, Ordering::Relaxed);
+        }
     }
 }
 
@@ -38,6 +52,7 @@ impl http_body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
             self.waiting = None;
+            self.count(&frame);
             return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
         }
         let limit = self.stall_timeout;
@@ -80,11 +95,21 @@ impl Drop for InFlight {
 pub(crate) struct ResponseBody {
     inner: Body,
     _request: InFlight,
+    attendance: Option<Attendance>,
 }
 
 impl ResponseBody {
-    pub(crate) fn new(inner: Body, request: InFlight) -> ResponseBody {
-        ResponseBody { inner, _request: request }
+    pub(crate) fn new(
+        inner: Body,
+        request: InFlight,
+        mut attendance: Option<Attendance>,
+    ) -> ResponseBody {
+        if http_body::Body::is_end_stream(&inner)
+            && let Some(attendance) = &mut attendance
+        {
+            attendance.complete();
+        }
+        ResponseBody { inner, _request: request, attendance }
     }
 }
 
@@ -96,7 +121,19 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let is_end = self.inner.is_end_stream();
+        if let (Poll::Ready(frame), Some(attendance)) = (&polled, &mut self.attendance) {
+            match frame {
+                Some(Ok(frame)) => attendance.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) => return polled,
+                None => attendance.complete(),
+            }
+            if is_end {
+                attendance.complete();
+            }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -18,6 +18,7 @@ pub mod body;
 pub mod health;
 pub mod limits;
 pub mod listener;
+pub mod observe;
 pub mod server;
 pub mod tls;
 
@@ -25,11 +26,14 @@ mod connection;
 mod incoming;
 mod mapped;
 mod pulse;
+mod routes;
 mod socket;
 
 pub use connection::Peer;
 pub use health::Health;
 pub use limits::Limits;
+pub use observe::{Exchange, Labels, Observer, RequestId};
+pub use routes::Routes;
 pub use server::{Server, ServerError, ServerOptions, StopReport};
 pub use tls::{Tls, TlsError, TlsFiles};
 

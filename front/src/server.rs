@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use axum::Router;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -14,6 +13,8 @@ use crate::connection::{self, Phase, Shared};
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::listener::{self, Listener};
+use crate::observe::Observer;
+use crate::routes::Routes;
 use crate::tls::Tls;
 
 /// What a [`Server`] is made of.
@@ -27,6 +28,8 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// What tells others whether requests are wanted.
     pub health: Health,
+    /// Who is told of each request.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// A server that cannot begin.
@@ -90,17 +93,21 @@ impl Server {
         &self.addresses
     }
 
-    /// Serves `router` until `shutdown` is done, then stops.
+    /// Serves `routes` until `shutdown` is done, then stops.
     ///
     /// Stopping, in order: readiness turns false; no connection is accepted any more; those
     /// without a request end; the others may finish theirs within [`Limits::stop_timeout`]; what
     /// remains is cut.
-    pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) -> StopReport {
+    pub async fn serve(
+        self,
+        routes: impl Into<Routes>,
+        shutdown: impl Future<Output = ()>,
+    ) -> StopReport {
         let Server { sockets, options, addresses } = self;
-        let ServerOptions { tls, limits, health, .. } = options;
+        let ServerOptions { tls, limits, health, observer, .. } = options;
         let stop_timeout = limits.stop_timeout;
         let permits = Arc::new(Semaphore::new(limits.connections_max));
-        let shared = Arc::new(Shared { router, limits, tls });
+        let shared = Arc::new(Shared { routes: routes.into(), observer, limits, tls });
         // Each connection holds a receiver for life: to know the receivers is to know them.
         let (phase, first) = watch::channel(Phase::Serving);
         let mut accepting = JoinSet::new();
