@@ -88,13 +88,16 @@ pub struct World {
     rung: Rung,
     root: PathBuf,
     command: &'static str,
+    /// The file that the configuration was read from, or is to be read from.
+    config_file: Option<PathBuf>,
 }
 
 impl World {
     /// Reads the configuration and decides where the root is.
     pub fn new(root: Option<&Path>, config: Option<&Path>, command: &'static str) -> Result<World> {
         let mut environment = Environment::read();
-        let config = Config::load(config, &environment.usual_configs())?;
+        let config_file = Config::find(config, &environment.usual_configs());
+        let config = config_file.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         let root = match root.or(config.root.as_deref()) {
             Some(root) => root.to_path_buf(),
             None => environment.default_root()?,
@@ -113,7 +116,26 @@ impl World {
             rung: Rung::Full,
             root,
             command,
+            config_file,
         })
+    }
+
+    /// Returns the same world with its configuration read again.
+    pub fn read_again(&self) -> Result<World> {
+        let config =
+            self.config_file.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+        Ok(World { config, ..self.clone() })
+    }
+
+    /// Returns the same world with the configuration of another file.
+    pub fn with_config(&self, file: &Path) -> Result<World> {
+        let config_file = Some(file.to_path_buf());
+        Ok(World { config: Config::read(file)?, config_file, ..self.clone() })
+    }
+
+    /// Returns the file that the configuration was read from.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
     }
 
     /// Returns the same world with another way to make snapshots.

@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/guide.md",
     "docs/reference.md",
+    "docs/configuration.md",
+    "docs/running.md",
     "docs/dockerfile.md",
     "docs/storage.md",
     "docs/decisions.md",
@@ -59,6 +61,13 @@ fn every_option_in_the_reference_is_one() {
         }
     }
     assert!(unknown.is_empty(), "these do not exist:\n{}", unknown.join("\n"));
+}
+
+#[test]
+fn the_page_of_the_configuration_is_the_codes() {
+    let printed = boatyard(&["config", "reference"]);
+    let is_same = read("docs/configuration.md").as_bytes() == printed.stdout;
+    assert!(is_same, "run `boatyard config reference > docs/configuration.md`");
 }
 
 #[test]

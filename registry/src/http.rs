@@ -27,6 +27,7 @@ use axum::routing::any;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
+use boatyard_front::Labels;
 use boatyard_oci::RepositoryName;
 
 use crate::access::{Action, Identity, Verdict};
@@ -55,17 +56,28 @@ pub fn router(registry: Arc<Registry>) -> Router {
 /// Answers a request; errors become the specification's body here and nowhere else.
 async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let answer = answer(registry, parts, body).await;
+    let route = Route::parse(split_prefix(parts.uri.path()).1);
+    let who = parts.extensions.get::<Identity>().and_then(Identity::name).map(Into::into);
+    let labels = Labels { service: "registry", route: route.as_ref().map_or("", Route::kind), who };
+    let answer = match route {
+        Ok(route) => answer(registry, parts, body, route).await,
+        Err(error) => Err(error),
+    };
     let mut response = answer.unwrap_or_else(ApiError::into_response);
+    response.extensions_mut().insert(labels);
     // Clients tell a registry from a web server by it.
     response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     response
 }
 
 /// The way of a request: what it names, what it wants to do there, whether it may, and the doing.
-async fn answer(registry: Arc<Registry>, parts: Parts, body: Body) -> Result<Response, ApiError> {
-    let (prefix, path) = split_prefix(parts.uri.path());
-    let route = Route::parse(path)?;
+async fn answer(
+    registry: Arc<Registry>,
+    parts: Parts,
+    body: Body,
+    route: Route,
+) -> Result<Response, ApiError> {
+    let (prefix, _) = split_prefix(parts.uri.path());
     let action = action(&route, &parts.method)?;
     let prefix = prefix.map(str::to_owned);
     let call = Call::new(registry, parts);

@@ -32,6 +32,7 @@ use crate::output;
 use crate::progress::{self, ProgressMode};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result};
+use crate::serving;
 use crate::world::World;
 
 mod base;
@@ -104,7 +105,7 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
         .first()
         .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let router = serve::router(Arc::clone(&root), Mirrors::default(), &health);
+    let router = health.router().merge(serving::registry(Arc::clone(&root), Mirrors::default()));
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;
     }));
