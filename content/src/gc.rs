@@ -201,6 +201,7 @@ pub fn held_by_repositories(root: &Root) -> Result<HashSet<Digest>, GcError> {
 pub fn held(root: &Root) -> Result<HashSet<Digest>, GcError> {
     let mut held = held_by_repositories(root)?;
     held.extend(root.encodings().all()?.into_iter().map(|encoding| encoding.blob));
+    held.extend(root.generations().held()?);
     Ok(held)
 }
 

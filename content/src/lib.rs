@@ -10,6 +10,7 @@
 pub mod encodings;
 pub mod fsck;
 pub mod gc;
+pub mod generations;
 pub mod ingest;
 pub mod lease;
 pub mod local;

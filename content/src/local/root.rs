@@ -10,6 +10,7 @@ use fs_err as fs;
 use rustix::fs::FlockOperation;
 
 use crate::encodings::Encodings;
+use crate::generations::Generations;
 use crate::lease::{Holding, Lease};
 use crate::local::disk::{Disk, RealDisk};
 use crate::local::durable::{Staged, make_directories};
@@ -195,6 +196,11 @@ impl Root {
     /// Returns which blobs hold which layers, as builds noted it.
     pub fn encodings(&self) -> Encodings {
         Encodings::new(Arc::clone(&self.shared))
+    }
+
+    /// Returns the index generations that the cache proxy holds.
+    pub fn generations(&self) -> Generations {
+        Generations::new(Arc::clone(&self.shared))
     }
 
     /// Returns the journal of what changes in repositories.
