@@ -119,6 +119,11 @@ impl Layout {
         self.root.join("cache")
     }
 
+    /// Returns the directory of the cache proxy's entries.
+    pub fn entries(&self) -> PathBuf {
+        self.root.join("entries")
+    }
+
     /// Returns the directory of index generations that the cache proxy holds.
     pub fn generations(&self) -> PathBuf {
         self.root.join("generations")
