@@ -8,8 +8,10 @@
 #![deny(unsafe_code)]
 
 pub mod encodings;
+pub mod entries;
 pub mod fsck;
 pub mod gc;
+pub mod generations;
 pub mod ingest;
 pub mod lease;
 pub mod local;
