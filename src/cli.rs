@@ -5,6 +5,7 @@ mod cache;
 mod client_config;
 mod completions;
 mod config;
+mod df;
 mod doctor;
 mod format;
 mod fsck;
@@ -93,6 +94,7 @@ enum Command {
     Load(load::Args),
     Import(import::Args),
     Cache(cache::Args),
+    Df(df::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
     Doctor(doctor::Args),
@@ -138,6 +140,7 @@ impl Cli {
             Command::Load(args) => load::run(&args, &logged("boatyard load")?),
             Command::Import(args) => import::run(&args, &logged("boatyard import")?),
             Command::Cache(args) => cache::run(&args, &logged("boatyard cache")?),
+            Command::Df(args) => df::run(&args, &logged("boatyard df")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),

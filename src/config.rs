@@ -214,6 +214,10 @@ fn tag_ttl() -> Duration {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gc {
+    /// How often `serve` collects by itself, or `none`.
+    #[serde(with = "quantity::duration_or_none")]
+    #[schemars(with = "String", extend("x-kind" = "duration or none"))]
+    pub every: Option<Duration>,
     /// How long a blob stays that nothing refers to, in seconds.
     pub grace_seconds: u64,
     /// How long an unpacked layer stays that no build uses, in seconds.
@@ -222,7 +226,12 @@ pub struct Gc {
 
 impl Default for Gc {
     fn default() -> Self {
-        Gc { grace_seconds: 3600, layers_seconds: 2 * 24 * 3600 }
+        let hour = 3600;
+        Gc {
+            every: Some(Duration::from_secs(hour)),
+            grace_seconds: hour,
+            layers_seconds: 2 * 24 * hour,
+        }
     }
 }
 

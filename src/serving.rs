@@ -1,6 +1,7 @@
 //! What `boatyard serve` answers: made of the configuration, and made anew when it is read again.
 
 pub mod reload;
+pub mod upkeep;
 
 use std::sync::Arc;
 
@@ -31,6 +32,11 @@ impl Services {
         let metrics = Metrics::new(root.path().to_path_buf());
         let transfers = mirrors::transfers(&root);
         Services { root, transfers, health: Health::new(), metrics }
+    }
+
+    /// Returns where everything is kept.
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
     }
 
     /// Returns what the server counts.

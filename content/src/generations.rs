@@ -170,23 +170,26 @@ impl Generations {
         self.root.disk.remove_directory(&directory).doing("give up a generation")
     }
 
-    /// Returns all blobs that generations hold.
+    /// Visits all blobs that generations hold, with the directory of the set.
     ///
     /// # Errors
     /// Where a directory cannot be listed.
-    pub fn held(&self) -> Result<Vec<Digest>, StoreError> {
-        let mut held = Vec::new();
+    pub(crate) fn each(&self, visit: &mut dyn FnMut(&str, &Digest)) -> Result<(), StoreError> {
         for set in entries(&self.root.layout.generations()) {
-            for number in entries(&set?.path()) {
+            let set = set?;
+            let set_name = set.file_name().to_string_lossy().into_owned();
+            for number in entries(&set.path()) {
                 let number = number?;
                 if number.file_name().to_str().is_some_and(|name| name.parse::<u64>().is_ok()) {
                     for name in entries(&number.path()) {
-                        held.extend(name?.file_name().to_str().and_then(blob));
+                        if let Some(blob) = name?.file_name().to_str().and_then(blob) {
+                            visit(&set_name, &blob);
+                        }
                     }
                 }
             }
         }
-        Ok(held)
+        Ok(())
     }
 
     fn generation(&self, set: &SetName, number: u64) -> PathBuf {

@@ -12,6 +12,7 @@ pub mod entries;
 pub mod fsck;
 pub mod gc;
 pub mod generations;
+pub mod holders;
 pub mod ingest;
 pub mod lease;
 pub mod local;
@@ -19,6 +20,7 @@ pub mod memory;
 pub mod repository;
 pub mod store;
 pub mod testing;
+pub mod usage;
 
 pub use ingest::{Expected, Growing, Growth, Ingest, IngestKey, Landed, Piece};
 pub use lease::Lease;

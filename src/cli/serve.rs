@@ -17,6 +17,7 @@ use crate::metrics::Audience;
 use crate::report::{Context as _, Failure, Result};
 use crate::serving::Services;
 use crate::serving::reload::Running;
+use crate::serving::upkeep;
 use crate::world::World;
 
 /// Run the registry: push images to it, and pull them from it, with any client.
@@ -52,10 +53,13 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         }
         let metrics = metrics(world, &services)?
             .map(|(server, router)| tokio::spawn(server.serve(router, std::future::pending())));
+        let root = Arc::clone(services.root());
+        let collecting = tokio::spawn(upkeep::collect(root, world.config.gc.clone()));
         let running = Running { world: world.clone(), services, routes: routes.clone(), tls };
         let following = tokio::spawn(running.follow());
         let report = server.serve(routes, stop_signal()?).await;
         following.abort();
+        collecting.abort();
         if let Some(metrics) = metrics {
             metrics.abort();
         }

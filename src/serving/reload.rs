@@ -97,6 +97,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[metrics]", old.metrics != new.metrics),
         ("[log]", old.log != new.log),
         ("[traces]", old.traces != new.traces),
+        ("gc.every", old.gc.every != new.gc.every),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
