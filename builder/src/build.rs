@@ -42,6 +42,7 @@ use crate::snapshot::{Layers, LayersError};
 use crate::solve::{
     Cores, Explanation, LayerBlob, LayerStack, Reuse, StackedLayer, Trees, reuse, scheduler,
 };
+use crate::source::Fetch;
 use crate::stage::StageState;
 
 /// How many base images are looked for at once.
@@ -103,6 +104,8 @@ pub struct Tools<'a> {
     pub networks: Option<&'a Networks>,
     /// Fetches base images.
     pub pull: &'a Pull<'a>,
+    /// Fetches what ADD and contexts name, if that may be.
+    pub fetch: Option<&'a dyn Fetch>,
     /// Is told what happens.
     pub progress: &'a dyn Progress,
     /// Ends the build. A build that fails uses it up: what still runs is cancelled.

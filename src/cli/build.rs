@@ -198,6 +198,7 @@ pub fn build_with(
         executor: &*executor,
         networks: isolation::has_networks(world.rung()).then_some(&networks),
         pull: &pull,
+        fetch: None,
         progress: terms.progress,
         cancel: session.cancel.clone(),
         now: &jiff::Timestamp::now,

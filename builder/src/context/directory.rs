@@ -81,6 +81,17 @@ impl Directory {
         Ok(Directory { root, path: path.to_path_buf(), patterns, temporary: None })
     }
 
+    /// Opens a directory of which nothing is left out.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn plain(path: &Path) -> Result<Directory, DirectoryError> {
+        let failed = |source| DirectoryError::Open { path: path.to_path_buf(), source };
+        let root = fs::File::open(path).map_err(failed)?.into_file().into();
+        let patterns = Patterns::default();
+        Ok(Directory { root, path: path.to_path_buf(), patterns, temporary: None })
+    }
+
     /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.path

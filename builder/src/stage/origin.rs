@@ -5,6 +5,7 @@ use std::io;
 use std::sync::OnceLock;
 
 use super::files::{Files, Words};
+use super::remote::{Checkout, Remote};
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
 use crate::contents::View;
@@ -49,6 +50,17 @@ impl Origin {
             Origin::Stack { from, .. } => format!("--from={from} "),
         }
     }
+}
+
+/// All that an instruction copies from.
+pub(super) struct Sources<'s> {
+    pub(super) origin: &'s Origin,
+    /// What a stack that is copied from shows.
+    pub(super) view: Option<&'s View>,
+    pub(super) open: &'s OpenFile<'s>,
+    pub(super) remotes: &'s [Remote],
+    /// The files of the commits among them.
+    pub(super) checkouts: &'s [Checkout],
 }
 
 impl Step<'_> {
@@ -105,22 +117,41 @@ impl Step<'_> {
         &'s self,
         files: &Files<'_>,
         words: &'s Words,
-        origin: &'s Origin,
-        view: Option<&'s View>,
-        open: &'s OpenFile<'s>,
+        from: &Sources<'s>,
     ) -> StepResult<Vec<Selection<'s>>> {
-        let options = SelectOptions { unpack: files.unpack, threads: self.builder.tools.threads };
+        let options = SelectOptions {
+            unpack: files.unpack,
+            threads: self.builder.tools.threads,
+            parents: files.parents,
+            exclude: Some(&words.exclude),
+        };
         let select = |source, words: &[String], options| {
             copy::select(source, words, options).map_err(|error| self.cannot_copy(files, error))
         };
         let mut selections = Vec::new();
         if !words.paths.is_empty() {
-            let source = match (origin, view) {
-                (Origin::Stack { name, .. }, Some(view)) => Source::Stack { view, name, open },
+            let source = match (from.origin, from.view) {
+                (Origin::Stack { name, .. }, Some(view)) => {
+                    Source::Stack { view, name, open: from.open }
+                }
                 (Origin::Context { name: Some(name) }, _) => self.context(Some(name))?,
                 _ => self.context(None)?,
             };
             selections.push(select(source, &words.paths, options)?);
+        }
+        let mut checkouts = from.checkouts.iter();
+        for remote in from.remotes {
+            let (source, words, unpack) = match (remote, ".".to_owned()) {
+                (Remote::File { name, file, .. }, _) => {
+                    (Source::Fetched { name, file }, None, files.unpack_fetched)
+                }
+                (Remote::Commit(_), all) => match checkouts.next() {
+                    Some(checkout) => (checkout.source(), Some(all), false),
+                    None => continue,
+                },
+            };
+            let words = words.as_slice();
+            selections.push(select(source, words, SelectOptions { unpack, ..options })?);
         }
         let options = SelectOptions { unpack: false, ..options };
         for (name, body) in &words.heredocs {
