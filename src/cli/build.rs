@@ -24,6 +24,7 @@ use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, advice};
+use crate::sources::Sources;
 use crate::world::World;
 
 mod deliver;
@@ -186,6 +187,7 @@ pub fn build_with(
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
+    let sources = Sources::new(world, &session.runtime, root, lease, terms.offline);
     let networks = Networks::new(NetworkOptions {
         search: world.environment.path.clone(),
         ..NetworkOptions::default()
@@ -198,7 +200,7 @@ pub fn build_with(
         executor: &*executor,
         networks: isolation::has_networks(world.rung()).then_some(&networks),
         pull: &pull,
-        fetch: None,
+        fetch: Some(&sources),
         progress: terms.progress,
         cancel: session.cancel.clone(),
         now: &jiff::Timestamp::now,
