@@ -220,6 +220,7 @@ fn build_example(
             platform: platform.clone(),
             build_platform: platform,
         },
+        given: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         network: network(world.rung()),
         network_may_fall_back: false,
