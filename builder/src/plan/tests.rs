@@ -88,10 +88,6 @@ fn every_mistake_points_at_its_word() {
             "FROM scratch\nRUN --mount=type=cache,target=/x true\n",
             "error: RUN --mount is not supported yet\n  --> Dockerfile:2\n",
         ),
-        (
-            "FROM scratch\nADD https://example.com/x /\n",
-            "error: ADD of a URL or a Git repository is not",
-        ),
         ("FROM --platform=a/b/c/d scratch\n", "error: `a/b/c/d` is not a platform"),
     ];
     for (text, expected) in table {
