@@ -18,6 +18,7 @@ mod quantity;
 mod remote;
 mod report;
 mod serving;
+mod sources;
 mod telemetry;
 mod terminal;
 mod transfers;

@@ -6,6 +6,7 @@
 //! ROOT/cache/encodings/<diff id>/<compression>/<blob digest>   holds a layer's blob
 //! ROOT/cache/inputs/<content id>                  what a COPY selected, for `--explain`
 //! ROOT/cache/near/{place,text}/<hash>             the newest records of a place, and of a text
+//! ROOT/cache/{http,git}/                          what was fetched for ADD and contexts
 //! ROOT/locks/steps/<key>                          as long as a step runs
 //! ```
 //!
@@ -29,6 +30,7 @@
 
 mod changed_files;
 mod difference;
+mod fetched;
 mod files;
 pub mod key;
 pub mod limits;

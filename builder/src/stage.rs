@@ -8,6 +8,7 @@ mod environment;
 mod files;
 mod landing;
 mod origin;
+mod remote;
 mod run;
 
 use boatyard_oci::{Digest, History, ImageConfig, ImageName, Platform};

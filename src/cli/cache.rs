@@ -108,7 +108,7 @@ fn layers(root: &Root) -> Result<Vec<Layers>> {
 struct Row {
     #[serde(rename = "ID")]
     id: String,
-    /// `step`, `layer`, `contents` or `contexts`.
+    /// `step`, `layer`, `fetched`, `contents` or `contexts`.
     kind: &'static str,
     dockerfile: String,
     line: u32,
@@ -142,7 +142,11 @@ fn list(args: &ListArgs, root: &Arc<Root>) -> Result<()> {
 
 /// Returns a line for each record; the layer's bytes count for the first.
 fn rows_of(kept: &Kept) -> Vec<Row> {
-    let What::Layer(diff_id) = &kept.what else { return Vec::new() };
+    let (what, layer) = match &kept.what {
+        What::Layer(diff_id) => (None, diff_id.to_string()),
+        What::Fetched(from) => (Some(from), String::new()),
+        What::Contents(_) | What::Stat(_) => return Vec::new(),
+    };
     let row = |id: String, kind, bytes| Row {
         id,
         kind,
@@ -150,7 +154,7 @@ fn rows_of(kept: &Kept) -> Vec<Row> {
         line: 0,
         stage: String::new(),
         instruction: String::new(),
-        layer: diff_id.to_string(),
+        layer: layer.clone(),
         size: output::size(bytes),
         bytes,
         created_at: None,
@@ -158,10 +162,17 @@ fn rows_of(kept: &Kept) -> Vec<Row> {
         in_use: kept.is_in_use,
         shared: kept.is_shared,
     };
+    if let Some(from) = what {
+        return vec![Row {
+            instruction: format!("fetched from {from}"),
+            ..row(String::new(), "fetched", kept.bytes)
+        }];
+    }
     if kept.records.is_empty() {
+        let hex = layer.split_once(':').map_or("", |(_, hex)| hex);
         return vec![Row {
             instruction: "a layer that no step names".to_owned(),
-            ..row(diff_id.digest().hex().to_owned(), "layer", kept.bytes)
+            ..row(hex.to_owned(), "layer", kept.bytes)
         }];
     }
     let step = |(at, KeptRecord { key, record, used, .. }): (usize, &KeptRecord)| Row {
@@ -258,13 +269,14 @@ fn tell(pruned: &Pruned, dry_run: bool, grace: Duration) -> Result<()> {
             (What::Layer(diff_id) | What::Contents(diff_id), None) => {
                 diff_id.digest().short().to_owned()
             }
-            (What::Stat(_), None) => String::new(),
+            (What::Stat(_) | What::Fetched(_), None) => String::new(),
         };
         let name = match (&kept.what, kept.records.first()) {
             (_, Some(record)) => output::one_line(&record.record.text),
             (What::Layer(_), None) => "a layer that no step names".to_owned(),
             (What::Contents(_), None) => "a table of contents".to_owned(),
             (What::Stat(_), None) => "what is remembered of a context".to_owned(),
+            (What::Fetched(from), None) => format!("what was fetched from {from}"),
         };
         let name = output::shorten(&name, INSTRUCTION_WIDTH);
         output::line(&format!("{id:12}   {name}   {}", output::size(kept.bytes)))?;

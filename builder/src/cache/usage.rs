@@ -23,7 +23,7 @@ use boatyard_oci::{Algorithm, ChainId, DiffId, Digest};
 
 use super::key::Key;
 use super::record::Record;
-use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files};
+use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, fetched, files};
 use crate::layer::ContentId;
 
 /// A file without a record may be one whose record is about to be written.
@@ -58,6 +58,8 @@ pub enum What {
     Contents(DiffId),
     /// What is remembered of a context's files.
     Stat(PathBuf),
+    /// What was fetched for ADD or a context: where it came from.
+    Fetched(String),
 }
 
 /// A record, and how it is found.
@@ -79,6 +81,8 @@ pub(super) struct Holds {
     pub layers: Vec<Layer>,
     /// Files of the cache, with their sizes.
     pub files: Vec<(PathBuf, u64)>,
+    /// The directory of something that was fetched.
+    pub directory: Option<(PathBuf, u64)>,
 }
 
 /// A layer in all its forms.
@@ -206,6 +210,7 @@ impl<'a> Survey<'a> {
         self.inputs(&mut usage)?;
         self.contents(&mut usage, &at)?;
         self.stat_caches(&mut usage)?;
+        self.fetched(&mut usage)?;
         for kept in &mut usage.kept {
             let files: u64 = kept.holds.files.iter().map(|(_, size)| size).sum();
             // As long as an image has the layer, so do its records stay.
@@ -424,6 +429,34 @@ impl<'a> Survey<'a> {
     fn stat_caches(&self, usage: &mut Usage) -> Result<(), CacheError> {
         for path in files::walk(&self.cache.directory.join("stat")).doing("list the stat caches")? {
             usage.kept.extend(self.alone(What::Stat(path.clone()), &path)?);
+        }
+        Ok(())
+    }
+
+    fn fetched(&self, usage: &mut Usage) -> Result<(), CacheError> {
+        let listed = fetched::list(&self.cache.directory).doing("list what was fetched")?;
+        let (found, lost) = listed;
+        for path in lost {
+            self.give(usage, None, path)?;
+        }
+        for fetched in found {
+            let place = usage.kept.len();
+            usage.kept.push(Kept {
+                what: What::Fetched(fetched.name),
+                records: Vec::new(),
+                bytes: fetched.bytes,
+                used: fetched.used,
+                is_in_use: fetched.is_in_use,
+                is_shared: false,
+                is_usable: true,
+                holds: Holds {
+                    directory: Some((fetched.directory, fetched.bytes)),
+                    ..Holds::default()
+                },
+            });
+            for path in fetched.names {
+                self.give(usage, Some(place), path)?;
+            }
         }
         Ok(())
     }
