@@ -37,10 +37,12 @@ use crate::layer::compress::Compression;
 use crate::pack::{PackOptions, Packer};
 use crate::plan::{Base, CopyFrom, Plan, PlanOptions, PlannedStage, plan};
 use crate::progress::{Ending, Progress, StepEnd, Steps};
+use crate::secrets::Secrets;
 use crate::snapshot::{Layers, LayersError};
 use crate::solve::{
     Cores, Explanation, LayerBlob, LayerStack, Reuse, StackedLayer, Trees, reuse, scheduler,
 };
+use crate::ssh::Agents;
 use crate::stage::StageState;
 
 /// How many base images are looked for at once.
@@ -86,6 +88,20 @@ pub struct BuildRequest {
     pub always_pull: bool,
     /// Which earlier results may be used.
     pub reuse: Reuse,
+    /// What mounts of steps may show of whoever builds.
+    pub mounts: MountSources,
+}
+
+/// What mounts of steps show beside the files of the build.
+#[derive(Debug, Default)]
+pub struct MountSources {
+    /// `--secret`.
+    pub secrets: Secrets,
+    /// `--ssh`.
+    pub agents: Agents,
+    /// What tells builds apart whose caches have the same target and no `id`: the same for every
+    /// build of a project. Builds of the same text share them.
+    pub project: String,
 }
 
 /// What a build works with.
@@ -421,13 +437,15 @@ fn images(plan: &Plan) -> impl Iterator<Item = Need<'_>> {
             }
             Base::Scratch | Base::Stage(_) => None,
         };
-        let copies = stage.instructions.iter().filter_map(move |planned| {
-            let Some(CopyFrom::Image(name)) = &planned.copy_from else { return None };
+        let copies = stage.instructions.iter().flat_map(move |planned| {
             let span = match planned.is_trigger {
                 true => stage.from,
                 false => planned.instruction.span,
             };
-            Some(Need { image: of(name), span, base_of: None })
+            planned.sources().filter_map(move |from| {
+                let CopyFrom::Image(name) = from else { return None };
+                Some(Need { image: of(name), span, base_of: None })
+            })
         });
         base.into_iter().chain(copies)
     })

@@ -19,6 +19,8 @@ pub mod pack;
 pub mod plan;
 pub mod progress;
 pub mod run;
+pub mod secrets;
 pub mod snapshot;
 pub mod solve;
+pub mod ssh;
 mod stage;

@@ -5,6 +5,7 @@
 //! pure: ONBUILD triggers of base images are given to it by whoever has read their configurations.
 
 mod arguments;
+pub mod mounts;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use crate::dockerfile::{
 };
 
 pub use arguments::{Arguments, PREDEFINED};
+pub use mounts::MountFrom;
 
 /// What decides the plan beside the Dockerfile.
 #[derive(Clone, Debug)]
@@ -31,6 +33,17 @@ pub struct PlanOptions {
     pub platform: Platform,
     /// The platform that builds.
     pub build_platform: Platform,
+    /// `--allow`: what steps may do beyond what is usual.
+    pub allow: Allow,
+}
+
+/// What only whoever starts a build can allow its steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// `security.insecure`: `RUN --security=insecure`.
+    pub insecure: bool,
+    /// `network.host`: `RUN --network=host`.
+    pub host_network: bool,
 }
 
 /// What a stage begins with.
@@ -79,6 +92,8 @@ pub struct PlannedInstruction {
     pub instruction: Instruction,
     /// Where a COPY takes its files from.
     pub copy_from: Option<CopyFrom>,
+    /// Where the mounts of a RUN take their files from, in their order.
+    pub mounts_from: Vec<MountFrom>,
     /// It comes from ONBUILD of the base: its spans do not point into this Dockerfile.
     pub is_trigger: bool,
 }
@@ -105,8 +120,10 @@ impl Plan {
                 images.insert((name.clone(), stage.platform.clone()));
             }
             for planned in &stage.instructions {
-                if let Some(CopyFrom::Image(name)) = &planned.copy_from {
-                    images.insert((name.clone(), stage.platform.clone()));
+                for from in planned.sources() {
+                    if let CopyFrom::Image(name) = from {
+                        images.insert((name.clone(), stage.platform.clone()));
+                    }
                 }
             }
         }
@@ -186,8 +203,9 @@ fn needs(stage: &PlannedStage) -> Vec<usize> {
         Base::Stage(index) => Some(index),
         Base::Scratch | Base::Image(_) => None,
     };
-    let copies = stage.instructions.iter().filter_map(|planned| match planned.copy_from {
-        Some(CopyFrom::Stage(index)) => Some(index),
+    let sources = stage.instructions.iter().flat_map(PlannedInstruction::sources);
+    let copies = sources.filter_map(|from| match from {
+        CopyFrom::Stage(index) => Some(*index),
         _ => None,
     });
     base.into_iter().chain(copies).collect()
@@ -298,11 +316,16 @@ impl Planner<'_> {
             }
             problem
         };
-        errors.extend(support::missing(instruction).into_iter().map(mark));
-        match self.copy_from(stage, instruction) {
-            Ok(copy_from) => planned.push(PlannedInstruction {
+        let missing = support::missing(instruction, self.options.allow);
+        errors.extend(missing.into_iter().map(mark));
+        let sources = self
+            .copy_from(stage, instruction)
+            .and_then(|copy| Ok((copy, self.mounts_from(stage, instruction)?)));
+        match sources {
+            Ok((copy_from, mounts_from)) => planned.push(PlannedInstruction {
                 instruction: instruction.clone(),
                 copy_from,
+                mounts_from,
                 is_trigger,
             }),
             Err(problem) => errors.push(mark(problem)),
@@ -383,7 +406,7 @@ impl Planner<'_> {
             && word.value.contains('$')
     }
 
-    /// Finds where a COPY takes its files from.
+    /// Finds where an instruction takes its files from.
     fn copy_from(
         &self,
         stage: usize,
@@ -394,17 +417,30 @@ impl Planner<'_> {
             InstructionKind::Add(_) => return Ok(Some(CopyFrom::Context)),
             _ => return Ok(None),
         };
-        let Some(from) = from else { return Ok(Some(CopyFrom::Context)) };
+        match from {
+            Some(from) => self.source(stage, from, instruction.span).map(Some),
+            None => Ok(Some(CopyFrom::Context)),
+        }
+    }
+
+    /// Finds what `from=` of an instruction of a stage means: an earlier stage by its name or
+    /// number, or an image.
+    fn source(
+        &self,
+        stage: usize,
+        from: &Spanned<String>,
+        instruction: Span,
+    ) -> Result<CopyFrom, Diagnostic> {
         if from.value == "scratch" {
             let text = "`scratch` is empty: there is nothing to copy from it";
             return Err(error(text, from.span));
         }
         if let Some(earlier) = find_stage(self.dockerfile, &from.value, stage) {
-            return Ok(Some(CopyFrom::Stage(earlier)));
+            return Ok(CopyFrom::Stage(earlier));
         }
         if let Ok(number) = from.value.parse::<usize>() {
             if number < stage {
-                return Ok(Some(CopyFrom::Stage(number)));
+                return Ok(CopyFrom::Stage(number));
             }
             let mut problem = error(format!("cannot copy from stage {number}"), from.span);
             problem.note = Some(match stage {
@@ -432,12 +468,12 @@ impl Planner<'_> {
                 if let Some(near) = near.filter(|_| !from.value.contains(['/', ':', '.'])) {
                     let mut problem =
                         error(format!("cannot copy from stage `{}`", from.value), from.span);
-                    problem.context = Some(instruction.span);
+                    problem.context = Some(instruction);
                     problem.note = Some("no stage has this name".to_owned());
                     problem.hint = Some(format!("did you mean `{near}`?"));
                     return Err(problem);
                 }
-                Ok(Some(CopyFrom::Image(name)))
+                Ok(CopyFrom::Image(name))
             }
             Err(problem) => Err(error(problem.to_string(), from.span)),
         }

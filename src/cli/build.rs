@@ -29,6 +29,8 @@ use crate::world::World;
 mod deliver;
 mod explain;
 mod options;
+mod project;
+mod sources;
 
 use options::Options;
 pub use options::{Args, host, rlimit};
@@ -70,9 +72,11 @@ fn build_and_deliver(
     let lease = root.lease().context("cannot begin a lease")?;
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
     let context = open_context(args, path.as_deref())?;
+    let dockerfile_path = below(&args.context, path.as_deref());
+    let mounts = sources::of(world, args, &dockerfile_path)?;
     let request = BuildRequest {
         dockerfile,
-        dockerfile_path: below(&args.context, path.as_deref()),
+        dockerfile_path,
         file_name,
         context,
         plan: PlanOptions {
@@ -80,6 +84,7 @@ fn build_and_deliver(
             build_args: options.build_args.clone(),
             platform: options.platform.clone(),
             build_platform: Platform::host(),
+            allow: options.allow,
         },
         labels: options.labels.clone(),
         network: options.network.unwrap_or(Network::Default),
@@ -92,6 +97,7 @@ fn build_and_deliver(
         compression: options.compression,
         always_pull: args.pull,
         reuse: options.reuse.clone(),
+        mounts,
     };
     let reporter = progress::open(options.progress, progress::Environment::read());
     // Kept until the result is where it goes: a push can be interrupted too.

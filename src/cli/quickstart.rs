@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boatyard_builder::build::BuildRequest;
+use boatyard_builder::build::{BuildRequest, MountSources};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
@@ -17,7 +17,7 @@ use boatyard_builder::export;
 use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
 use boatyard_builder::layer::compress::Compression;
-use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::plan::{Allow, PlanOptions};
 use boatyard_builder::solve::Reuse;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
@@ -218,6 +218,7 @@ fn build_example(
             build_args: std::collections::BTreeMap::new(),
             platform: platform.clone(),
             build_platform: platform,
+            allow: Allow::default(),
         },
         labels: std::collections::BTreeMap::new(),
         network: network(world.rung()),
@@ -230,6 +231,7 @@ fn build_example(
         compression: Compression::GZIP,
         always_pull: false,
         reuse: Reuse::All,
+        mounts: MountSources::default(),
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;

@@ -8,6 +8,7 @@ fn options() -> PlanOptions {
         build_args: BTreeMap::new(),
         platform: platform.clone(),
         build_platform: platform,
+        allow: Allow::default(),
     }
 }
 
