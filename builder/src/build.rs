@@ -33,16 +33,19 @@ use crate::execute::{
     stubs,
 };
 use crate::ids;
+use crate::layer::ContentId;
 use crate::layer::compress::Compression;
+use crate::once::OnceFor;
 use crate::pack::{PackOptions, Packer};
 use crate::plan::{Base, CopyFrom, Plan, PlanOptions, PlannedStage, plan};
 use crate::progress::{Ending, Progress, StepEnd, Steps};
 use crate::secrets::Secrets;
+use crate::snapshot::layers::Temporary;
 use crate::snapshot::{Layers, LayersError};
 use crate::solve::{
     Cores, Explanation, LayerBlob, LayerStack, Reuse, StackedLayer, Trees, reuse, scheduler,
 };
-use crate::ssh::Agents;
+use crate::ssh::{Agents, KeyAgent};
 use crate::stage::StageState;
 
 /// How many base images are looked for at once.
@@ -275,6 +278,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) has_warned: AtomicBool,
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
+    /// Files of contexts that steps mount, by their content.
+    pub(crate) copies: OnceFor<ContentId, Temporary>,
+    /// Agents for keys in files, by their ids.
+    pub(crate) key_agents: OnceFor<String, KeyAgent>,
     stubs: OnceLock<PathBuf>,
     stat_cache: OnceLock<StatCache>,
     pub(crate) epoch: Option<Timestamp>,
@@ -550,6 +557,8 @@ impl<'a> Builder<'a> {
             keeps_trees: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
             made: Mutex::default(),
+            copies: OnceFor::default(),
+            key_agents: OnceFor::default(),
             stubs: OnceLock::new(),
             default_network: OnceLock::new(),
             single_id: ids::is_single(),
@@ -595,6 +604,11 @@ impl<'a> Builder<'a> {
                 LayerBlob::Packing(self.packer.pack(stack))
             })
         });
+    }
+
+    /// Says whether steps can have mounts. Without them, what they are to see lies in their tree.
+    pub(crate) fn mounts(&self) -> bool {
+        self.layers.view().is_mounted()
     }
 
     /// Returns what a step that asked for `network` gets.

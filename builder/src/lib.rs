@@ -15,6 +15,7 @@ pub mod ids;
 pub mod image;
 pub mod import;
 pub mod layer;
+mod once;
 pub mod pack;
 pub mod plan;
 pub mod progress;

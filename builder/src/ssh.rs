@@ -8,19 +8,18 @@ mod keys;
 mod relay;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
 
 pub(crate) use keys::KeyAgent;
 pub use keys::KeysError;
-pub(crate) use relay::Relay;
+pub(crate) use relay::{Access, Relay};
 
 /// Agents by their ids.
 #[derive(Debug, Default)]
 pub struct Agents {
     sources: BTreeMap<String, AgentSource>,
     /// Where programs of OpenSSH are looked for.
-    pub search: Vec<PathBuf>,
+    pub(crate) search: Vec<PathBuf>,
 }
 
 /// Who answers for an agent.
@@ -32,18 +31,13 @@ pub enum AgentSource {
     Keys(Vec<PathBuf>),
 }
 
-/// Why a step cannot have an agent.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The socket for the step cannot be made.
-    #[error("cannot make a socket for the agent")]
-    Socket(#[source] io::Error),
-    /// The keys cannot be used.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-}
-
 impl Agents {
+    /// Returns no agent yet. `search` is where programs of OpenSSH are looked for.
+    #[must_use]
+    pub fn new(search: Vec<PathBuf>) -> Agents {
+        Agents { search, ..Agents::default() }
+    }
+
     /// Adds an agent; `false` where there is one of this id already.
     pub fn add(&mut self, id: &str, source: AgentSource) -> bool {
         self.sources.insert(id.to_owned(), source).is_none()

@@ -50,7 +50,16 @@ impl Origin {
 impl Step<'_> {
     /// Finds what is copied from; `from` is the state of the stage, if it is one.
     pub(super) fn origin(&self, from: Option<StageState>) -> StepResult<Origin> {
-        let (stack, name, from) = match (&self.planned.copy_from, from) {
+        self.origin_of(self.planned.copy_from.as_ref(), from)
+    }
+
+    /// The same, of whatever takes files from somewhere.
+    pub(super) fn origin_of(
+        &self,
+        of: Option<&CopyFrom>,
+        from: Option<StageState>,
+    ) -> StepResult<Origin> {
+        let (stack, name, from) = match (of, from) {
             (Some(CopyFrom::Stage(index)), Some(from)) => {
                 let stage = self.builder.plan.stages.iter().find(|stage| stage.index == *index);
                 let name = stage.map_or_else(String::new, |stage| stage.name.clone());
@@ -120,6 +129,11 @@ impl Step<'_> {
             selections.push(select(source, &[], options)?);
         }
         Ok(selections)
+    }
+
+    /// Returns the files of what is no stack.
+    pub(super) fn files_of(&self, _origin: &Origin) -> StepResult<Source<'_>> {
+        self.context()
     }
 
     fn context(&self) -> StepResult<Source<'_>> {

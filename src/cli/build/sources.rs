@@ -91,7 +91,7 @@ fn secret(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<(Stri
 }
 
 fn agents(given: &[String], search: &[PathBuf]) -> Result<Agents> {
-    let mut agents = Agents { search: search.to_vec(), ..Agents::default() };
+    let mut agents = Agents::new(search.to_vec());
     for text in given {
         let (id, source) = agent(text, &variable)?;
         if !agents.add(&id, source) {
