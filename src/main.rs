@@ -16,6 +16,7 @@ mod progress;
 mod quantity;
 mod remote;
 mod report;
+mod sources;
 mod telemetry;
 mod terminal;
 mod transfers;

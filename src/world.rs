@@ -1,5 +1,6 @@
 //! What a command works with: the configuration, the root, the client of other registries.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ pub struct Environment {
     pub auth_file: Option<PathBuf>,
     /// `PATH`: where programs of others are looked for.
     pub path: Vec<PathBuf>,
+    /// `SSH_AUTH_SOCK`.
+    pub ssh_agent: Option<PathBuf>,
+    /// The variables that name proxies: programs of others that we run need them.
+    pub proxies: Vec<(OsString, OsString)>,
     /// Whether this is the superuser.
     pub superuser: bool,
 }
@@ -47,6 +52,8 @@ impl Environment {
             docker_config: path("DOCKER_CONFIG"),
             auth_file: path("REGISTRY_AUTH_FILE"),
             path: path("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect()),
+            ssh_agent: path("SSH_AUTH_SOCK"),
+            proxies: std::env::vars_os().filter(|(name, _)| is_proxy(name)).collect(),
             superuser: rustix::process::geteuid().is_root(),
         }
     }
@@ -75,6 +82,12 @@ impl Environment {
                 .hint("name a directory with --root")
         })
     }
+}
+
+/// Says whether a variable names a proxy, or who is reached without one.
+fn is_proxy(name: &OsStr) -> bool {
+    let names = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
+    name.to_str().is_some_and(|name| names.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }
 
 /// What a command works with.

@@ -26,7 +26,8 @@ use crate::assemble::{self, AssembleError};
 use crate::base::{BaseError, Bases, Pull};
 use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
-use crate::context::stat_cache::StatCache;
+use crate::context::load::{self, LoadError};
+use crate::context::opened::OpenContexts;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
 use crate::execute::{
     CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Networks, Outcome, Rlimit,
@@ -37,7 +38,7 @@ use crate::layer::ContentId;
 use crate::layer::compress::Compression;
 use crate::once::OnceFor;
 use crate::pack::{PackOptions, Packer};
-use crate::plan::{Base, CopyFrom, Plan, PlanOptions, PlannedStage, plan};
+use crate::plan::{Base, CopyFrom, NamedContext, Plan, PlanOptions, PlannedStage, plan};
 use crate::progress::{Ending, Progress, StepEnd, Steps};
 use crate::secrets::Secrets;
 use crate::snapshot::layers::Temporary;
@@ -45,6 +46,7 @@ use crate::snapshot::{Layers, LayersError};
 use crate::solve::{
     Cores, Explanation, LayerBlob, LayerStack, Reuse, StackedLayer, Trees, reuse, scheduler,
 };
+use crate::source::Fetch;
 use crate::ssh::{Agents, KeyAgent};
 use crate::stage::StageState;
 
@@ -65,7 +67,7 @@ pub struct BuildRequest {
     /// Its path below the context: how records name it, the same in two checkouts.
     pub dockerfile_path: String,
     /// The files of the build; `None` where there are none, as with a Dockerfile on stdin alone.
-    pub context: Option<Directory>,
+    pub context: Option<Arc<Directory>>,
     /// Target, arguments, platforms.
     pub plan: PlanOptions,
     /// `--label`: these come last.
@@ -121,6 +123,8 @@ pub struct Tools<'a> {
     pub networks: Option<&'a Networks>,
     /// Fetches base images.
     pub pull: &'a Pull<'a>,
+    /// Fetches what ADD and contexts name, if that may be.
+    pub fetch: Option<&'a dyn Fetch>,
     /// Is told what happens.
     pub progress: &'a dyn Progress,
     /// Ends the build. A build that fails uses it up: what still runs is cancelled.
@@ -168,6 +172,15 @@ pub enum BuildError {
     /// `# check=error=true`, and the linter found something.
     #[error("the Dockerfile asks for warnings to be errors, and there is `{}`", .0.join("`, `"))]
     Lint(Vec<&'static str>),
+    /// A named context cannot be had.
+    #[error("cannot use the context `{name}`")]
+    Context {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: LoadError,
+    },
     /// `--no-cache-filter` names no stage.
     #[error("there is no stage `{0}` whose cache could be left out")]
     NoSuchStage(String),
@@ -270,6 +283,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) cache: Cache,
     pub(crate) cores: Cores,
     pub(crate) packer: Packer,
+    /// The files that steps copy from.
+    pub(crate) contexts: OpenContexts,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
     /// It made trees of layers that have no blob.
@@ -283,7 +298,6 @@ pub(crate) struct Builder<'a> {
     /// Agents for keys in files, by their ids.
     pub(crate) key_agents: OnceFor<String, KeyAgent>,
     stubs: OnceLock<PathBuf>,
-    stat_cache: OnceLock<StatCache>,
     pub(crate) epoch: Option<Timestamp>,
     /// What times its layers have.
     pub(crate) times: TimePolicy,
@@ -308,17 +322,38 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let plan = plan_with_triggers(request, &bases, &steps)?;
     warn(request, &plan, tools.progress)?;
     check_reuse(request)?;
+    let contexts = open_contexts(request, &plan, &steps)?;
     let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
+    let builder = Builder { contexts, ..builder };
     let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
-    if let Some(known) = builder.stat_cache.get() {
-        // It costs the next build time, no more.
-        let _ = known.save();
-    }
+    builder.contexts.save();
     let state = state?;
     if let Some(networks) = tools.networks {
         networks.close();
     }
     builder.assemble(state)
+}
+
+/// Opens the contexts that the plan needs.
+fn open_contexts(
+    request: &BuildRequest,
+    plan: &Plan,
+    steps: &Steps<'_>,
+) -> Result<OpenContexts, BuildError> {
+    let mut contexts = OpenContexts::new(request.context.clone());
+    let wanted = plan.contexts();
+    for (name, context) in request.plan.contexts.iter() {
+        let NamedContext::Files(location) = context else { continue };
+        if !wanted.contains(name) {
+            continue;
+        }
+        let directory = steps.run(&format!("[context {name}] load"), |_| {
+            load::load(location)
+                .map_err(|source| BuildError::Context { name: name.to_owned(), source })
+        })?;
+        contexts.add(name, directory);
+    }
+    Ok(contexts)
 }
 
 /// Says where a stage is named that is not there.
@@ -553,6 +588,7 @@ impl<'a> Builder<'a> {
             // Steps often wait for something else: on one core, too, two are better than one.
             cores: Cores::new(tools.threads.max(2)),
             packer,
+            contexts: OpenContexts::default(),
             in_image: in_image(plan),
             keeps_trees: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
@@ -562,7 +598,6 @@ impl<'a> Builder<'a> {
             stubs: OnceLock::new(),
             default_network: OnceLock::new(),
             single_id: ids::is_single(),
-            stat_cache: OnceLock::new(),
             epoch,
             times: epoch_seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
             steps,
@@ -635,11 +670,6 @@ impl<'a> Builder<'a> {
     /// no RUN sees it.
     pub(crate) fn wants_blob(&self, stage: usize, ordinal: u32) -> bool {
         self.in_image.contains(&stage) && !self.plan.runs_after(stage, ordinal)
-    }
-
-    /// Returns what is known of the context's files.
-    pub(crate) fn stat_cache(&self, context: &Directory) -> &StatCache {
-        self.stat_cache.get_or_init(|| StatCache::open(self.tools.root.path(), context))
     }
 
     /// Notes that a layer was made that has a tree and no blob.

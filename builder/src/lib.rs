@@ -23,5 +23,6 @@ pub mod run;
 pub mod secrets;
 pub mod snapshot;
 pub mod solve;
+pub mod source;
 pub mod ssh;
 mod stage;

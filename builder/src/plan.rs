@@ -5,6 +5,7 @@
 //! pure: ONBUILD triggers of base images are given to it by whoever has read their configurations.
 
 mod arguments;
+pub mod contexts;
 pub mod mounts;
 mod support;
 
@@ -16,10 +17,11 @@ use crate::dockerfile::expansion::Expander;
 use crate::dockerfile::lint::planned;
 use crate::dockerfile::{
     Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage, Warning,
-    suggest,
+    parse_trigger, suggest,
 };
 
 pub use arguments::{Arguments, PREDEFINED};
+pub use contexts::{Contexts, NamedContext};
 pub use mounts::MountFrom;
 
 /// What decides the plan beside the Dockerfile.
@@ -29,6 +31,8 @@ pub struct PlanOptions {
     pub target: Option<String>,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
+    /// `--build-context`.
+    pub contexts: Contexts,
     /// The platform that the image is for.
     pub platform: Platform,
     /// The platform that builds.
@@ -57,7 +61,7 @@ pub enum Base {
     Image(ImageName),
 }
 
-/// Where a COPY takes its files from.
+/// Where a COPY, or a mount of a RUN, takes its files from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyFrom {
     /// The build context.
@@ -66,6 +70,8 @@ pub enum CopyFrom {
     Stage(usize),
     /// An image.
     Image(ImageName),
+    /// The files of a named context, by the name under which [`Contexts`] has it.
+    Named(String),
 }
 
 /// A stage that the target needs.
@@ -128,6 +134,17 @@ impl Plan {
             }
         }
         images
+    }
+
+    /// Returns the named contexts whose files instructions take.
+    pub fn contexts(&self) -> BTreeSet<&str> {
+        let instructions = self.stages.iter().flat_map(|stage| &stage.instructions);
+        let sources = instructions.flat_map(PlannedInstruction::sources);
+        let named = sources.filter_map(|from| match from {
+            CopyFrom::Named(name) => Some(name.as_str()),
+            _ => None,
+        });
+        named.collect()
     }
 
     /// Says whether a RUN sees what an instruction of a stage makes: one after it, in its stage or in
@@ -257,6 +274,29 @@ pub(crate) fn error(message: impl Into<String>, span: Span) -> Diagnostic {
     }
 }
 
+/// Returns what a stage begins with in whose place, or for whose base, a context was given: files
+/// are copied into an empty one.
+fn given_base(
+    (name, given): (&str, &NamedContext),
+    instructions: &mut Vec<PlannedInstruction>,
+) -> Base {
+    match given {
+        NamedContext::Image(image) => Base::Image(image.clone()),
+        NamedContext::Files(_) => {
+            let copy = parse_trigger("COPY . /").expect("it is an instruction");
+            let copy_from = Some(CopyFrom::Named(name.to_owned()));
+            let planned = PlannedInstruction {
+                instruction: copy,
+                copy_from,
+                mounts_from: Vec::new(),
+                is_trigger: true,
+            };
+            instructions.push(planned);
+            Base::Scratch
+        }
+    }
+}
+
 struct Planner<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a PlanOptions,
@@ -274,9 +314,15 @@ impl Planner<'_> {
     ) -> Result<PlannedStage, Vec<Diagnostic>> {
         let stage = &self.dockerfile.stages[index];
         let platform = self.platform(stage).map_err(|problem| vec![problem])?;
-        let base = self.base(index, stage, warnings).map_err(|problem| vec![problem])?;
         let mut errors = Vec::new();
         let mut instructions = Vec::new();
+        let given = stage.name.as_ref().and_then(|name| self.options.contexts.find(&name.value));
+        let base = match given {
+            // All that the stage says is replaced.
+            Some(given) => return Ok(self.given_stage(index, given, platform)),
+            None => self.base(index, stage, warnings, &mut instructions),
+        };
+        let base = base.map_err(|problem| vec![problem])?;
         for trigger in self.base_triggers(&base) {
             self.instruction(index, &trigger, true, &mut instructions, &mut errors);
         }
@@ -337,6 +383,8 @@ impl Planner<'_> {
         match base {
             Base::Scratch => Vec::new(),
             Base::Image(name) => (self.triggers)(name).unwrap_or_default(),
+            // One that a context replaced has no triggers.
+            Base::Stage(index) if self.is_given(*index) => Vec::new(),
             Base::Stage(index) => self.dockerfile.stages[*index]
                 .instructions
                 .iter()
@@ -369,6 +417,7 @@ impl Planner<'_> {
         index: usize,
         stage: &Stage,
         warnings: &mut Vec<Warning>,
+        instructions: &mut Vec<PlannedInstruction>,
     ) -> Result<Base, Diagnostic> {
         let word = &stage.from.image;
         let (text, unset) = self.expand_global(word)?;
@@ -392,10 +441,32 @@ impl Planner<'_> {
         if let Some(earlier) = find_stage(self.dockerfile, &text, index) {
             return Ok(Base::Stage(earlier));
         }
+        if let Some(given) = self.options.contexts.find(&text) {
+            return Ok(given_base(given, instructions));
+        }
         match text.parse() {
             Ok(name) => Ok(Base::Image(name)),
             Err(problem) => Err(error(problem.to_string(), word.span)),
         }
+    }
+
+    fn is_given(&self, stage: usize) -> bool {
+        let name = self.dockerfile.stages[stage].name.as_ref();
+        name.is_some_and(|name| self.options.contexts.find(&name.value).is_some())
+    }
+
+    /// Plans a stage in whose place a context was given.
+    fn given_stage(
+        &self,
+        index: usize,
+        given: (&str, &NamedContext),
+        platform: Platform,
+    ) -> PlannedStage {
+        let stage = &self.dockerfile.stages[index];
+        let mut instructions = Vec::new();
+        let base = given_base(given, &mut instructions);
+        let name = stage.name.as_ref().map_or_else(String::new, |name| name.value.clone());
+        PlannedStage { index, name, base, platform, from: stage.from.image.span, instructions }
     }
 
     /// Says whether a base image has no name, or a bad one, unless arguments are given.
@@ -423,14 +494,19 @@ impl Planner<'_> {
         }
     }
 
-    /// Finds what `from=` of an instruction of a stage means: an earlier stage by its name or
-    /// number, or an image.
+    /// Finds what `from=` of an instruction of a stage means: a context that was given under this
+    /// name, an earlier stage by its name or number, or an image.
     fn source(
         &self,
         stage: usize,
         from: &Spanned<String>,
         instruction: Span,
     ) -> Result<CopyFrom, Diagnostic> {
+        match self.options.contexts.find(&from.value) {
+            Some((name, NamedContext::Files(_))) => return Ok(CopyFrom::Named(name.to_owned())),
+            Some((_, NamedContext::Image(image))) => return Ok(CopyFrom::Image(image.clone())),
+            None => {}
+        }
         if from.value == "scratch" {
             let text = "`scratch` is empty: there is nothing to copy from it";
             return Err(error(text, from.span));

@@ -9,6 +9,7 @@ mod files;
 mod landing;
 mod mounts;
 mod origin;
+mod remote;
 mod run;
 
 use boatyard_oci::{Digest, History, ImageConfig, ImageName, Platform};

@@ -1,5 +1,23 @@
 //! The HTTP caching proxy and its package ecosystems.
 //!
-//! Empty: nothing is proxied yet.
+//! One engine, and thin knowledge per [`Ecosystem`] of which URLs never change, what vouches for
+//! what, and which indexes must agree. What was fetched is an [`Entry`]: a file that names its URL,
+//! its headers and the blob of the shared store that has its bytes.
 
 #![forbid(unsafe_code)]
+
+pub mod class;
+pub mod ecosystem;
+pub mod entry;
+pub mod request;
+pub mod target;
+pub mod upstreams;
+
+pub use class::{Class, Immutable, Mutable, Promise};
+pub use ecosystem::{
+    Ask, Classified, Ecosystem, Fetcher, Obtain, ObtainError, Obtained, Resolution, Resolved,
+};
+pub use entry::Entry;
+pub use request::Request;
+pub use target::{Target, TargetError};
+pub use upstreams::{Upstream, Upstreams, UpstreamsError};

@@ -194,13 +194,15 @@ pub fn held_by_repositories(root: &Root) -> Result<HashSet<Digest>, GcError> {
     Ok(held)
 }
 
-/// Returns all blobs that files hold: repositories, and the encodings of the build cache.
+/// Returns all blobs that files hold: repositories, the encodings of the build cache, and the
+/// entries of the cache proxy.
 ///
 /// # Errors
 /// Where something cannot be read.
 pub fn held(root: &Root) -> Result<HashSet<Digest>, GcError> {
     let mut held = held_by_repositories(root)?;
     held.extend(root.encodings().all()?.into_iter().map(|encoding| encoding.blob));
+    held.extend(root.entries().held()?);
     Ok(held)
 }
 

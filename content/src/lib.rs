@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod encodings;
+pub mod entries;
 pub mod fsck;
 pub mod gc;
 pub mod ingest;

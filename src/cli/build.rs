@@ -11,7 +11,7 @@ use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, b
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
 use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
-use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::plan::{Contexts, PlanOptions};
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference};
@@ -24,13 +24,14 @@ use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, advice};
+use crate::sources::Sources;
 use crate::world::World;
 
 mod deliver;
 mod explain;
+mod mounts;
 mod options;
 mod project;
-mod sources;
 
 use options::Options;
 pub use options::{Args, host, rlimit};
@@ -73,15 +74,16 @@ fn build_and_deliver(
     let (dockerfile, file_name, path) = read_dockerfile(args)?;
     let context = open_context(args, path.as_deref())?;
     let dockerfile_path = below(&args.context, path.as_deref());
-    let mounts = sources::of(world, args, &dockerfile_path)?;
+    let mounts = mounts::of(world, args, &dockerfile_path)?;
     let request = BuildRequest {
         dockerfile,
         dockerfile_path,
         file_name,
-        context,
+        context: context.map(Arc::new),
         plan: PlanOptions {
             target: args.target.clone(),
             build_args: options.build_args.clone(),
+            contexts: Contexts::default(),
             platform: options.platform.clone(),
             build_platform: Platform::host(),
             allow: options.allow,
@@ -191,6 +193,7 @@ pub fn build_with(
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
+    let sources = Sources::new(world, &session.runtime, root, lease, terms.offline);
     let networks = Networks::new(NetworkOptions {
         search: world.environment.path.clone(),
         ..NetworkOptions::default()
@@ -203,6 +206,7 @@ pub fn build_with(
         executor: &*executor,
         networks: isolation::has_networks(world.rung()).then_some(&networks),
         pull: &pull,
+        fetch: Some(&sources),
         progress: terms.progress,
         cancel: session.cancel.clone(),
         now: &jiff::Timestamp::now,

@@ -119,6 +119,16 @@ impl Layout {
         self.root.join("cache")
     }
 
+    /// Returns the directory of the cache proxy's entries.
+    pub fn entries(&self) -> PathBuf {
+        self.root.join("entries")
+    }
+
+    /// Returns the directory of index generations that the cache proxy holds.
+    pub fn generations(&self) -> PathBuf {
+        self.root.join("generations")
+    }
+
     /// Returns the directory that names the blobs of layers which builds made.
     pub fn encodings(&self) -> PathBuf {
         self.cache().join("encodings")

@@ -10,6 +10,7 @@ use fs_err as fs;
 use rustix::fs::FlockOperation;
 
 use crate::encodings::Encodings;
+use crate::entries::Entries;
 use crate::lease::{Holding, Lease};
 use crate::local::disk::{Disk, RealDisk};
 use crate::local::durable::{Staged, make_directories};
@@ -195,6 +196,11 @@ impl Root {
     /// Returns which blobs hold which layers, as builds noted it.
     pub fn encodings(&self) -> Encodings {
         Encodings::new(Arc::clone(&self.shared))
+    }
+
+    /// Returns the entries of the cache proxy.
+    pub fn entries(&self) -> Entries {
+        Entries::new(Arc::clone(&self.shared))
     }
 
     /// Returns the journal of what changes in repositories.

@@ -93,9 +93,11 @@ impl Step<'_> {
         wanted: &[Wanted<'_>],
         shown: &'s [Shown],
     ) -> StepResult<Selected<'s>> {
-        let select = |shown: &'s Shown| match shown.origin.stack() {
-            Some(_) => Ok(None),
-            None => self.select(wanted, shown, self.files_of(&shown.origin)?).map(Some),
+        let select = |shown: &'s Shown| match &shown.origin {
+            Origin::Stack { .. } => Ok(None),
+            Origin::Context { name } => {
+                self.select(wanted, shown, self.context(name.as_deref())?).map(Some)
+            }
         };
         shown.iter().map(select).collect::<StepResult<_>>().map(Selected)
     }

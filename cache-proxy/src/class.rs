@@ -1,0 +1,79 @@
+//! What kind of resource a target is: how long its bytes hold, and what vouches for them.
+
+use boatyard_content::Expected;
+use boatyard_oci::Digest;
+
+/// What an ecosystem says of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Its bytes never change under this name: what is kept is never asked for again.
+    Immutable(Immutable),
+    /// It changes: what is kept serves while it is fresh by HTTP's rules, and is revalidated
+    /// otherwise, and whenever a client asks for that (`max-age=0`).
+    Mutable(Mutable),
+    /// It passes through and is never kept.
+    Pass,
+    /// HTTP's own rules decide.
+    Http,
+}
+
+/// A resource that does not change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Immutable {
+    /// What its bytes must be. Wrong ones are never kept, and never reach a client whole; what was
+    /// kept before and is something else counts for nothing.
+    pub promise: Option<Promise>,
+}
+
+/// A resource that changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mutable {
+    /// The upstream is asked again on each use, whatever it says about freshness.
+    pub always_ask: bool,
+    /// Its bytes are what [`crate::Ecosystem::render`] makes of the upstream's, by this recipe:
+    /// made once for each version of them, and then a file as any other.
+    pub recipe: Option<String>,
+}
+
+/// What was promised of bytes, and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Their digest, of an algorithm that the store knows.
+    pub digest: Digest,
+    /// Their number.
+    pub size: Option<u64>,
+    /// What says so, for people: `main/binary-amd64/Packages of deb.example/debian sid`.
+    pub by: String,
+}
+
+impl Promise {
+    /// Returns what a transfer checks.
+    pub fn expected(&self) -> Expected {
+        Expected { digest: Some(self.digest.clone()), size: self.size }
+    }
+}
+
+impl Class {
+    /// Returns the class of what never changes and nobody vouches for.
+    pub fn immutable() -> Class {
+        Class::Immutable(Immutable::default())
+    }
+
+    /// Returns the class of what never changes and is these bytes.
+    pub fn promised(promise: Promise) -> Class {
+        Class::Immutable(Immutable { promise: Some(promise) })
+    }
+
+    /// Returns the class of what is asked for again on each use.
+    pub fn index() -> Class {
+        Class::Mutable(Mutable { always_ask: true, recipe: None })
+    }
+
+    /// Returns the promise, where there is one.
+    pub fn promise(&self) -> Option<&Promise> {
+        match self {
+            Class::Immutable(immutable) => immutable.promise.as_ref(),
+            _ => None,
+        }
+    }
+}
