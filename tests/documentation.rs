@@ -88,7 +88,7 @@ fn what_is_refused_is_refused_in_these_words() {
         assert!(output.contains(message), "{text}{output}");
         refused += 1;
     }
-    assert!(refused >= 5, "the table is there");
+    assert!(refused >= 3, "the table is there");
     let shown = fenced(table, "text").next().unwrap();
     let instruction = shown.lines().find(|line| line.contains("3 | ")).unwrap();
     let instruction = instruction.split("3 | ").nth(1).unwrap();
@@ -181,8 +181,6 @@ fn is_row(line: &str) -> bool {
 /// Makes an instruction of a form that lacks values and arguments.
 fn completed(form: &str) -> String {
     let form = match form {
-        "RUN --mount" => "RUN --mount=type=cache,target=/x",
-        "RUN --device" => "RUN --device=vendor.example/class=x",
         "COPY --exclude" => "COPY --exclude=x",
         "ADD --checksum" => {
             "ADD --checksum=sha256:\
