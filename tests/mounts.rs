@@ -7,6 +7,7 @@ mod caches;
 #[path = "mounts/secrets.rs"]
 mod secrets;
 mod support;
+#[allow(clippy::allow_attributes, dead_code, reason = "each test file uses its own part of it")]
 #[path = "rootless/user.rs"]
 mod user;
 
@@ -237,4 +238,18 @@ fn might_is_given_by_whoever_builds() {
     for leave in [["--allow=network.host"], ["--network=host"]] {
         build(&place, &host).args(leave).ok();
     }
+}
+
+#[test]
+fn a_named_context_is_mounted_too() {
+    let place = place();
+    place.write("lib/header", "lib");
+    let context = place
+        .context("app", "FROM busybox\nRUN --mount=from=lib,target=/lib cat /lib/header > /x\n");
+    let given = format!("lib={}", text(&place.path("lib")));
+    let run = || built(build(&place, &context).args(["--build-context", &given]));
+    assert_eq!(run().that_are("done").len(), 1);
+    assert_eq!(run().that_are("cached").len(), 1);
+    place.write("lib/header", "new");
+    assert_eq!(run().that_are("done").len(), 1);
 }

@@ -19,14 +19,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use boatyard_content::{Lease, Root, StoreError};
-use boatyard_oci::{Digest, ImageConfig, ImageName, Manifest, Platform, Raw};
+use boatyard_oci::{Descriptor, Digest, ImageConfig, ImageName, Manifest, Platform, Raw};
 use jiff::Timestamp;
 
 use crate::assemble::{self, AssembleError};
 use crate::base::{BaseError, Bases, Pull};
 use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
-use crate::context::load::{self, LoadError};
+use crate::context::load::{LoadError, Loader};
 use crate::context::opened::OpenContexts;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
 use crate::execute::{
@@ -70,6 +70,8 @@ pub struct BuildRequest {
     pub context: Option<Arc<Directory>>,
     /// Target, arguments, platforms.
     pub plan: PlanOptions,
+    /// Images that are in the store and come with the build: of OCI layouts.
+    pub given: Vec<Descriptor>,
     /// `--label`: these come last.
     pub labels: BTreeMap<String, String>,
     /// What a RUN reaches that does not say.
@@ -317,12 +319,13 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let layers = tools.layers.clone();
     layers.sweep_active()?;
     let bases =
-        Bases::new(Arc::clone(&tools.root), tools.lease.clone(), tools.pull, request.always_pull);
+        Bases::new(Arc::clone(&tools.root), tools.lease.clone(), tools.pull, request.always_pull)
+            .with_given(&request.given);
     let steps = Steps::new(tools.progress);
     let plan = plan_with_triggers(request, &bases, &steps)?;
     warn(request, &plan, tools.progress)?;
     check_reuse(request)?;
-    let contexts = open_contexts(request, &plan, &steps)?;
+    let contexts = open_contexts(request, tools, &plan, &steps)?;
     let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
     let builder = Builder { contexts, ..builder };
     let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
@@ -337,6 +340,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
 /// Opens the contexts that the plan needs.
 fn open_contexts(
     request: &BuildRequest,
+    tools: &Tools<'_>,
     plan: &Plan,
     steps: &Steps<'_>,
 ) -> Result<OpenContexts, BuildError> {
@@ -347,9 +351,11 @@ fn open_contexts(
         if !wanted.contains(name) {
             continue;
         }
-        let directory = steps.run(&format!("[context {name}] load"), |_| {
-            load::load(location)
-                .map_err(|source| BuildError::Context { name: name.to_owned(), source })
+        let directory = steps.run(&format!("[context {name}] load"), |step| {
+            let say = |text: &str| steps.progress().status(step, text);
+            let loader = Loader { layers: &tools.layers, fetch: tools.fetch, say: &say };
+            let named = loader.named(location);
+            named.map_err(|source| BuildError::Context { name: name.to_owned(), source })
         })?;
         contexts.add(name, directory);
     }

@@ -7,6 +7,7 @@
 //! ROOT/cache/inputs/<content id>                  what a COPY selected, for `--explain`
 //! ROOT/cache/mounts/<name>/                       what steps keep for themselves: [`mounts`]
 //! ROOT/cache/near/{place,text}/<hash>             the newest records of a place, and of a text
+//! ROOT/cache/{http,git}/                          what was fetched for ADD and contexts
 //! ROOT/locks/steps/<key>                          as long as a step runs
 //! ```
 //!
@@ -30,6 +31,7 @@
 
 mod changed_files;
 mod difference;
+mod fetched;
 mod files;
 pub mod key;
 pub mod limits;

@@ -1,5 +1,6 @@
 //! The files of a build.
 
+pub mod archive;
 pub mod directory;
 pub mod glob;
 pub mod ignore;

@@ -120,7 +120,7 @@ fn layers(root: &Root) -> Result<Vec<Layers>> {
 struct Row {
     #[serde(rename = "ID")]
     id: String,
-    /// `step`, `layer`, `mount`, `contents` or `contexts`.
+    /// `step`, `layer`, `mount`, `fetched`, `contents` or `contexts`.
     kind: &'static str,
     dockerfile: String,
     line: u32,
@@ -154,9 +154,10 @@ fn list(args: &ListArgs, root: &Arc<Root>) -> Result<()> {
 
 /// Returns a line for each record; the layer's bytes count for the first.
 fn rows_of(kept: &Kept) -> Vec<Row> {
-    let layer = match &kept.what {
-        What::Layer(diff_id) => diff_id.to_string(),
-        What::Mount(_) => String::new(),
+    let (what, layer) = match &kept.what {
+        What::Layer(diff_id) => (None, diff_id.to_string()),
+        What::Fetched(from) => (Some(from), String::new()),
+        What::Mount(_) => (None, String::new()),
         What::Contents(_) | What::Stat(_) => return Vec::new(),
     };
     let row = |id: String, kind, bytes| Row {
@@ -181,11 +182,17 @@ fn rows_of(kept: &Kept) -> Vec<Row> {
             ..row(name.clone(), "mount", kept.bytes)
         }];
     }
-    let What::Layer(diff_id) = &kept.what else { return Vec::new() };
+    if let Some(from) = what {
+        return vec![Row {
+            instruction: format!("fetched from {from}"),
+            ..row(String::new(), "fetched", kept.bytes)
+        }];
+    }
     if kept.records.is_empty() {
+        let hex = layer.split_once(':').map_or("", |(_, hex)| hex);
         return vec![Row {
             instruction: "a layer that no step names".to_owned(),
-            ..row(diff_id.digest().hex().to_owned(), "layer", kept.bytes)
+            ..row(hex.to_owned(), "layer", kept.bytes)
         }];
     }
     let step = |(at, KeptRecord { key, record, used, .. }): (usize, &KeptRecord)| Row {
@@ -291,7 +298,7 @@ fn tell(pruned: &Pruned, dry_run: bool, grace: Duration) -> Result<()> {
             (What::Layer(diff_id) | What::Contents(diff_id), None) => {
                 diff_id.digest().short().to_owned()
             }
-            (What::Stat(_), None) => String::new(),
+            (What::Stat(_) | What::Fetched(_), None) => String::new(),
             (What::Mount(name), None) => name.chars().take(12).collect(),
         };
         let name = match (&kept.what, kept.records.first()) {
@@ -300,6 +307,7 @@ fn tell(pruned: &Pruned, dry_run: bool, grace: Duration) -> Result<()> {
             (What::Contents(_), None) => "a table of contents".to_owned(),
             (What::Stat(_), None) => "what is remembered of a context".to_owned(),
             (What::Mount(_), None) => name_of(kept),
+            (What::Fetched(from), None) => format!("what was fetched from {from}"),
         };
         let name = output::shorten(&name, INSTRUCTION_WIDTH);
         output::line(&format!("{id:12}   {name}   {}", output::size(kept.bytes)))?;

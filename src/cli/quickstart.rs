@@ -221,6 +221,7 @@ fn build_example(
             build_platform: platform,
             allow: Allow::default(),
         },
+        given: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         network: network(world.rung()),
         network_may_fall_back: false,

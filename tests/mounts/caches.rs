@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::place::text;
 use crate::support::process::until;
 use crate::support::rendezvous::Rendezvous;
-use crate::support::{Place, Run, images};
+use crate::support::{Place, Run};
 use crate::user::User;
 use crate::{build, place};
 
@@ -208,5 +208,4 @@ fn a_builder_that_is_killed_gives_its_caches_up() {
         next.join().unwrap();
     }
     until("no cache is in use", || listed(&place).iter().all(|row| row["InUse"] == false));
-    images::busybox(&place);
 }

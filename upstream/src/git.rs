@@ -20,6 +20,7 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -110,10 +111,8 @@ impl Repositories {
         let Wanted { remote, commit, reference, .. } = wanted;
         let home = self.directory.join(blake3::hash(remote.as_bytes()).to_hex().as_str());
         let io = |source| GitError::Io { remote: shown(remote), source };
-        fs::create_dir_all(&home).map_err(io)?;
         let repository = home.join("repository");
-        let lock = open_lock(&home.join("lock")).map_err(io)?;
-        lock.lock_shared().map_err(io)?;
+        let lock = lock(&home, Access::Shared).map_err(io)?;
         if self.has(&repository, commit) {
             // What is pruned is what was used least recently.
             let _ = lock.set_modified(SystemTime::now());
@@ -122,8 +121,8 @@ impl Repositories {
         if self.offline {
             return Err(GitError::Offline { remote: shown(remote), name: commit.to_string() });
         }
-        lock.unlock().map_err(io)?;
-        lock.lock().map_err(io)?;
+        drop(lock);
+        let lock = self::lock(&home, Access::Alone).map_err(io)?;
         if !self.has(&repository, commit) {
             self.fetch(&home, remote, commit, *reference)?;
         }
@@ -208,9 +207,33 @@ struct Held {
     _lock: std::fs::File,
 }
 
-fn open_lock(path: &Path) -> io::Result<std::fs::File> {
-    let mut options = fs::OpenOptions::new();
-    Ok(options.create(true).append(true).open(path)?.into_file())
+/// How a repository is held.
+#[derive(Clone, Copy)]
+enum Access {
+    Shared,
+    Alone,
+}
+
+/// Locks a repository. One that was removed meanwhile is made anew.
+fn lock(home: &Path, access: Access) -> io::Result<std::fs::File> {
+    let path = home.join("lock");
+    loop {
+        fs::create_dir_all(home)?;
+        let mut options = fs::OpenOptions::new();
+        let lock = match options.create(true).append(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            lock => lock?.into_file(),
+        };
+        match access {
+            Access::Shared => lock.lock_shared()?,
+            Access::Alone => lock.lock()?,
+        }
+        let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+        let there = fs::metadata(&path).ok().map(identity);
+        if there == Some(identity(lock.metadata()?)) {
+            return Ok(lock);
+        }
+    }
 }
 
 /// Says whether a text is the whole id of a commit.

@@ -28,7 +28,7 @@ use boatyard_content::local::write_unsynced;
 use boatyard_oci::Digest;
 
 use super::usage::{Kept, Layer, Usage, What, is_older};
-use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files, near, step_lock};
+use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, fetched, files, near, step_lock};
 use crate::snapshot::Layers;
 
 /// What may go. By default that is all whose removal frees something.
@@ -96,6 +96,7 @@ impl Cache {
         let mut given_up = self.remove_encodings(&mut chosen)?;
         let mut freed_bytes = self.remove_trees(layers, &mut chosen)?;
         freed_bytes += self.remove_mounts(&mut chosen)?;
+        freed_bytes += remove_fetched(&mut chosen)?;
         for removal in &chosen {
             freed_bytes += self.remove_files(removal)?;
         }
@@ -265,6 +266,22 @@ pub(super) fn choose(usage: &Usage, rules: &Rules, now: SystemTime) -> Vec<usize
         chosen.push(at);
     }
     chosen
+}
+
+/// Removes what was fetched. What somebody uses by now is chosen no more.
+fn remove_fetched(chosen: &mut Vec<Removal>) -> Result<u64, CacheError> {
+    let (mut freed, mut busy) = (0, HashSet::new());
+    for (directory, bytes) in chosen.iter().filter_map(|it| it.kept.holds.directory.as_ref()) {
+        match fetched::remove(directory).doing("remove what was fetched")? {
+            true => freed += bytes,
+            false => drop(busy.insert(directory.clone())),
+        }
+    }
+    let is_busy = |removal: &Removal| {
+        removal.kept.holds.directory.as_ref().is_some_and(|(path, _)| busy.contains(path))
+    };
+    chosen.retain(|removal| !is_busy(removal));
+    Ok(freed)
 }
 
 /// What goes first: what nobody can use, then by the last use, then what lies higher. Tables of base

@@ -24,7 +24,7 @@ use boatyard_oci::{Algorithm, ChainId, DiffId, Digest};
 use super::key::Key;
 use super::mounts::About;
 use super::record::Record;
-use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files};
+use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, fetched, files};
 use crate::layer::ContentId;
 
 /// A file without a record may be one whose record is about to be written.
@@ -63,6 +63,8 @@ pub enum What {
     Stat(PathBuf),
     /// What steps keep in a cache that they mount, by the name of its directory.
     Mount(String),
+    /// What was fetched for ADD or a context: where it came from.
+    Fetched(String),
 }
 
 /// A record, and how it is found.
@@ -84,6 +86,8 @@ pub(super) struct Holds {
     pub layers: Vec<Layer>,
     /// Files of the cache, with their sizes.
     pub files: Vec<(PathBuf, u64)>,
+    /// The directory of something that was fetched.
+    pub directory: Option<(PathBuf, u64)>,
 }
 
 /// A layer in all its forms.
@@ -212,6 +216,7 @@ impl<'a> Survey<'a> {
         self.contents(&mut usage, &at)?;
         self.stat_caches(&mut usage)?;
         self.mounts(&mut usage)?;
+        self.fetched(&mut usage)?;
         for kept in &mut usage.kept {
             let files: u64 = kept.holds.files.iter().map(|(_, size)| size).sum();
             // As long as an image has the layer, so do its records stay.
@@ -450,6 +455,35 @@ impl<'a> Survey<'a> {
                 is_usable: true,
                 holds: Holds::default(),
             });
+        }
+        Ok(())
+    }
+
+    fn fetched(&self, usage: &mut Usage) -> Result<(), CacheError> {
+        let listed = fetched::list(&self.cache.directory).doing("list what was fetched")?;
+        let (found, lost) = listed;
+        for path in lost {
+            self.give(usage, None, path)?;
+        }
+        for fetched in found {
+            let place = usage.kept.len();
+            usage.kept.push(Kept {
+                what: What::Fetched(fetched.name),
+                records: Vec::new(),
+                about: None,
+                bytes: fetched.bytes,
+                used: fetched.used,
+                is_in_use: fetched.is_in_use,
+                is_shared: false,
+                is_usable: true,
+                holds: Holds {
+                    directory: Some((fetched.directory, fetched.bytes)),
+                    ..Holds::default()
+                },
+            });
+            for path in fetched.names {
+                self.give(usage, Some(place), path)?;
+            }
         }
         Ok(())
     }

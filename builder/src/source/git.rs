@@ -131,6 +131,11 @@ impl GitAddress {
         self.keep_git_dir
     }
 
+    /// Says whether `.git` is wanted.
+    pub fn set_keep_git_dir(&mut self, keep: bool) {
+        self.keep_git_dir = Some(keep);
+    }
+
     /// Returns whether the repositories within it are wanted.
     pub fn submodules(&self) -> bool {
         self.submodules

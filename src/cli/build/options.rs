@@ -22,10 +22,11 @@ use crate::report::{Failure, Result};
 /// built and its digest printed, but it has no name.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The build context: a directory; `-` for none, with the Dockerfile on stdin
-    #[arg(value_name = "DIR")]
+    /// The build context: a directory, the URL of a Git repository or an archive, or - for an archive
+    /// or a Dockerfile on stdin
+    #[arg(value_name = "CONTEXT")]
     pub context: PathBuf,
-    /// The Dockerfile [default: DIR/Dockerfile]; `-` for stdin
+    /// The Dockerfile [default: Dockerfile in the context]; `-` for stdin
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// A name for the image, such as `app`, `app:1.0` or `registry.example:5000/team/app`
@@ -34,6 +35,10 @@ pub struct Args {
     /// Set a build argument; without a value, the environment's is taken
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub build_args: Vec<String>,
+    /// Further files or an image under a name, for FROM, COPY --from and mounts: DIR, a Git or archive
+    /// URL, docker-image://IMAGE, oci-layout://DIR[:TAG][@DIGEST]
+    #[arg(long = "build-context", value_name = "NAME=CONTEXT")]
+    pub build_contexts: Vec<String>,
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,

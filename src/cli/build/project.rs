@@ -10,6 +10,9 @@ use fs_err as fs;
 
 /// Returns what tells projects apart: of whence the context is, and of the Dockerfile.
 pub fn of(context: &Path, dockerfile: &str) -> String {
+    if let Some(place) = elsewhere(context) {
+        return format!("{place} {dockerfile}");
+    }
     let context = match context == Path::new("-") {
         true => Path::new("."),
         false => context,
@@ -17,6 +20,17 @@ pub fn of(context: &Path, dockerfile: &str) -> String {
     let context = fs::canonicalize(context).unwrap_or_else(|_| context.to_path_buf());
     let place = origin(&context).unwrap_or_else(|| context.display().to_string());
     format!("{place} {dockerfile}")
+}
+
+/// Returns where a context is that is not on this machine, without the reference: the same as of a
+/// directory that was cloned from there.
+fn elsewhere(context: &Path) -> Option<String> {
+    let text = context.to_str().filter(|text| *text != "-" && !context.exists())?;
+    let (url, fragment) = text.split_once('#').unwrap_or((text, ""));
+    let url = url.split('?').next().unwrap_or(url);
+    let origin = without_credentials(url);
+    let below = fragment.split_once(':').map_or("", |(_, below)| below.trim_matches('/'));
+    Some(if below.is_empty() { origin } else { format!("{origin} {below}") })
 }
 
 /// Returns the repository of a directory, and where in it that is.
@@ -102,6 +116,8 @@ mod tests {
         assert_eq!(of(&at("one"), "Dockerfile"), of(&at("two"), "Dockerfile"));
         assert_ne!(of(&at("one"), "Dockerfile"), of(&at("one"), "other"));
         assert_ne!(of(&at("one"), "Dockerfile"), of(&at("one/api"), "Dockerfile"));
+        let url = Path::new("https://git.example/team/app.git#main:api");
+        assert_eq!(of(url, "Dockerfile"), of(&at("one/api"), "Dockerfile"));
         // A worktree has a file in place of the directory.
         fs::create_dir_all(at("one/.git/worktrees/tree")).unwrap();
         fs::write(at("one/.git/worktrees/tree/commondir"), "../..\n").unwrap();
