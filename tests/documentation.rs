@@ -190,8 +190,6 @@ fn is_row(line: &str) -> bool {
 /// Makes an instruction of a form that lacks values and arguments.
 fn completed(form: &str) -> String {
     let form = match form {
-        "RUN --mount" => "RUN --mount=type=cache,target=/x",
-        "RUN --device" => "RUN --device=vendor.example/class=x",
         "COPY --exclude" => "COPY --exclude=x",
         "ADD --checksum" => {
             "ADD --checksum=sha256:\

@@ -34,15 +34,20 @@ use crate::execute::{
     stubs,
 };
 use crate::ids;
+use crate::layer::ContentId;
 use crate::layer::compress::Compression;
+use crate::once::OnceFor;
 use crate::pack::{PackOptions, Packer};
 use crate::plan::{Base, CopyFrom, NamedContext, Plan, PlanOptions, PlannedStage, plan};
 use crate::progress::{Ending, Progress, StepEnd, Steps};
+use crate::secrets::Secrets;
+use crate::snapshot::layers::Temporary;
 use crate::snapshot::{Layers, LayersError};
 use crate::solve::{
     Cores, Explanation, LayerBlob, LayerStack, Reuse, StackedLayer, Trees, reuse, scheduler,
 };
 use crate::source::Fetch;
+use crate::ssh::{Agents, KeyAgent};
 use crate::stage::StageState;
 
 /// How many base images are looked for at once.
@@ -90,6 +95,20 @@ pub struct BuildRequest {
     pub always_pull: bool,
     /// Which earlier results may be used.
     pub reuse: Reuse,
+    /// What mounts of steps may show of whoever builds.
+    pub mounts: MountSources,
+}
+
+/// What mounts of steps show beside the files of the build.
+#[derive(Debug, Default)]
+pub struct MountSources {
+    /// `--secret`.
+    pub secrets: Secrets,
+    /// `--ssh`.
+    pub agents: Agents,
+    /// What tells builds apart whose caches have the same target and no `id`: the same for every
+    /// build of a project. Builds of the same text share them.
+    pub project: String,
 }
 
 /// What a build works with.
@@ -276,6 +295,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) has_warned: AtomicBool,
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
+    /// Files of contexts that steps mount, by their content.
+    pub(crate) copies: OnceFor<ContentId, Temporary>,
+    /// Agents for keys in files, by their ids.
+    pub(crate) key_agents: OnceFor<String, KeyAgent>,
     stubs: OnceLock<PathBuf>,
     pub(crate) epoch: Option<Timestamp>,
     /// What times its layers have.
@@ -462,13 +485,15 @@ fn images(plan: &Plan) -> impl Iterator<Item = Need<'_>> {
             }
             Base::Scratch | Base::Stage(_) => None,
         };
-        let copies = stage.instructions.iter().filter_map(move |planned| {
-            let Some(CopyFrom::Image(name)) = &planned.copy_from else { return None };
+        let copies = stage.instructions.iter().flat_map(move |planned| {
             let span = match planned.is_trigger {
                 true => stage.from,
                 false => planned.instruction.span,
             };
-            Some(Need { image: of(name), span, base_of: None })
+            planned.sources().filter_map(move |from| {
+                let CopyFrom::Image(name) = from else { return None };
+                Some(Need { image: of(name), span, base_of: None })
+            })
         });
         base.into_iter().chain(copies)
     })
@@ -574,6 +599,8 @@ impl<'a> Builder<'a> {
             keeps_trees: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
             made: Mutex::default(),
+            copies: OnceFor::default(),
+            key_agents: OnceFor::default(),
             stubs: OnceLock::new(),
             default_network: OnceLock::new(),
             single_id: ids::is_single(),
@@ -618,6 +645,11 @@ impl<'a> Builder<'a> {
                 LayerBlob::Packing(self.packer.pack(stack))
             })
         });
+    }
+
+    /// Says whether steps can have mounts. Without them, what they are to see lies in their tree.
+    pub(crate) fn mounts(&self) -> bool {
+        self.layers.view().is_mounted()
     }
 
     /// Returns what a step that asked for `network` gets.

@@ -17,8 +17,8 @@ mod unpack;
 mod words;
 pub mod write;
 
-pub use entries::{Entries, LayerOut};
-pub use selection::{SelectOptions, Selection, Source, select};
+pub use entries::{Entries, LayerOut, TreeOut};
+pub use selection::{SelectOptions, Selection, Source, select, select_path};
 pub use unpack::ArchiveError;
 pub use write::{Landing, make_directory, write};
 

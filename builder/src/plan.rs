@@ -6,6 +6,7 @@
 
 mod arguments;
 pub mod contexts;
+pub mod mounts;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::dockerfile::{
 
 pub use arguments::{Arguments, PREDEFINED};
 pub use contexts::{Contexts, NamedContext};
+pub use mounts::MountFrom;
 
 /// What decides the plan beside the Dockerfile.
 #[derive(Clone, Debug)]
@@ -36,6 +38,17 @@ pub struct PlanOptions {
     pub platform: Platform,
     /// The platform that builds.
     pub build_platform: Platform,
+    /// `--allow`: what steps may do beyond what is usual.
+    pub allow: Allow,
+}
+
+/// What only whoever starts a build can allow its steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// `security.insecure`: `RUN --security=insecure`.
+    pub insecure: bool,
+    /// `network.host`: `RUN --network=host`.
+    pub host_network: bool,
 }
 
 /// What a stage begins with.
@@ -86,6 +99,8 @@ pub struct PlannedInstruction {
     pub instruction: Instruction,
     /// Where a COPY takes its files from.
     pub copy_from: Option<CopyFrom>,
+    /// Where the mounts of a RUN take their files from, in their order.
+    pub mounts_from: Vec<MountFrom>,
     /// It comes from ONBUILD of the base: its spans do not point into this Dockerfile.
     pub is_trigger: bool,
 }
@@ -112,8 +127,10 @@ impl Plan {
                 images.insert((name.clone(), stage.platform.clone()));
             }
             for planned in &stage.instructions {
-                if let Some(CopyFrom::Image(name)) = &planned.copy_from {
-                    images.insert((name.clone(), stage.platform.clone()));
+                for from in planned.sources() {
+                    if let CopyFrom::Image(name) = from {
+                        images.insert((name.clone(), stage.platform.clone()));
+                    }
                 }
             }
         }
@@ -123,8 +140,9 @@ impl Plan {
     /// Returns the named contexts whose files instructions take.
     pub fn contexts(&self) -> BTreeSet<&str> {
         let instructions = self.stages.iter().flat_map(|stage| &stage.instructions);
-        let named = instructions.filter_map(|planned| match &planned.copy_from {
-            Some(CopyFrom::Named(name)) => Some(name.as_str()),
+        let sources = instructions.flat_map(PlannedInstruction::sources);
+        let named = sources.filter_map(|from| match from {
+            CopyFrom::Named(name) => Some(name.as_str()),
             _ => None,
         });
         named.collect()
@@ -203,8 +221,9 @@ fn needs(stage: &PlannedStage) -> Vec<usize> {
         Base::Stage(index) => Some(index),
         Base::Scratch | Base::Image(_) => None,
     };
-    let copies = stage.instructions.iter().filter_map(|planned| match planned.copy_from {
-        Some(CopyFrom::Stage(index)) => Some(index),
+    let sources = stage.instructions.iter().flat_map(PlannedInstruction::sources);
+    let copies = sources.filter_map(|from| match from {
+        CopyFrom::Stage(index) => Some(*index),
         _ => None,
     });
     base.into_iter().chain(copies).collect()
@@ -278,7 +297,13 @@ fn given_base(
                 }
             }
             let copy_from = Some(CopyFrom::Named(name.to_owned()));
-            instructions.push(PlannedInstruction { instruction, copy_from, is_trigger: false });
+            let mounts_from = Vec::new();
+            instructions.push(PlannedInstruction {
+                instruction,
+                copy_from,
+                mounts_from,
+                is_trigger: false,
+            });
             Base::Scratch
         }
     }
@@ -349,11 +374,16 @@ impl Planner<'_> {
             }
             problem
         };
-        errors.extend(support::missing(instruction).into_iter().map(mark));
-        match self.copy_from(stage, instruction) {
-            Ok(copy_from) => planned.push(PlannedInstruction {
+        let missing = support::missing(instruction, self.options.allow);
+        errors.extend(missing.into_iter().map(mark));
+        let sources = self
+            .copy_from(stage, instruction)
+            .and_then(|copy| Ok((copy, self.mounts_from(stage, instruction)?)));
+        match sources {
+            Ok((copy_from, mounts_from)) => planned.push(PlannedInstruction {
                 instruction: instruction.clone(),
                 copy_from,
+                mounts_from,
                 is_trigger,
             }),
             Err(problem) => errors.push(mark(problem)),

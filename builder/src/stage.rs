@@ -7,6 +7,7 @@ mod configure;
 mod environment;
 mod files;
 mod landing;
+mod mounts;
 mod origin;
 mod remote;
 mod run;

@@ -28,7 +28,9 @@ use crate::world::World;
 mod context;
 mod deliver;
 mod explain;
+mod mounts;
 mod options;
+mod project;
 
 use context::Opened;
 use options::Options;
@@ -81,6 +83,7 @@ fn build_and_deliver(
         check_syntax(syntax)?;
     }
     let (contexts, given) = context::named(args, root, &lease)?;
+    let mounts = mounts::of(world, args, &dockerfile_path)?;
     let request = BuildRequest {
         dockerfile,
         dockerfile_path,
@@ -92,6 +95,7 @@ fn build_and_deliver(
             contexts,
             platform: options.platform.clone(),
             build_platform: Platform::host(),
+            allow: options.allow,
         },
         given,
         labels: options.labels.clone(),
@@ -105,6 +109,7 @@ fn build_and_deliver(
         compression: options.compression,
         always_pull: args.pull,
         reuse: options.reuse.clone(),
+        mounts,
     };
     let reporter = progress::open(options.progress, progress::Environment::read());
     warn_of_arguments(options, &reporter);

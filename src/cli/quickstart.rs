@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boatyard_builder::build::BuildRequest;
+use boatyard_builder::build::{BuildRequest, MountSources};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
@@ -17,7 +17,7 @@ use boatyard_builder::export;
 use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
 use boatyard_builder::layer::compress::Compression;
-use boatyard_builder::plan::{Contexts, PlanOptions};
+use boatyard_builder::plan::{Allow, Contexts, PlanOptions};
 use boatyard_builder::solve::Reuse;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
@@ -220,6 +220,7 @@ fn build_example(
             contexts: Contexts::default(),
             platform: platform.clone(),
             build_platform: platform,
+            allow: Allow::default(),
         },
         given: Vec::new(),
         labels: std::collections::BTreeMap::new(),
@@ -233,6 +234,7 @@ fn build_example(
         compression: Compression::GZIP,
         always_pull: false,
         reuse: Reuse::All,
+        mounts: MountSources::default(),
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;

@@ -241,6 +241,34 @@ pub fn select<'a>(
     selecting.finish(source, several)
 }
 
+/// Finds what lies at one path, in which nothing is a wildcard, and hashes it.
+///
+/// # Errors
+/// Where nothing is there, or the tree cannot be read.
+pub fn select_path<'a>(
+    source: Source<'a>,
+    path: &str,
+    threads: usize,
+) -> Result<Selection<'a>, CopyError> {
+    let mut word = String::with_capacity(path.len());
+    for character in path.chars() {
+        if matches!(character, '*' | '?' | '[' | '\\') {
+            word.push('\\');
+        }
+        word.push(character);
+    }
+    let selection = select(
+        source,
+        &[word],
+        SelectOptions { unpack: false, threads, parents: false, exclude: None },
+    )?;
+    if selection.sources.is_empty() {
+        let tree = source.name().to_owned();
+        return Err(CopyError::Missing { path: path.to_owned(), tree, ignored: false });
+    }
+    Ok(selection)
+}
+
 /// A selection under way.
 struct Selecting<'o> {
     options: SelectOptions<'o>,

@@ -10,6 +10,7 @@ fn options() -> PlanOptions {
         contexts: Contexts::default(),
         platform: platform.clone(),
         build_platform: platform,
+        allow: Allow::default(),
     }
 }
 
@@ -85,8 +86,8 @@ fn every_mistake_points_at_its_word() {
         ),
         ("FROM UPPER\n", "error: `UPPER` is not a repository name"),
         (
-            "FROM scratch\nRUN --mount=type=cache,target=/x true\n",
-            "error: RUN --mount is not supported yet\n  --> Dockerfile:2\n",
+            "FROM scratch\nRUN --mount=from=later,target=/x true\nFROM scratch AS later\nCOPY --from=0 a b\n",
+            "error: cannot mount from stage `later`\n  --> Dockerfile:2\n",
         ),
         ("FROM --platform=a/b/c/d scratch\n", "error: `a/b/c/d` is not a platform"),
     ];

@@ -272,7 +272,7 @@ impl Step<'_> {
     }
 
     /// Keeps what was selected, so that a later build can say what changed.
-    fn keep_inputs(&self, selections: &[Selection<'_>]) {
+    pub(super) fn keep_inputs<'k>(&self, selections: impl IntoIterator<Item = &'k Selection<'k>>) {
         let cache = &self.builder.cache;
         for selection in selections {
             self.builder.or_warn(cache.put_input(&selection.content_id(), selection.table()));

@@ -132,7 +132,7 @@ impl Step<'_> {
     }
 
     /// Returns the time of what is made new.
-    fn now(&self) -> Mtime {
+    pub(super) fn now(&self) -> Mtime {
         let now = self.builder.epoch.unwrap_or_else(|| (self.builder.tools.now)());
         Mtime::from_seconds(now.as_second())
     }

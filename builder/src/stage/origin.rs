@@ -66,7 +66,16 @@ pub(super) struct Sources<'s> {
 impl Step<'_> {
     /// Finds what is copied from; `from` is the state of the stage, if it is one.
     pub(super) fn origin(&self, from: Option<StageState>) -> StepResult<Origin> {
-        let (stack, name, from) = match (&self.planned.copy_from, from) {
+        self.origin_of(self.planned.copy_from.as_ref(), from)
+    }
+
+    /// The same, of whatever takes files from somewhere.
+    pub(super) fn origin_of(
+        &self,
+        of: Option<&CopyFrom>,
+        from: Option<StageState>,
+    ) -> StepResult<Origin> {
+        let (stack, name, from) = match (of, from) {
             (Some(CopyFrom::Stage(index)), Some(from)) => {
                 let stage = self.builder.plan.stages.iter().find(|stage| stage.index == *index);
                 let name = stage.map_or_else(String::new, |stage| stage.name.clone());
