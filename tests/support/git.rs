@@ -23,11 +23,14 @@ impl Daemon {
         let base = place.path("repositories");
         fs_err::create_dir_all(&base).unwrap();
         let log = place.path("daemon.log");
+        // `git daemon` is a program of its own, which `git` would start and not take along.
+        let programs = place.run("git", ["--exec-path"]).ok().text();
+        let program = format!("{programs}/git-daemon");
         for _ in 0..TRIES {
             // Somebody may take the port before git does: then it ends, and another is tried.
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut child = place
-                .run("git", ["daemon", "--verbose", "--export-all", "--listen=127.0.0.1"])
+                .run(&program, ["--verbose", "--export-all", "--listen=127.0.0.1"])
                 .args([format!("--port={port}"), format!("--base-path={}", text(&base))])
                 .arg(text(&base))
                 .spawn(Stdio::null(), fs_err::File::create(&log).unwrap().into_file().into());
