@@ -124,7 +124,6 @@ fn files_of_stages_images_and_contexts_are_shown_in_every_isolation() {
     for context in [&context, &enforced] {
         user.boatyard(["build", "--progress=plain", "--secret", &secret, text(context)]).ok();
     }
-    user.run("rm", ["-rf", text(&user.root().join("layers"))]).fails(1);
     user.boatyard(["gc", "--layers", "0"]).ok();
 }
 
@@ -247,9 +246,12 @@ fn a_named_context_is_mounted_too() {
     let context = place
         .context("app", "FROM busybox\nRUN --mount=from=lib,target=/lib cat /lib/header > /x\n");
     let given = format!("lib={}", text(&place.path("lib")));
-    let run = || built(build(&place, &context).args(["--build-context", &given]));
-    assert_eq!(run().that_are("done").len(), 1);
-    assert_eq!(run().that_are("cached").len(), 1);
+    let runs = || {
+        let built = built(build(&place, &context).args(["--build-context", &given]));
+        built.that_are("done").iter().any(|step| step.starts_with("RUN"))
+    };
+    assert!(runs());
+    assert!(!runs());
     place.write("lib/header", "new");
-    assert_eq!(run().that_are("done").len(), 1);
+    assert!(runs());
 }

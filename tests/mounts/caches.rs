@@ -195,8 +195,10 @@ fn a_builder_that_is_killed_gives_its_caches_up() {
     let place = place();
     let server = Rendezvous::open();
     for isolation in ["full", "chroot"] {
-        let run =
-            |name: &str| meeting(&place, &server, name, "locked").args(["--isolation", isolation]);
+        let run = |name: &str| {
+            let name = format!("{name}-{isolation}");
+            meeting(&place, &server, &name, "locked").args(["--isolation", isolation])
+        };
         let mut killed = run("killed").spawn(Stdio::null(), Stdio::null());
         let _guest = server.next();
         kill_process(Pid::from_child(&killed), Signal::KILL).unwrap();
