@@ -1,6 +1,7 @@
 //! The registry over real connections: every row of the specification's table, and what clients
 //! and networks do to it.
 
+mod conformance;
 mod hostile;
 mod lists;
 mod manifests;

@@ -56,7 +56,9 @@ pub(super) async fn list_mirrored(
 
 /// Answers with those of the descriptors that were asked for, a page of them.
 fn respond(call: &Call, descriptors: Vec<Descriptor>) -> Result<Response, ApiError> {
-    let filter = call.query.first("artifactType").map(MediaType::new);
+    // A media type has no space: one that is here was a `+` that the client did not escape.
+    let filter =
+        call.query.first("artifactType").map(|wanted| MediaType::new(&wanted.replace(' ', "+")));
     let after = call.query.first("last").and_then(|last| last.parse::<Digest>().ok());
     let chosen = descriptors.into_iter().filter(|descriptor| {
         after.as_ref().is_none_or(|after| descriptor.digest > *after)
