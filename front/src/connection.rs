@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use http::{Request, Response};
@@ -21,6 +21,7 @@ use tracing::{Instrument as _, debug, debug_span};
 
 use crate::incoming::{InFlight, RequestBody, ResponseBody};
 use crate::limits::Limits;
+use crate::patience::Patience;
 use crate::pulse::{Overdue, Pulse};
 use crate::socket::Socket;
 use crate::tls::{ALPN_H2, Tls};
@@ -85,7 +86,7 @@ pub(crate) async fn serve(
             debug!(%error, "the connection is gone already");
             return;
         }
-        let pulse = Arc::new(Pulse::new());
+        let pulse = Arc::new(Pulse::new(&shared.limits));
         let socket = Socket::new(stream, Arc::clone(&pulse));
         let connection = Connection { address, shared, pulse, phase };
         match connection.shared.tls.clone() {
@@ -162,7 +163,7 @@ impl Connection {
         Requests {
             peer: Peer { address: self.address, tls },
             router: self.shared.router.clone(),
-            stall_timeout: self.shared.limits.stall_timeout,
+            patience: Patience::new(self.shared.limits.stall_timeout, self.shared.limits.rate_min),
             pulse: Arc::clone(&self.pulse),
         }
     }
@@ -208,7 +209,8 @@ impl Connection {
 struct Requests {
     peer: Peer,
     router: Router,
-    stall_timeout: Duration,
+    /// With each body.
+    patience: Patience,
     pulse: Arc<Pulse>,
 }
 
@@ -219,7 +221,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = InFlight::begin(Arc::clone(&self.pulse));
-        let mut request = request.map(|body| RequestBody::new(body, self.stall_timeout));
+        let mut request = request.map(|body| RequestBody::new(body, self.patience));
         request.extensions_mut().insert(self.peer);
         let answer = self.router.clone().call(request);
         Box::pin(async move {

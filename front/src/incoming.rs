@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -12,19 +12,20 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::patience::Patience;
 use crate::pulse::Pulse;
 
-/// A request's body, which fails where the client sends nothing for too long.
+/// A request's body, which fails where the client sends nothing for too long, or too little.
 pub(crate) struct RequestBody {
     inner: Incoming,
-    stall_timeout: Duration,
-    /// Running while we wait for the client.
-    waiting: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+    /// Running while we wait for the client; since when.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, stall_timeout: Duration) -> RequestBody {
-        RequestBody { inner, stall_timeout, waiting: None }
+    pub(crate) fn new(inner: Incoming, patience: Patience) -> RequestBody {
+        RequestBody { inner, patience, waiting: None }
     }
 }
 
@@ -37,15 +38,24 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            self.waiting = None;
+            let waited = self.waiting.take().map(|(since, _)| since.elapsed());
+            if let Some(Ok(frame)) = &frame {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.patience.moved(waited.unwrap_or_default(), bytes);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
         }
-        let limit = self.stall_timeout;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let limit = self.patience.left();
+        let (_, waiting) = self
+            .waiting
+            .get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(limit))));
         match waiting.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
-                let error = io::Error::new(io::ErrorKind::TimedOut, "the client sends no more");
+                let error = io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the client sends nothing, or too slowly",
+                );
                 Poll::Ready(Some(Err(axum::Error::new(error))))
             }
         }
@@ -79,12 +89,26 @@ impl Drop for InFlight {
 /// An answer's body, with which the request ends.
 pub(crate) struct ResponseBody {
     inner: Body,
-    _request: InFlight,
+    request: InFlight,
+    /// It gave bytes and was not asked for more since.
+    handed: bool,
 }
 
 impl ResponseBody {
     pub(crate) fn new(inner: Body, request: InFlight) -> ResponseBody {
-        ResponseBody { inner, _request: request }
+        ResponseBody { inner, request, handed: false }
+    }
+
+    fn taken(&mut self) {
+        if std::mem::take(&mut self.handed) {
+            self.request.0.taken();
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.taken();
     }
 }
 
@@ -96,7 +120,13 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        self.taken();
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+            self.handed = true;
+            self.request.0.hand_out();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
