@@ -1,5 +1,7 @@
 //! The configuration file: TOML, in which an unknown key is an error with its line.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +21,8 @@ pub struct Config {
     pub root: Option<PathBuf>,
     /// The servers of `boatyard serve`.
     pub serve: Serve,
+    /// What their clients may take, and make them wait for.
+    pub limits: limits::Limits,
     /// Other registries: how to reach them.
     pub registry: Vec<Registry>,
     /// Builds.
@@ -41,7 +45,7 @@ pub struct Serve {
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
-    /// How many connections there can be at once.
+    /// How many connections there can be at once; `[limits]` wins.
     pub connections_max: Option<usize>,
     /// How long a clean stop waits for what is under way, in seconds.
     pub stop_seconds: Option<u64>,

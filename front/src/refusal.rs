@@ -14,7 +14,7 @@ use tracing::warn;
 /// How many clients are told at once; others are cut without a word.
 const TOLD_AT_ONCE_MAX: usize = 64;
 /// How long one is listened to, so that it sees the answer before the end of the connection.
-const LISTEN_MAX: Duration = Duration::from_secs(1);
+const LISTEN_MAX: Duration = Duration::from_secs(5);
 const LISTEN_BYTES_MAX: u64 = 64 * 1024;
 /// How often the log says that clients are refused.
 const LOG_EVERY: Duration = Duration::from_secs(10);

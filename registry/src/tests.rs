@@ -3,6 +3,7 @@
 
 mod conformance;
 mod hostile;
+mod limits;
 mod lists;
 mod manifests;
 mod mirror;

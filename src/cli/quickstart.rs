@@ -104,7 +104,9 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
         .first()
         .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let router = serve::router(Arc::clone(&root), Mirrors::default(), &health);
+    let limits = boatyard_registry::Limits::default();
+    let registry = serve::registry(Arc::clone(&root), Mirrors::default(), limits);
+    let router = serve::router(registry, &health);
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;
     }));

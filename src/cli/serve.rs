@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::Router;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
-use boatyard_front::limits::Limits;
 use boatyard_front::server::{Server, ServerOptions};
 use boatyard_front::tls::{Tls, TlsFiles};
 use boatyard_registry::{Mirrors, OpenAccess, Registry};
@@ -54,7 +53,9 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         for mirror in mirrors.all() {
             tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
         }
-        let router = router(Arc::clone(&root), mirrors, &health);
+        let registry = registry(Arc::clone(&root), mirrors, world.config.limits.of_registry());
+        tokio::spawn(Arc::clone(&registry).end_stale_uploads());
+        let router = router(registry, &health);
         let report = server.serve(router, stop_signal()?).await;
         tracing::info!("stopped: {} connections ended, {} were cut", report.finished, report.cut);
         Ok(ExitCode::SUCCESS)
@@ -87,17 +88,24 @@ pub fn bind(options: ServerOptions) -> Result<Server> {
     })
 }
 
+/// Returns the registry of a root.
+pub fn registry(
+    root: Arc<Root>,
+    mirrors: Mirrors,
+    limits: boatyard_registry::Limits,
+) -> Arc<Registry> {
+    Registry::new(root, mirrors, Arc::new(OpenAccess), limits)
+}
+
 /// Returns all that the server answers.
-pub fn router(root: Arc<Root>, mirrors: Mirrors, health: &Health) -> Router {
-    let limits = boatyard_registry::Limits::default();
-    let registry = Registry::new(root, mirrors, Arc::new(OpenAccess), limits);
+pub fn router(registry: Arc<Registry>, health: &Health) -> Router {
     health.router().merge(boatyard_registry::router(registry))
 }
 
 fn options(world: &World, args: &Args) -> Result<ServerOptions> {
     let config = &world.config.serve;
-    let mut limits = Limits::default();
-    if let Some(most) = config.connections_max {
+    let mut limits = world.config.limits.of_connections();
+    if let (Some(most), None) = (config.connections_max, world.config.limits.connections_max) {
         limits.connections_max = most;
     }
     if let Some(seconds) = config.stop_seconds {

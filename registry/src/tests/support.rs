@@ -60,10 +60,15 @@ impl Served {
 
     /// Stops the server and starts another one over the same files.
     pub(crate) async fn restart(self) -> Served {
+        self.restart_with(Limits::default()).await
+    }
+
+    /// The same with other limits.
+    pub(crate) async fn restart_with(self, limits: Limits) -> Served {
         drop(self.client);
         self.stop.send(()).unwrap();
         assert_eq!(self.stopped.await.unwrap().cut, 0);
-        Served::over(self.directory, Arc::new(OpenAccess), Limits::default()).await
+        Served::over(self.directory, Arc::new(OpenAccess), limits).await
     }
 
     pub(crate) async fn send(
