@@ -8,6 +8,7 @@ mod lists;
 mod manifests;
 mod mirror;
 mod mounts;
+mod property;
 mod pull;
 mod push;
 mod sessions;
