@@ -1,7 +1,9 @@
 //! The registry over real connections: every row of the specification's table, and what clients
 //! and networks do to it.
 
+mod artifacts;
 mod conformance;
+mod cves;
 mod hostile;
 mod limits;
 mod lists;
