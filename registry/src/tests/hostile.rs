@@ -245,7 +245,6 @@ async fn ranges_that_are_none() {
         "0-9223372036854775807",
         "0-",
         "",
-        " 0-4",
     ] {
         let headers = [("content-range", range)];
         let answer = served.send(http::Method::PATCH, &location, &headers, "bytes").await;

@@ -99,6 +99,10 @@ fn parse(
     media_type: &MediaType,
     reference: &Reference,
 ) -> Result<Raw<Manifest>, ApiError> {
+    // JSON is UTF-8, also in what is not read here.
+    if std::str::from_utf8(&bytes).is_err() {
+        return Err(ApiError::new(Code::ManifestInvalid, "the manifest is not UTF-8"));
+    }
     let parsed = match reference {
         Reference::Digest(digest) => Manifest::parse_expecting(bytes, media_type, digest),
         Reference::Tag(_) => Manifest::parse(bytes, media_type),
