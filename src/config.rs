@@ -2,6 +2,7 @@
 //!
 //! What a key means stands at its field: [`reference`] makes the manual's page of it.
 
+pub mod limits;
 pub mod reference;
 
 use std::fmt::Display;
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use boatyard_builder::cache::{self, Amount};
 use boatyard_builder::execute::Isolation;
-use boatyard_front::Limits;
 use boatyard_registry::mirror::FreshnessOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,6 +27,8 @@ pub struct Config {
     pub root: Option<PathBuf>,
     /// The server.
     pub serve: Serve,
+    /// What clients may take, and make the server wait for.
+    pub limits: limits::Limits,
     /// Who sees the metrics.
     pub metrics: Metrics,
     /// What is told on standard error.
@@ -57,21 +59,17 @@ pub struct Serve {
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
-    /// How many connections can be open at once; more wait.
-    pub connections_max: usize,
     /// How many seconds a stop waits for what is under way.
     pub stop_seconds: u64,
 }
 
 impl Default for Serve {
     fn default() -> Serve {
-        let Limits { connections_max, stop_timeout, .. } = Limits::default();
         Serve {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 5000))],
             tls_cert: None,
             tls_key: None,
-            connections_max,
-            stop_seconds: stop_timeout.as_secs(),
+            stop_seconds: boatyard_front::Limits::default().stop_timeout.as_secs(),
         }
     }
 }

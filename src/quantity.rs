@@ -122,6 +122,12 @@ key! {
     duration: Duration, parse_duration, |value| Some(show_duration(*value))
 }
 key! {
+    /// A duration, or nothing.
+    optional_duration: Option<Duration>,
+    |text| parse_duration(text).map(Some),
+    |value| value.map(show_duration)
+}
+key! {
     /// A size, or nothing.
     optional_size: Option<u64>, |text| parse_size(text).map(Some), |value| value.map(show_size)
 }

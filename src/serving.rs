@@ -8,8 +8,9 @@ use std::sync::Arc;
 use axum::Router;
 use boatyard_content::Root;
 use boatyard_front::Health;
-use boatyard_registry::{Mirrors, OpenAccess, Registry};
+use boatyard_registry::{Limits, Mirrors, OpenAccess, Registry};
 use boatyard_upstream::Transfers;
+use tokio::task::JoinHandle;
 
 use crate::metrics::{Audience, Metrics};
 use crate::mirrors;
@@ -54,18 +55,50 @@ impl Services {
     ///
     /// # Errors
     /// Where the configuration asks for what cannot be.
-    pub fn routes(&self, world: &World) -> Result<Router> {
+    pub fn answers(&self, world: &World) -> Result<Answers> {
         let mirrors = mirrors::open(world, &self.root, &self.transfers)?;
         for mirror in mirrors.all() {
             tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
         }
-        let router = self.health.router().merge(registry(Arc::clone(&self.root), mirrors));
-        Ok(router.merge(self.metrics.router(Audience::ThisMachine)))
+        let limits = world.config.limits.of_registry();
+        let registry = registry(Arc::clone(&self.root), mirrors, limits);
+        let router = self
+            .health
+            .router()
+            .merge(boatyard_registry::router(Arc::clone(&registry)))
+            .merge(self.metrics.router(Audience::ThisMachine));
+        Ok(Answers { router, registry })
     }
 }
 
-/// Returns what the registry of a root answers.
-pub fn registry(root: Arc<Root>, mirrors: Mirrors) -> Router {
-    let limits = boatyard_registry::Limits::default();
-    boatyard_registry::router(Registry::new(root, mirrors, Arc::new(OpenAccess), limits))
+/// What a server answers with one configuration.
+#[derive(Debug)]
+pub struct Answers {
+    /// All of it.
+    pub router: Router,
+    /// The registry, which has work of its own to do: see [`Answers::tend`].
+    registry: Arc<Registry>,
+}
+
+impl Answers {
+    /// Does what the registry does by itself, for as long as what is returned lives. Needs a
+    /// runtime around it.
+    pub fn tend(&self) -> Tending {
+        Tending(tokio::spawn(Arc::clone(&self.registry).end_stale_uploads()))
+    }
+}
+
+/// Work that ends when this is dropped.
+#[derive(Debug)]
+pub struct Tending(JoinHandle<()>);
+
+impl Drop for Tending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Returns the registry of a root.
+pub fn registry(root: Arc<Root>, mirrors: Mirrors, limits: Limits) -> Arc<Registry> {
+    Registry::new(root, mirrors, Arc::new(OpenAccess), limits)
 }

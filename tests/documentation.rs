@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -15,6 +15,7 @@ const DOCUMENTS: [&str; 11] = [
     "docs/reference.md",
     "docs/configuration.md",
     "docs/running.md",
+    "docs/registry.md",
     "docs/dockerfile.md",
     "docs/storage.md",
     "docs/decisions.md",

@@ -1,7 +1,5 @@
 //! A root is looked after: garbage goes by itself, and what stays says why.
 
-#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
-
 mod support;
 
 use boatyard_oci::Digest;

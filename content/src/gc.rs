@@ -219,7 +219,7 @@ fn tidy(
     report: &mut GcReport,
 ) -> Result<(), RepositoryError> {
     if !options.dry_run {
-        report.abandoned += repository.end_stale_uploads(stale)?;
+        report.abandoned += repository.end_stale_uploads(stale)? as u64;
         repository.remove_temporary(stale);
     }
     report.unlinked += repository.unlink_unneeded(before, options.dry_run)?.len() as u64;

@@ -21,6 +21,7 @@ use tracing::{Instrument as _, debug, debug_span, info_span};
 use crate::incoming::{InFlight, RequestBody, ResponseBody};
 use crate::limits::Limits;
 use crate::observe::{Attendance, Observer, REQUEST_ID, RequestId};
+use crate::patience::Patience;
 use crate::pulse::{Overdue, Pulse};
 use crate::routes::Routes;
 use crate::socket::Socket;
@@ -87,7 +88,7 @@ pub(crate) async fn serve(
             debug!(%error, "the connection is gone already");
             return;
         }
-        let pulse = Arc::new(Pulse::new());
+        let pulse = Arc::new(Pulse::new(&shared.limits));
         let socket = Socket::new(stream, Arc::clone(&pulse));
         let connection = Connection { address, shared, pulse, phase };
         match connection.shared.tls.clone() {
@@ -163,6 +164,7 @@ impl Connection {
     fn service(&self, tls: bool) -> Requests {
         Requests {
             peer: Peer { address: self.address, tls },
+            patience: Patience::new(self.shared.limits.stall_timeout, self.shared.limits.rate_min),
             shared: Arc::clone(&self.shared),
             pulse: Arc::clone(&self.pulse),
         }
@@ -209,6 +211,8 @@ impl Connection {
 struct Requests {
     peer: Peer,
     shared: Arc<Shared>,
+    /// With each body.
+    patience: Patience,
     pulse: Arc<Pulse>,
 }
 
@@ -226,8 +230,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
             .clone()
             .map(|observer| Attendance::begin(observer, id.clone(), self.peer, &request));
         let received = attendance.as_ref().map(Attendance::received);
-        let stall_timeout = self.shared.limits.stall_timeout;
-        let mut request = request.map(|body| RequestBody::new(body, stall_timeout, received));
+        let mut request = request.map(|body| RequestBody::new(body, self.patience, received));
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(id.clone());
         let span = info_span!("request", %id);

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -14,31 +14,25 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::observe::Attendance;
+use crate::patience::Patience;
 use crate::pulse::Pulse;
 
-/// A request's body, which fails where the client sends nothing for too long.
+/// A request's body, which fails where the client sends nothing for too long, or too little.
 pub(crate) struct RequestBody {
     inner: Incoming,
-    stall_timeout: Duration,
-    /// Running while we wait for the client.
-    waiting: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+    /// Running while we wait for the client; since when.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     received: Option<Arc<AtomicU64>>,
 }
 
 impl RequestBody {
     pub(crate) fn new(
         inner: Incoming,
-        stall_timeout: Duration,
+        patience: Patience,
         received: Option<Arc<AtomicU64>>,
     ) -> RequestBody {
-        RequestBody { inner, stall_timeout, waiting: None, received }
-    }
-
-    fn count(&self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
-        if let (Some(received), Some(Ok(frame))) = (&self.received, frame) {
-            let len = frame.data_ref().map_or(0, Bytes::len);
-            received.fetch_add(len as u64, Ordering::Relaxed);
-        }
+        RequestBody { inner, patience, waiting: None, received }
     }
 }
 
@@ -51,16 +45,27 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            self.waiting = None;
-            self.count(&frame);
+            let waited = self.waiting.take().map(|(since, _)| since.elapsed());
+            if let Some(Ok(frame)) = &frame {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.patience.moved(waited.unwrap_or_default(), bytes);
+                if let Some(received) = &self.received {
+                    received.fetch_add(bytes as u64, Ordering::Relaxed);
+                }
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
         }
-        let limit = self.stall_timeout;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let limit = self.patience.left();
+        let (_, waiting) = self
+            .waiting
+            .get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(limit))));
         match waiting.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
-                let error = io::Error::new(io::ErrorKind::TimedOut, "the client sends no more");
+                let error = io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the client sends nothing, or too slowly",
+                );
                 Poll::Ready(Some(Err(axum::Error::new(error))))
             }
         }
@@ -94,8 +99,10 @@ impl Drop for InFlight {
 /// An answer's body, with which the request ends.
 pub(crate) struct ResponseBody {
     inner: Body,
-    _request: InFlight,
+    request: InFlight,
     attendance: Option<Attendance>,
+    /// It gave bytes and was not asked for more since.
+    handed: bool,
 }
 
 impl ResponseBody {
@@ -109,7 +116,29 @@ impl ResponseBody {
         {
             attendance.complete();
         }
-        ResponseBody { inner, _request: request, attendance }
+        ResponseBody { inner, request, attendance, handed: false }
+    }
+
+    fn taken(&mut self) {
+        if std::mem::take(&mut self.handed) {
+            self.request.0.taken();
+        }
+    }
+
+    /// Counts a frame of the body, or its end.
+    fn attend(&mut self, frame: Option<&Frame<Bytes>>) {
+        let is_end = frame.is_none() || http_body::Body::is_end_stream(&self.inner);
+        let Some(attendance) = &mut self.attendance else { return };
+        attendance.sent(frame.and_then(Frame::data_ref).map_or(0, Bytes::len));
+        if is_end {
+            attendance.complete();
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.taken();
     }
 }
 
@@ -121,17 +150,16 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.taken();
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        let is_end = self.inner.is_end_stream();
-        if let (Poll::Ready(frame), Some(attendance)) = (&polled, &mut self.attendance) {
-            match frame {
-                Some(Ok(frame)) => attendance.sent(frame.data_ref().map_or(0, Bytes::len)),
-                Some(Err(_)) => return polled,
-                None => attendance.complete(),
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.handed = true;
+                self.request.0.hand_out();
+                self.attend(Some(frame));
             }
-            if is_end {
-                attendance.complete();
-            }
+            Poll::Ready(None) => self.attend(None),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
         polled
     }

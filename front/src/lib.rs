@@ -22,13 +22,17 @@ pub mod observe;
 pub mod server;
 pub mod tls;
 
+mod client;
 mod connection;
 mod incoming;
 mod mapped;
+mod patience;
 mod pulse;
+mod refusal;
 mod routes;
 mod socket;
 
+pub use client::client_of;
 pub use connection::Peer;
 pub use health::Health;
 pub use limits::Limits;

@@ -9,11 +9,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::client::Clients;
 use crate::connection::{self, Phase, Shared};
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::listener::{self, Listener};
 use crate::observe::Observer;
+use crate::refusal::Refusals;
 use crate::routes::Routes;
 use crate::tls::Tls;
 
@@ -107,6 +109,8 @@ impl Server {
         let ServerOptions { tls, limits, health, observer, .. } = options;
         let stop_timeout = limits.stop_timeout;
         let permits = Arc::new(Semaphore::new(limits.connections_max));
+        let clients = Clients::new(limits.connections_per_client_max);
+        let refusals = Arc::new(Refusals::new());
         let shared = Arc::new(Shared { routes: routes.into(), observer, limits, tls });
         // Each connection holds a receiver for life: to know the receivers is to know them.
         let (phase, first) = watch::channel(Phase::Serving);
@@ -114,7 +118,11 @@ impl Server {
         for socket in sockets {
             let accept = accept(
                 Listener::new(socket),
-                Arc::clone(&permits),
+                Admission {
+                    permits: Arc::clone(&permits),
+                    clients: Arc::clone(&clients),
+                    refusals: Arc::clone(&refusals),
+                },
                 Arc::clone(&shared),
                 first.clone(),
             );
@@ -146,13 +154,21 @@ impl Server {
     }
 }
 
+/// Who may have a connection.
+struct Admission {
+    permits: Arc<Semaphore>,
+    clients: Arc<Clients>,
+    refusals: Arc<Refusals>,
+}
+
 /// Accepts connections for ever, each into a task of its own, as many at once as there are permits.
 async fn accept(
     mut listener: Listener,
-    permits: Arc<Semaphore>,
+    admission: Admission,
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
 ) {
+    let Admission { permits, clients, refusals } = admission;
     loop {
         if permits.available_permits() == 0 {
             warn!(
@@ -163,10 +179,15 @@ async fn accept(
         let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok(permit) = permit else { return };
         let (stream, address) = listener.accept().await;
+        let Some(counted) = clients.count(address.ip()) else {
+            let most = shared.limits.connections_per_client_max;
+            refusals.refuse(stream, address.ip(), most, shared.tls.is_none());
+            continue;
+        };
         let (shared, phase) = (Arc::clone(&shared), phase.clone());
         tokio::spawn(async move {
             connection::serve(stream, address, shared, phase).await;
-            drop(permit);
+            drop((counted, permit));
         });
     }
 }

@@ -105,7 +105,9 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
         .first()
         .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let router = health.router().merge(serving::registry(Arc::clone(&root), Mirrors::default()));
+    let limits = boatyard_registry::Limits::default();
+    let registry = serving::registry(Arc::clone(&root), Mirrors::default(), limits);
+    let router = health.router().merge(boatyard_registry::router(registry));
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;
     }));

@@ -40,7 +40,8 @@ pub struct Args {
 /// Serves until it is told to stop.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let services = Services::new(world.open_root()?);
-    let routes = Routes::from(services.routes(world)?);
+    let answers = services.answers(world)?;
+    let routes = Routes::from(answers.router.clone());
     let options = options(world, args, &services)?;
     raise_descriptor_limit(options.limits.connections_max);
     runtime()?.block_on(async {
@@ -55,7 +56,13 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             .map(|(server, router)| tokio::spawn(server.serve(router, std::future::pending())));
         let root = Arc::clone(services.root());
         let collecting = tokio::spawn(upkeep::collect(root, world.config.gc.clone()));
-        let running = Running { world: world.clone(), services, routes: routes.clone(), tls };
+        let running = Running {
+            world: world.clone(),
+            services,
+            routes: routes.clone(),
+            tending: answers.tend(),
+            tls,
+        };
         let following = tokio::spawn(running.follow());
         let report = server.serve(routes, stop_signal()?).await;
         following.abort();
@@ -107,9 +114,8 @@ pub fn bind(options: ServerOptions) -> Result<Server> {
 fn options(world: &World, args: &Args, services: &Services) -> Result<ServerOptions> {
     let config = &world.config.serve;
     let limits = Limits {
-        connections_max: config.connections_max,
         stop_timeout: Duration::from_secs(config.stop_seconds),
-        ..Limits::default()
+        ..world.config.limits.of_connections()
     };
     let addresses = if args.listen.is_empty() { &config.listen } else { &args.listen };
     let config = config::Serve {

@@ -48,7 +48,7 @@ fn table<'a>(page: &mut String, rows: impl Iterator<Item = (&'a String, &'a Valu
     for (name, schema, is_required) in rows {
         let default = match schema.get("default") {
             _ if is_required => "required".to_owned(),
-            None | Some(Value::Null) => "none".to_owned(),
+            None | Some(Value::Null) => String::new(),
             Some(value) => format!("`{}`", toml_of(value)),
         };
         let text = description(schema).replace('\n', " ").replace('|', "\\|");

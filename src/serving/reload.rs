@@ -13,7 +13,7 @@ use boatyard_front::{Routes, Tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use super::Services;
+use super::{Services, Tending};
 use crate::config::Config;
 use crate::report::{Context as _, Result};
 use crate::world::World;
@@ -30,6 +30,8 @@ pub struct Running {
     pub services: Services,
     /// What it answers.
     pub routes: Routes,
+    /// What it does by itself with this configuration.
+    pub tending: Tending,
     /// Its certificate.
     pub tls: Option<Arc<Tls>>,
 }
@@ -65,13 +67,14 @@ impl Running {
     /// Reads the configuration again, and has requests from now on answered by it.
     fn read_again(&mut self) {
         let read = self.world.read_again().and_then(|world| {
-            let routes = self.services.routes(&world)?;
-            Ok((world, routes))
+            let answers = self.services.answers(&world)?;
+            Ok((world, answers))
         });
         self.services.metrics().reloaded(read.is_ok());
         match read {
-            Ok((world, routes)) => {
-                self.routes.replace(routes);
+            Ok((world, answers)) => {
+                self.tending = answers.tend();
+                self.routes.replace(answers.router);
                 for key in fixed(&self.world.config, &world.config) {
                     tracing::warn!("{key} has changed: that needs a restart");
                 }
@@ -92,7 +95,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("serve.listen", old.serve.listen != new.serve.listen),
         ("serve.tls_cert", old.serve.tls_cert != new.serve.tls_cert),
         ("serve.tls_key", old.serve.tls_key != new.serve.tls_key),
-        ("serve.connections_max", old.serve.connections_max != new.serve.connections_max),
+        ("[limits] of connections", old.limits.of_connections() != new.limits.of_connections()),
         ("serve.stop_seconds", old.serve.stop_seconds != new.serve.stop_seconds),
         ("[metrics]", old.metrics != new.metrics),
         ("[log]", old.log != new.log),

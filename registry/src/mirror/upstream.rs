@@ -106,6 +106,14 @@ pub enum MirrorError {
         #[source]
         source: Arc<ClientError>,
     },
+    /// The upstream has it, but does not say how many bytes it has.
+    #[error("{upstream} does not say how long {what} is")]
+    Sizeless {
+        /// Which upstream.
+        upstream: String,
+        /// What was asked for.
+        what: String,
+    },
     /// A blob could not be fetched.
     #[error("{what} could not be fetched")]
     Transfer {

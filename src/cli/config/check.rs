@@ -31,7 +31,7 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let trial = world.with_root(scratch.path().join("root"));
     let services = Services::new(trial.open_root()?);
     // What a server would answer with: only that it can be made matters.
-    drop(services.routes(&trial)?);
+    drop(services.answers(&trial)?);
     telemetry::check(&trial.config)?;
     serve::tls(&trial.config.serve)?;
     let what = match world.config_file() {

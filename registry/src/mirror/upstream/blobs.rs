@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use boatyard_content::repository::Repository;
 use boatyard_content::{BlobFile, Lease, Piece};
 use boatyard_oci::{Descriptor, Digest, MediaType, Reference, RepositoryName};
 use boatyard_upstream::transfer::{Failure, Source};
@@ -121,8 +122,21 @@ impl Mirror {
         };
         let size = self.asked(repository, &reference, asked).await?;
         let (upstream, what) = (self.upstream(), self.what(repository, &reference));
-        blob.size = size.ok_or_else(|| Arc::new(MirrorError::Absent { upstream, what }))?;
+        blob.size = size.ok_or_else(|| Arc::new(MirrorError::Sizeless { upstream, what }))?;
         Ok(blob)
+    }
+
+    /// Returns what is here of a repository, for somebody who asks for a blob of it and may see it.
+    ///
+    /// # Errors
+    /// Where the repository is not everybody's.
+    pub(crate) fn readable(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Shared<Repository> {
+        self.check_known_visible(repository, &Reference::Digest(digest.clone()))?;
+        Ok(self.kept(repository))
     }
 
     /// Looks for a blob here, for somebody who may see the repository.
