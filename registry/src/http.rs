@@ -27,9 +27,9 @@ use axum::routing::any;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
+use boatyard_access::{Action, Caller, Verdict};
 use boatyard_oci::RepositoryName;
 
-use crate::access::{Action, Identity, Verdict};
 use crate::mirror::{Address, AddressError, Meant};
 use crate::registry::Registry;
 use error::{ApiError, Code};
@@ -65,15 +65,21 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) ->
 /// The way of a request: what it names, what it wants to do there, whether it may, and the doing.
 async fn answer(registry: Arc<Registry>, parts: Parts, body: Body) -> Result<Response, ApiError> {
     let (prefix, path) = split_prefix(parts.uri.path());
-    let route = Route::parse(path)?;
+    let mut route = Route::parse(path)?;
     let action = action(&route, &parts.method)?;
     let prefix = prefix.map(str::to_owned);
-    let call = Call::new(registry, parts);
+    let mut call = Call::new(registry, parts);
     if let Some(meant) = call.meant(prefix.as_deref(), &route)? {
-        call.authorize(action, Some(&meant.titled()))?;
-        return mirrored::serve(call, meant, route).await;
+        if let Some(asked) = route.repository() {
+            call.caller = call.caller.asking_as(asked.clone());
+        }
+        match call.authorize(action, Some(&meant.titled()))? {
+            Passage::Open => return mirrored::serve(call, meant, route).await,
+            Passage::Hidden => route = route.moved_to(&call.registry.nowhere),
+        }
+    } else if call.authorize(action, route.repository())? == Passage::Hidden {
+        route = route.moved_to(&call.registry.nowhere);
     }
-    call.authorize(action, route.repository())?;
     match (route, call.method.clone()) {
         (Route::Base, _) => Ok(answer::json("{}")),
         (Route::Catalog, _) => catalog::list(call).await,
@@ -141,10 +147,20 @@ fn action(route: &Route, method: &Method) -> Result<Action, ApiError> {
     })
 }
 
+/// How a request goes on that is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    /// To what it asks for.
+    Open,
+    /// As if what it asks for were in a repository that does not exist: what one may not read and
+    /// what is not there have the same answer, and the same work is done for it.
+    Hidden,
+}
+
 /// A request without its path and body.
 struct Call {
     registry: Arc<Registry>,
-    identity: Identity,
+    caller: Caller,
     method: Method,
     headers: HeaderMap,
     query: Query,
@@ -163,7 +179,7 @@ impl Call {
             host: host
                 .or(parts.uri.authority().map(http::uri::Authority::as_str))
                 .map(str::to_owned),
-            identity: parts.extensions.remove::<Identity>().unwrap_or_default(),
+            caller: parts.extensions.remove::<Caller>().unwrap_or_default(),
             query: Query::parse(parts.uri.query()),
             method: parts.method,
             headers: parts.headers,
@@ -195,23 +211,27 @@ impl Call {
         // how far an upload is reads, too, in a repository that may not have a blob yet.
         let is_upload = matches!(route, Route::Uploads(_) | Route::Upload(..));
         let reads = !is_upload && matches!(self.method, Method::GET | Method::HEAD);
-        let hosted = !reads || self.registry.repository(repository).exists()?;
+        let hosted = !reads
+            || self.registry.repository(repository).exists()?
+                // What one may not see is asked for upstream, as what is not here.
+                && self.allows(Action::List, repository);
         Ok(meant.filter(|_| !hosted))
     }
 
     /// Says whether the caller may do something.
     fn allows(&self, action: Action, repository: &RepositoryName) -> bool {
         let access = &self.registry.access;
-        access.decide(&self.identity, action, Some(repository)) == Verdict::Allowed
+        access.decide(&self.caller, action, Some(repository)) == Verdict::Allowed
     }
 
     fn authorize(
         &self,
         action: Action,
         repository: Option<&RepositoryName>,
-    ) -> Result<(), ApiError> {
-        match self.registry.access.decide(&self.identity, action, repository) {
-            Verdict::Allowed => Ok(()),
+    ) -> Result<Passage, ApiError> {
+        match self.registry.access.decide(&self.caller, action, repository) {
+            Verdict::Allowed => Ok(Passage::Open),
+            Verdict::Denied if action == Action::Pull => Ok(Passage::Hidden),
             Verdict::Denied => Err(ApiError::new(Code::Denied, "the caller may not do this")),
             Verdict::Unauthenticated { challenge } => {
                 let error = ApiError::new(Code::Unauthorized, "authentication is required");

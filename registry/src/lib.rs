@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod access;
 pub mod limits;
 pub mod mirror;
 
@@ -14,7 +13,7 @@ mod cache;
 mod http;
 mod registry;
 
-pub use access::{Access, Action, Identity, OpenAccess, Verdict};
+pub use boatyard_access::{Access, Action, Caller, Identity, OpenAccess, Verdict};
 pub use http::router;
 pub use limits::Limits;
 pub use mirror::{Mirror, MirrorOptions, Mirrors};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use boatyard_access::{Action, Verdict};
 use boatyard_content::repository::Space;
 use boatyard_oci::{Digest, RepositoryName};
 use tracing::debug;
@@ -10,11 +11,13 @@ use tracing::debug;
 use super::answer::{blob_location, created};
 use super::error::ApiError;
 use super::{Call, blocking};
-use crate::access::Action;
 use crate::registry::Registry;
 
 /// How many repositories are looked through for a blob when the client names none.
 const SEARCHED_MAX: usize = 10_000;
+
+/// Says whether a repository may be read.
+type Reads = Box<dyn Fn(&RepositoryName) -> bool + Send>;
 
 /// Mounts a blob; `None` where that is not possible, for whatever reason.
 ///
@@ -77,6 +80,12 @@ async fn search(
 ) -> Result<Vec<RepositoryName>, ApiError> {
     let mut sources = vec![name.clone()];
     sources.extend(call.registry.sources.get(digest));
+    // What one may not read is not looked at: how long a search takes tells nothing about it.
+    let may_read: Reads = {
+        let (access, caller) = (Arc::clone(&call.registry.access), call.caller.clone());
+        Box::new(move |name| access.decide(&caller, Action::Pull, Some(name)) == Verdict::Allowed)
+    };
+    sources.retain(|source| may_read(source));
     let (registry, digest) = (Arc::clone(&call.registry), digest.clone());
     blocking(move || {
         let known = |source: &RepositoryName| registry.repository(source).has_blob(&digest);
@@ -85,13 +94,10 @@ async fn search(
                 return Ok(sources);
             }
         }
-        if registry.store.stat_blocking(&digest)?.is_none() {
-            return Ok(Vec::new());
-        }
         let names = registry.repositories.names(&Space::Hosted, None, SEARCHED_MAX)?;
         let mut found = Vec::new();
         for name in names {
-            if known(&name)? {
+            if may_read(&name) && known(&name)? {
                 found.push(name);
             }
         }
