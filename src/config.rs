@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boatyard_access::{Groups, Network, Rule};
 use boatyard_builder::cache::{Amount, Limits};
 use boatyard_builder::execute::Isolation;
 use serde::{Deserialize, Deserializer};
@@ -25,6 +26,13 @@ pub struct Config {
     pub build: Build,
     /// The upstreams that `boatyard serve` mirrors.
     pub mirror: Vec<Mirror>,
+    /// Who may log in, and how.
+    pub access: Access,
+    /// Names for several who may do the same.
+    pub groups: Groups,
+    /// Who may do what in which repositories; without any: see docs/access.md.
+    #[serde(rename = "rule")]
+    pub rules: Vec<Rule>,
     /// The collector.
     pub gc: Gc,
     /// What builds keep.
@@ -41,10 +49,39 @@ pub struct Serve {
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// The authorities that sign certificates of clients, PEM.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Whether clients must show a certificate: `optional` or `required`.
+    pub tls_client: TlsClient,
+    /// How clients reach this server, where a proxy stands before it: `https://registry.example`.
+    pub public_url: Option<String>,
+    /// The proxies whose `X-Forwarded-*` are believed: addresses, or ranges of them.
+    pub trusted_proxies: Vec<Network>,
     /// How many connections there can be at once.
     pub connections_max: Option<usize>,
     /// How long a clean stop waits for what is under way, in seconds.
     pub stop_seconds: Option<u64>,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsClient {
+    /// They may; who shows none is not known by it.
+    #[default]
+    Optional,
+    /// Who shows none is not let in.
+    Required,
+}
+
+/// `[access]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Access {
+    /// A file of users that others keep, as `htpasswd -B` writes it.
+    pub htpasswd: Option<PathBuf>,
+    /// How long a token of the token service is good, in seconds, from 60 on.
+    pub token_seconds: Option<u32>,
 }
 
 /// `[[registry]]`

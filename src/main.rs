@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "here `pub` says what a module offers to the others")]
 
+mod access;
 mod cli;
 mod config;
 mod images;
 mod isolation;
 mod mirrors;
 mod output;
+mod password;
 mod progress;
 mod quantity;
 mod remote;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use boatyard_oci::RepositoryName;
 
 use crate::action::{Action, Rights};
+use crate::audit::Entry;
 use crate::identity::Identity;
 use crate::rules::Scope;
+use crate::tokens::TokenId;
 
 /// What [`Access`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,11 @@ pub trait Access: Debug + Send + Sync {
         action: Action,
         repository: Option<&RepositoryName>,
     ) -> Verdict;
+
+    /// Writes down what somebody has done, where that is kept.
+    fn record(&self, entry: &Entry) {
+        let _ = entry;
+    }
 }
 
 /// Everybody may do everything.
@@ -88,6 +95,10 @@ pub struct Caller {
     pub(crate) alias: Option<RepositoryName>,
     /// The rules do not apply: the owner of the files has made this credential to get back in.
     pub(crate) is_rescue: bool,
+    /// The API token that was shown.
+    pub(crate) token: Option<TokenId>,
+    /// What was shown is wrong: nothing is allowed, and every question is answered by asking again.
+    pub(crate) is_refused: bool,
 }
 
 impl Caller {
@@ -159,7 +170,9 @@ impl Caller {
             }
             _ => {}
         }
-        if self.grants.is_some() {
+        if self.is_refused {
+            challenge.push_str(",error=\"invalid_token\"");
+        } else if self.grants.is_some() {
             challenge.push_str(",error=\"insufficient_scope\"");
         }
         challenge

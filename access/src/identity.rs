@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The most bytes of a name.
 const NAME_BYTES_MAX: usize = 128;
 
-/// The name of a user, a token, a certificate or a group.
+/// The name of a user, a token or a group.
 ///
 /// - It has 1 to 128 bytes.
 /// - It has no `:` (it would end a name in `user:password`), no white space, no control character.
@@ -65,6 +65,52 @@ impl fmt::Display for Name {
     }
 }
 
+/// What a certificate calls its holder: a common name, or an alternative name.
+///
+/// - It has 1 to 255 bytes, and no control character.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CertificateName(Box<str>);
+
+impl CertificateName {
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CertificateName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<CertificateName, NameError> {
+        if text.is_empty() || text.len() > 255 || text.contains(char::is_control) {
+            let shown = text.chars().take(NAME_BYTES_MAX).flat_map(char::escape_debug).collect();
+            return Err(NameError { text: shown });
+        }
+        Ok(CertificateName(text.into()))
+    }
+}
+
+impl TryFrom<String> for CertificateName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<CertificateName, NameError> {
+        text.parse()
+    }
+}
+
+impl From<CertificateName> for String {
+    fn from(name: CertificateName) -> String {
+        name.0.into()
+    }
+}
+
+impl fmt::Display for CertificateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Who makes a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Identity {
@@ -83,7 +129,7 @@ pub enum Identity {
     /// The holder of a client certificate.
     Certificate {
         /// What it says of its holder: the common name and each alternative name.
-        names: Vec<Name>,
+        names: Vec<CertificateName>,
     },
 }
 

@@ -20,7 +20,7 @@ use boatyard_oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Right, Rights};
-use crate::identity::{Identity, Name, NameError};
+use crate::identity::{CertificateName, Identity, Name, NameError};
 use crate::pattern::RepositoryPattern;
 
 /// Who a rule is for.
@@ -35,7 +35,7 @@ pub enum Who {
     /// The bearer of a token.
     Token(Name),
     /// The holder of a certificate with this common name or alternative name.
-    Certificate(Name),
+    Certificate(CertificateName),
     /// A group of the configuration.
     Group(Name),
 }
@@ -79,7 +79,7 @@ impl FromStr for Who {
             None if text == "authenticated" => Ok(Who::Authenticated),
             Some(("user", name)) => named(Who::User, name),
             Some(("token", name)) => named(Who::Token, name),
-            Some(("cert", name)) => named(Who::Certificate, name),
+            Some(("cert", name)) => Ok(Who::Certificate(name.parse()?)),
             Some(("group", name)) => named(Who::Group, name),
             _ => Err(RuleError::Who { text: text.to_owned() }),
         }
@@ -260,7 +260,9 @@ mod tests {
             name: name(token),
             user: user.map(name),
         };
-        let certificate = Identity::Certificate { names: vec![name("x"), name("runner")] };
+        let certificate = Identity::Certificate {
+            names: ["x", "runner"].map(|name| name.parse().unwrap()).to_vec(),
+        };
         let table = [
             (Identity::Anonymous, "team/a", "pull"),
             (Identity::User(name("alice")), "team/a", "pull,push,delete"),

@@ -23,7 +23,7 @@ use crate::incoming::{InFlight, RequestBody, ResponseBody};
 use crate::limits::Limits;
 use crate::pulse::{Overdue, Pulse};
 use crate::socket::Socket;
-use crate::tls::{ALPN_H2, Tls};
+use crate::tls::{ALPN_H2, ClientCertificate, Tls};
 
 /// The windows of an HTTP/2 connection: what a client may send before we took it, per stream and
 /// in all. Two of the field's upload frames at a round trip of 20 ms still fill 100 MB/s.
@@ -87,7 +87,7 @@ pub(crate) async fn serve(
         }
         let pulse = Arc::new(Pulse::new());
         let socket = Socket::new(stream, Arc::clone(&pulse));
-        let connection = Connection { address, shared, pulse, phase };
+        let connection = Connection { address, shared, pulse, phase, certificate: None };
         match connection.shared.tls.clone() {
             None => connection.http1(socket, false).await,
             Some(tls) => connection.handshake(socket, &tls).await,
@@ -102,6 +102,7 @@ struct Connection {
     shared: Arc<Shared>,
     pulse: Arc<Pulse>,
     phase: watch::Receiver<Phase>,
+    certificate: Option<ClientCertificate>,
 }
 
 impl Connection {
@@ -118,6 +119,8 @@ impl Connection {
             Err(_) => return debug!("the TLS handshake takes too long"),
         };
         self.pulse.handshake_done();
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        self.certificate = shown.map(|own| ClientCertificate(own.as_ref().into()));
         if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
             self.http2(stream).await;
         } else {
@@ -161,6 +164,7 @@ impl Connection {
     fn service(&self, tls: bool) -> Requests {
         Requests {
             peer: Peer { address: self.address, tls },
+            certificate: self.certificate.clone(),
             router: self.shared.router.clone(),
             stall_timeout: self.shared.limits.stall_timeout,
             pulse: Arc::clone(&self.pulse),
@@ -207,6 +211,7 @@ impl Connection {
 /// Answers the requests of a connection, each noted in its pulse until its answer has ended.
 struct Requests {
     peer: Peer,
+    certificate: Option<ClientCertificate>,
     router: Router,
     stall_timeout: Duration,
     pulse: Arc<Pulse>,
@@ -221,6 +226,9 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         let in_flight = InFlight::begin(Arc::clone(&self.pulse));
         let mut request = request.map(|body| RequestBody::new(body, self.stall_timeout));
         request.extensions_mut().insert(self.peer);
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         let answer = self.router.clone().call(request);
         Box::pin(async move {
             let answer = answer.await?;

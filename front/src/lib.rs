@@ -31,7 +31,7 @@ pub use connection::Peer;
 pub use health::Health;
 pub use limits::Limits;
 pub use server::{Server, ServerError, ServerOptions, StopReport};
-pub use tls::{Tls, TlsError, TlsFiles};
+pub use tls::{ClientAuthority, ClientCertificate, Tls, TlsError, TlsFiles};
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ mod answer;
 mod blobs;
 mod catalog;
 mod error;
+mod gate;
 mod manifests;
 mod mirrored;
 mod mount;
@@ -15,6 +16,7 @@ mod referrers;
 mod route;
 mod session;
 mod tags;
+mod token;
 mod uploads;
 
 use std::sync::Arc;
@@ -22,19 +24,22 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
-use boatyard_access::{Action, Caller, Verdict};
+use boatyard_access::{Action, Authority, Caller, Deed, Entry, Right, TOKEN_PATH, Verdict};
 use boatyard_oci::RepositoryName;
 
 use crate::mirror::{Address, AddressError, Meant};
 use crate::registry::Registry;
 use error::{ApiError, Code};
+use gate::Gate;
 use query::Query;
 use route::Route;
+use token::TokenService;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
@@ -52,14 +57,27 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .with_state(registry)
 }
 
+/// Returns the same behind a gate: who makes a request is known before anything of it is looked
+/// at. Where tokens are issued is among the routes.
+pub fn guarded_router(registry: Arc<Registry>, authority: Arc<Authority>) -> Router {
+    let gate = Arc::new(Gate::new(authority));
+    let service = TokenService { registry: Arc::clone(&registry), gate: Arc::clone(&gate) };
+    let tokens = Router::new().route(TOKEN_PATH, any(token::serve)).with_state(service);
+    router(registry).merge(tokens).layer(from_fn_with_state(gate, gate::enter))
+}
+
 /// Answers a request; errors become the specification's body here and nowhere else.
 async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let answer = answer(registry, parts, body).await;
     let mut response = answer.unwrap_or_else(ApiError::into_response);
-    // Clients tell a registry from a web server by it.
-    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    say_version(&mut response);
     response
+}
+
+/// Adds the header by which clients tell a registry from a web server.
+fn say_version(response: &mut Response) {
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
 }
 
 /// The way of a request: what it names, what it wants to do there, whether it may, and the doing.
@@ -218,6 +236,15 @@ impl Call {
         Ok(meant.filter(|_| !hosted))
     }
 
+    /// Writes into the audit log that the caller has done something.
+    fn note(&self, deed: Deed, repository: &RepositoryName, more: impl FnOnce(&mut Entry)) {
+        let who = self.caller.identity().to_string();
+        let mut entry = Entry::from_origin(deed, who, self.caller.origin());
+        entry.repository = Some(repository.to_string());
+        more(&mut entry);
+        self.registry.access.record(&entry);
+    }
+
     /// Says whether the caller may do something.
     fn allows(&self, action: Action, repository: &RepositoryName) -> bool {
         let access = &self.registry.access;
@@ -232,7 +259,15 @@ impl Call {
         match self.registry.access.decide(&self.caller, action, repository) {
             Verdict::Allowed => Ok(Passage::Open),
             Verdict::Denied if action == Action::Pull => Ok(Passage::Hidden),
-            Verdict::Denied => Err(ApiError::new(Code::Denied, "the caller may not do this")),
+            Verdict::Denied => {
+                if let Some(repository) = repository {
+                    let right = action.right().map(Right::as_str);
+                    self.note(Deed::Denied, repository, |entry| {
+                        entry.detail = right.map(str::to_owned);
+                    });
+                }
+                Err(ApiError::new(Code::Denied, "the caller may not do this"))
+            }
             Verdict::Unauthenticated { challenge } => {
                 let error = ApiError::new(Code::Unauthorized, "authentication is required");
                 let challenge = HeaderValue::try_from(challenge).map_err(ApiError::internal)?;

@@ -14,7 +14,7 @@ mod http;
 mod registry;
 
 pub use boatyard_access::{Access, Action, Caller, Identity, OpenAccess, Verdict};
-pub use http::router;
+pub use http::{guarded_router, router};
 pub use limits::Limits;
 pub use mirror::{Mirror, MirrorOptions, Mirrors};
 pub use registry::Registry;

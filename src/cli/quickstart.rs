@@ -26,6 +26,7 @@ use boatyard_oci::{Digest, ImageName, Platform, Reference};
 use boatyard_registry::Mirrors;
 use boatyard_upstream::{NoProgress, Platforms};
 
+use crate::access;
 use crate::cli::{build, runtime, serve};
 use crate::isolation;
 use crate::output;
@@ -104,7 +105,8 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
         .first()
         .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let router = serve::router(Arc::clone(&root), Mirrors::default(), &health);
+    let router =
+        serve::router(Arc::clone(&root), Mirrors::default(), &access::open_local(&root)?, &health);
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;
     }));

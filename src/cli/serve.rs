@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use boatyard_access::Authority;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
 use boatyard_front::limits::Limits;
 use boatyard_front::server::{Server, ServerOptions};
-use boatyard_front::tls::{Tls, TlsFiles};
-use boatyard_registry::{Mirrors, OpenAccess, Registry};
+use boatyard_front::tls::{ClientAuthority, Tls, TlsFiles};
+use boatyard_registry::{Mirrors, Registry};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::access;
 use crate::cli::runtime;
+use crate::config::TlsClient;
 use crate::mirrors;
 use crate::report::{Context as _, Failure, Result};
 use crate::world::World;
@@ -43,6 +46,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let root = world.open_root()?;
     let mirrors = mirrors::open(world, &root)?;
     let options = options(world, args)?;
+    let authority = access::open(world, &root, &options.addresses)?;
     raise_descriptor_limit(options.limits.connections_max);
     runtime()?.block_on(async {
         let scheme = if options.tls.is_some() { "https" } else { "http" };
@@ -54,8 +58,12 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         for mirror in mirrors.all() {
             tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
         }
-        let router = router(Arc::clone(&root), mirrors, &health);
+        access::announce(&authority);
+        let router = router(Arc::clone(&root), mirrors, &authority, &health);
+        let syncing = tokio::spawn(access::keep_synced(Arc::clone(authority.audit())));
         let report = server.serve(router, stop_signal()?).await;
+        syncing.abort();
+        authority.audit().sync();
         tracing::info!("stopped: {} connections ended, {} were cut", report.finished, report.cut);
         Ok(ExitCode::SUCCESS)
     })
@@ -88,10 +96,16 @@ pub fn bind(options: ServerOptions) -> Result<Server> {
 }
 
 /// Returns all that the server answers.
-pub fn router(root: Arc<Root>, mirrors: Mirrors, health: &Health) -> Router {
+pub fn router(
+    root: Arc<Root>,
+    mirrors: Mirrors,
+    authority: &Arc<Authority>,
+    health: &Health,
+) -> Router {
     let limits = boatyard_registry::Limits::default();
-    let registry = Registry::new(root, mirrors, Arc::new(OpenAccess), limits);
-    health.router().merge(boatyard_registry::router(registry))
+    let registry = Registry::new(root, mirrors, Arc::clone(authority) as _, limits);
+    let registry = boatyard_registry::guarded_router(registry, Arc::clone(authority));
+    health.router().merge(registry)
 }
 
 fn options(world: &World, args: &Args) -> Result<ServerOptions> {
@@ -114,8 +128,18 @@ fn options(world: &World, args: &Args) -> Result<ServerOptions> {
     let key = args.tls_key.clone().or_else(|| config.tls_key.clone());
     let tls = match (certificate, key) {
         (Some(certificate), Some(key)) => {
-            let tls = Tls::load(TlsFiles { certificate, key }).context("cannot serve HTTPS")?;
+            let clients = config.tls_client_ca.clone().map(|certificates| ClientAuthority {
+                certificates,
+                required: config.tls_client == TlsClient::Required,
+            });
+            let files = TlsFiles { certificate, key, clients };
+            let tls = Tls::load(files).context("cannot serve HTTPS")?;
             Some(Arc::new(tls))
+        }
+        (None, None) if config.tls_client_ca.is_some() => {
+            return Err(Failure::usage(
+                "[serve] tls_client_ca needs tls_cert and tls_key: only HTTPS has certificates",
+            ));
         }
         (None, None) => None,
         _ => {

@@ -67,10 +67,10 @@ impl Session {
         name: RepositoryName,
         algorithm: Option<Algorithm>,
     ) -> Result<Session, ApiError> {
-        let registry = Arc::clone(&call.registry);
+        let (registry, owner) = (Arc::clone(&call.registry), call.caller.owner());
         blocking(move || {
             let repository = registry.repository(&name);
-            let key = repository.begin_upload()?;
+            let key = repository.begin_upload_of(&owner)?;
             let state = State { offset: Some(0), algorithm };
             Ok(Session { registry, name, repository, key, state })
         })
@@ -86,10 +86,11 @@ impl Session {
         let unknown = || ApiError::new(Code::BlobUploadUnknown, "there is no such upload session");
         let key = IngestKey::from_str(key).map_err(|_| unknown())?;
         let state = call.query.first("_state").map(State::parse).unwrap_or_default();
-        let registry = Arc::clone(&call.registry);
+        let (registry, owner) = (Arc::clone(&call.registry), call.caller.owner());
         blocking(move || {
             let repository = registry.repository(&name);
-            if !repository.has_upload(&key)? {
+            // Another's session is as good as none.
+            if repository.upload_owner(&key)?.is_none_or(|of| !of.is_empty() && of != owner) {
                 return Err(unknown());
             }
             Ok(Session { registry, name, repository, key, state })
