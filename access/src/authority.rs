@@ -131,6 +131,11 @@ impl Authority {
         self.password_checks.load(Ordering::Relaxed)
     }
 
+    /// Forgets who failed to log in.
+    pub fn forgive(&self) {
+        self.throttle.clear();
+    }
+
     /// Says what holds for lack of rules; `None` where there are rules.
     pub fn without_rules(&self) -> Option<WithoutRules> {
         let configured = self.configured();

@@ -200,7 +200,7 @@ mod tests {
             (format!("$2b$3${rest}"), HashError::Unknown),
             (format!("$2z$10${rest}"), HashError::Unknown),
             (
-                "$argon2id$v=19$m=4294967295,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2g".to_owned(),
+                "$argon2id$v=19$m=2000000,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA".to_owned(),
                 HashError::Dear,
             ),
             ("$argon2id$".to_owned(), HashError::Unknown),

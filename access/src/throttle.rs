@@ -70,6 +70,11 @@ impl Throttle {
         }
     }
 
+    /// Forgets all failures.
+    pub(crate) fn clear(&self) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.failures.lock().unwrap().len()

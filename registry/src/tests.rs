@@ -8,5 +8,6 @@ mod mirror;
 mod mounts;
 mod pull;
 mod push;
+mod rights;
 mod sessions;
 mod support;
