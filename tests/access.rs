@@ -39,6 +39,7 @@ fn every_client_logs_in_pulls_and_pushes_on_one_port() {
     let place = Place::new();
     let rootfs = images::archive(&place, &images::busybox_tree(&place), "rootfs.tar");
     let server = Server::configured(&place, &place.root(), RULES);
+    place.write("nobody.json", "{}");
     // The server runs already.
     add_user(&place, "alice", "correct horse");
     let (docker, podman) = (Docker::start(&place), Podman::new(&place));
@@ -62,7 +63,10 @@ fn every_client_logs_in_pulls_and_pushes_on_one_port() {
     docker.docker(["push", "-q", &team]).ok();
     let right =
         ["login", "--tls-verify=false", "-u", "alice", "-p", "correct horse", server.address()];
-    podman.podman(right).env("REGISTRY_AUTH_FILE", &own).ok();
+    // Its own home: where docker has logged in with a refresh token, podman refuses to.
+    let home = place.path("podman-home");
+    fs_err::create_dir_all(&home).unwrap();
+    podman.podman(right).env("REGISTRY_AUTH_FILE", &own).env("HOME", &home).ok();
     let image = server.image("team/by-podman:1");
     podman.podman(["import", text(&rootfs), &image]).ok();
     podman
