@@ -90,7 +90,7 @@ impl Credential {
 }
 
 /// Why somebody is not let in at all, whoever they are.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum Refusal {
     /// There were too many failures from there, or of that user.
     #[error("there were too many failed logins: try again in {seconds} s")]
