@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod audit;
 mod build;
 mod cache;
 mod client_config;
@@ -27,6 +28,8 @@ mod run;
 mod save;
 mod serve;
 mod tag;
+mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -100,6 +103,9 @@ enum Command {
     Doctor(doctor::Args),
     /// Run the registry
     Serve(serve::Args),
+    User(user::Args),
+    Token(token::Args),
+    Audit(audit::Args),
     Mirror(mirror::Args),
     ClientConfig(client_config::Args),
     Config(config::Args),
@@ -144,6 +150,9 @@ impl Cli {
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),
+            Command::User(args) => user::run(&args, &logged("boatyard user")?),
+            Command::Token(args) => token::run(&args, &logged("boatyard token")?),
+            Command::Audit(args) => audit::run(&args, &logged("boatyard audit")?),
             Command::Mirror(args) => mirror::run(&args, &logged("boatyard mirror")?),
             Command::ClientConfig(args) => {
                 client_config::run(&args, &logged("boatyard client-config")?)

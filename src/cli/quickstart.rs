@@ -26,6 +26,7 @@ use boatyard_oci::{Digest, ImageName, Platform, Reference};
 use boatyard_registry::Mirrors;
 use boatyard_upstream::{NoProgress, Platforms};
 
+use crate::access;
 use crate::cli::{build, runtime, serve};
 use crate::isolation;
 use crate::output;
@@ -106,8 +107,9 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
         .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let limits = boatyard_registry::Limits::default();
-    let registry = serving::registry(Arc::clone(&root), Mirrors::default(), limits);
-    let router = health.router().merge(boatyard_registry::router(registry));
+    let authority = access::open_local(&root)?;
+    let registry = serving::registry(&root, Mirrors::default(), &authority, limits);
+    let router = health.router().merge(boatyard_registry::guarded_router(registry, authority));
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;
     }));
