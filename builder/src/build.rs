@@ -34,7 +34,7 @@ use crate::execute::{
 };
 use crate::ids;
 use crate::layer::compress::Compression;
-use crate::pack::{PackOptions, Packer};
+use crate::pack::Packer;
 use crate::plan::{Base, CopyFrom, Plan, PlanOptions, PlannedStage, plan};
 use crate::progress::{Ending, Progress, StepEnd, Steps};
 use crate::snapshot::{Layers, LayersError};
@@ -505,17 +505,12 @@ impl<'a> Builder<'a> {
         let cache = Cache::open(root);
         let trees = Arc::new(Trees::new(Arc::clone(root), layers.clone(), tools.threads));
         let epoch_seconds = epoch.map(Timestamp::as_second);
-        let options = PackOptions {
-            compression: request.compression,
-            threads: tools.threads,
-            epoch: epoch_seconds,
-        };
         let packer = Packer::new(
             Arc::clone(root),
             lease.clone(),
             Arc::clone(&trees),
             cache.clone(),
-            options,
+            tools.threads,
         );
         Ok(Builder {
             request,
@@ -574,7 +569,7 @@ impl<'a> Builder<'a> {
             there.unwrap_or_else(|| {
                 let mut stack = below.layers().to_vec();
                 stack.push(layer.clone());
-                LayerBlob::Packing(self.packer.pack(stack))
+                LayerBlob::Packing(self.packer.pack(stack, self.request.compression))
             })
         });
     }
@@ -597,6 +592,11 @@ impl<'a> Builder<'a> {
                 Network::Host
             }
         })
+    }
+
+    /// Says whether the layers of a stage are in the image.
+    pub(crate) fn is_in_image(&self, stage: usize) -> bool {
+        self.in_image.contains(&stage)
     }
 
     /// Says whether the layer of an instruction is best written as a blob: it is in the image, and

@@ -149,8 +149,8 @@ impl Step<'_> {
             StepFailure::new(self.whole("cannot make a layer of what this step left"))
                 .because(error)
         };
-        let epoch = self.builder.epoch.map(Timestamp::as_second);
-        let options = DiffOptions { extra_bottom: stubs, write: WriteOptions { times, epoch } };
+        let write = WriteOptions { times, restamp: self.builder.times.restamp() };
+        let options = DiffOptions { extra_bottom: stubs, write };
         let written = active.diff(std::io::sink(), &options).map_err(failed)?;
         let keep = Box::new(move |written: &Written| {
             let tree = active.commit(written).map_err(failed)?;

@@ -363,8 +363,7 @@ impl<'a> Survey<'a> {
         let mut names = Vec::new();
         for path in files::walk(&self.cache.directory.join("layers")).doing("list the layers")? {
             let text = files::read(&path).doing("read a layer's name")?.unwrap_or_default();
-            let diff_id = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-            names.extend(diff_id.map(|diff_id| (path, diff_id)));
+            names.extend(super::named_layer(&text).map(|diff_id| (path, diff_id)));
         }
         Ok(names)
     }

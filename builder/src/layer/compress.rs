@@ -19,7 +19,7 @@ pub(super) use self::lanes::{Lanes, Worker};
 const FRAME_BYTES: usize = 4 << 20;
 
 /// How a layer's blob is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// As it is.
     None,

@@ -153,7 +153,7 @@ impl Active {
         let (beneath, stubs) = (self.layers.stack(&self.lowers)?, Stack::open(&stubs)?);
         let upper = self.open_upper()?;
         self.settle(&upper, &beneath)?;
-        clean::clean(&upper, &beneath, &stubs, options.write.epoch)?;
+        clean::clean(&upper, &beneath, &stubs)?;
         let (written, table) = diff::write(&upper, sink, options.write.clone())?;
         if let Some(table) = table {
             self.layers.tables().put(&written.diff_id, table);

@@ -5,12 +5,11 @@
 //! copies of the mount points beneath. What stays is what an archive says, in one form:
 //!
 //! - An entry that equals what lies beneath goes, unless it is a directory above one that stays, or
-//!   shares an inode with one. Times are compared in seconds, and equal ones do not prove equal
-//!   content: that is compared too.
+//!   shares an inode with one. Equal times do not prove equal content: that is compared too.
 //! - Opaque directories become whiteouts of the names that are gone: every reader of layers agrees
 //!   on those, and what was removed and made again as it was is no change.
 //! - Whiteouts stay where something lies beneath. What only the stubs have leaves no trace.
-//! - Times are whole seconds, at most the epoch; attributes that no layer holds are removed, and so
+//! - Times are whole seconds; attributes that no layer holds are removed, and so
 //!   are sockets.
 
 use std::collections::{HashMap, HashSet};
@@ -58,13 +57,8 @@ pub enum CleanError {
 }
 
 /// Cleans an upper directory. Nothing may have it mounted any more.
-pub(super) fn clean(
-    upper: &Dir,
-    beneath: &Stack,
-    stubs: &Stack,
-    epoch: Option<i64>,
-) -> Result<(), CleanError> {
-    let mut cleaner = Cleaner { upper, epoch, directories: Vec::new(), links: HashMap::new() };
+pub(super) fn clean(upper: &Dir, beneath: &Stack, stubs: &Stack) -> Result<(), CleanError> {
+    let mut cleaner = Cleaner { upper, directories: Vec::new(), links: HashMap::new() };
     let root = Place {
         directory: upper,
         path: &EntryPath::root(),
@@ -80,7 +74,6 @@ pub(super) fn clean(
 
 struct Cleaner<'a> {
     upper: &'a Dir,
-    epoch: Option<i64>,
     /// Those inside before those around them.
     directories: Vec<Directory>,
     /// By device and inode number.
@@ -190,11 +183,11 @@ impl Cleaner<'_> {
             (Some(top), _) => {
                 let below = top.own().at("read beneath", &path)?;
                 let below_xattrs = written(top.xattrs(b".").at("read beneath", &path)?);
-                self.same_attributes(object, &below) && xattrs == below_xattrs
+                same_attributes(object, &below) && xattrs == below_xattrs
             }
             (None, stubs) => stubs.is_some() && matches!(beneath, Beneath::Nothing),
         };
-        let mtime = self.final_mtime(object.mtime);
+        let mtime = Mtime::from_seconds(object.mtime.seconds);
         self.directories.push(Directory { path, mtime, goes_if_empty });
         Ok(())
     }
@@ -213,7 +206,7 @@ impl Cleaner<'_> {
             (Beneath::Object(lower, below), _) => {
                 let pair = Pair { upper: place.directory, lower, name, object, below };
                 let below_xattrs = || lower.xattrs(name).map(written);
-                let unchanged = self.same_attributes(object, below)
+                let unchanged = same_attributes(object, below)
                     && xattrs == below_xattrs().at("read beneath", &path)?
                     && pair.same_content().at("compare", &path)?;
                 (unchanged, Some(below.identity))
@@ -224,7 +217,7 @@ impl Cleaner<'_> {
             }
             _ => (false, None),
         };
-        let mtime = self.final_mtime(object.mtime);
+        let mtime = Mtime::from_seconds(object.mtime.seconds);
         if object.has_other_names {
             let links = self.links.entry(object.identity).or_default();
             links.names.push(path);
@@ -259,22 +252,6 @@ impl Cleaner<'_> {
             }
         }
         Ok(written(xattrs))
-    }
-
-    /// Compares what an archive would say of both.
-    fn same_attributes(&self, object: &Object, below: &Object) -> bool {
-        let seconds = object.mtime.seconds;
-        let same_time = seconds == below.mtime.seconds
-            || self.final_mtime(object.mtime).seconds == below.mtime.seconds;
-        let same_mode = object.kind == ObjectKind::Symlink || object.mode == below.mode;
-        object.kind == below.kind
-            && same_mode
-            && same_time
-            && (object.uid, object.gid) == (below.uid, below.gid)
-    }
-
-    fn final_mtime(&self, mtime: Mtime) -> Mtime {
-        Mtime::from_seconds(self.epoch.map_or(mtime.seconds, |epoch| mtime.seconds.min(epoch)))
     }
 
     /// Removes inodes that are, under all their names, what lies beneath.
@@ -376,6 +353,16 @@ fn same_bytes(left: impl Read, right: impl Read) -> io::Result<bool> {
         io::BufRead::consume(&mut left, length);
         io::BufRead::consume(&mut right, length);
     }
+}
+
+/// Compares what an archive would say of both. What lies beneath has whole seconds, so what was
+/// written anew differs, even within the same second and under whatever epoch.
+fn same_attributes(object: &Object, below: &Object) -> bool {
+    let same_mode = object.kind == ObjectKind::Symlink || object.mode == below.mode;
+    object.kind == below.kind
+        && same_mode
+        && object.mtime == below.mtime
+        && (object.uid, object.gid) == (below.uid, below.gid)
 }
 
 fn child(directory: Option<&MergedDir>, name: &[u8]) -> rustix::io::Result<Beneath> {

@@ -105,7 +105,7 @@ impl Step<'_> {
             parts.key()
         });
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
-        let solved = match known.map(|key| self.recall(&key, state)) {
+        let solved = match known.map(|key| self.recall(&key, state, id)) {
             Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
             _ => {
                 let view = self.view_of(&origin, id)?;

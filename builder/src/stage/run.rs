@@ -77,19 +77,8 @@ impl Step<'_> {
             return Err(failure);
         }
         let ended = (tools.now)().as_second();
-        self.layer(active, self.times_of_run(began, ended), Some(stubs))
-    }
-
-    /// Returns which times count of what ran between two moments: those that it chose. An epoch
-    /// takes the place of all that are later, so none of them counts either: the content is the same
-    /// with an epoch and without.
-    fn times_of_run(&self, began: i64, ended: i64) -> ContentTimes {
         // The clock of files may run a moment behind.
-        let (first, last) = (began - 1, ended + 1);
-        match self.builder.epoch {
-            Some(epoch) => ContentTimes::Outside(epoch.as_second().min(first)..=last),
-            None => ContentTimes::Outside(first..=last),
-        }
+        self.layer(active, ContentTimes::Outside(began - 1..=ended + 1), Some(stubs))
     }
 
     /// Returns what the command reaches.
