@@ -26,7 +26,8 @@ use crate::assemble::{self, AssembleError};
 use crate::base::{BaseError, Bases, Pull};
 use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
-use crate::context::stat_cache::StatCache;
+use crate::context::load::{self, LoadError};
+use crate::context::opened::OpenContexts;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
 use crate::execute::{
     CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Networks, Outcome, Rlimit,
@@ -35,7 +36,7 @@ use crate::execute::{
 use crate::ids;
 use crate::layer::compress::Compression;
 use crate::pack::Packer;
-use crate::plan::{Base, CopyFrom, Plan, PlanOptions, PlannedStage, plan};
+use crate::plan::{Base, CopyFrom, NamedContext, Plan, PlanOptions, PlannedStage, plan};
 use crate::progress::{Ending, Progress, StepEnd, Steps};
 use crate::snapshot::{Layers, LayersError};
 use crate::solve::{
@@ -60,7 +61,7 @@ pub struct BuildRequest {
     /// Its path below the context: how records name it, the same in two checkouts.
     pub dockerfile_path: String,
     /// The files of the build; `None` where there are none, as with a Dockerfile on stdin alone.
-    pub context: Option<Directory>,
+    pub context: Option<Arc<Directory>>,
     /// Target, arguments, platforms.
     pub plan: PlanOptions,
     /// `--label`: these come last.
@@ -149,6 +150,15 @@ pub enum BuildError {
     /// `# check=error=true`, and the linter found something.
     #[error("the Dockerfile asks for warnings to be errors, and there is `{}`", .0.join("`, `"))]
     Lint(Vec<&'static str>),
+    /// A named context cannot be had.
+    #[error("cannot use the context `{name}`")]
+    Context {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: LoadError,
+    },
     /// `--no-cache-filter` names no stage.
     #[error("there is no stage `{0}` whose cache could be left out")]
     NoSuchStage(String),
@@ -251,6 +261,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) cache: Cache,
     pub(crate) cores: Cores,
     pub(crate) packer: Packer,
+    /// The files that steps copy from.
+    pub(crate) contexts: OpenContexts,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
     /// It made trees of layers that have no blob.
@@ -260,7 +272,6 @@ pub(crate) struct Builder<'a> {
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
     stubs: OnceLock<PathBuf>,
-    stat_cache: OnceLock<StatCache>,
     pub(crate) epoch: Option<Timestamp>,
     /// What times its layers have.
     pub(crate) times: TimePolicy,
@@ -285,17 +296,38 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let plan = plan_with_triggers(request, &bases, &steps)?;
     warn(request, &plan, tools.progress)?;
     check_reuse(request)?;
+    let contexts = open_contexts(request, &plan, &steps)?;
     let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
+    let builder = Builder { contexts, ..builder };
     let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
-    if let Some(known) = builder.stat_cache.get() {
-        // It costs the next build time, no more.
-        let _ = known.save();
-    }
+    builder.contexts.save();
     let state = state?;
     if let Some(networks) = tools.networks {
         networks.close();
     }
     builder.assemble(state)
+}
+
+/// Opens the contexts that the plan needs.
+fn open_contexts(
+    request: &BuildRequest,
+    plan: &Plan,
+    steps: &Steps<'_>,
+) -> Result<OpenContexts, BuildError> {
+    let mut contexts = OpenContexts::new(request.context.clone());
+    let wanted = plan.contexts();
+    for (name, context) in request.plan.contexts.iter() {
+        let NamedContext::Files(location) = context else { continue };
+        if !wanted.contains(name) {
+            continue;
+        }
+        let directory = steps.run(&format!("[context {name}] load"), |_| {
+            load::load(location)
+                .map_err(|source| BuildError::Context { name: name.to_owned(), source })
+        })?;
+        contexts.add(name, directory);
+    }
+    Ok(contexts)
 }
 
 /// Says where a stage is named that is not there.
@@ -523,6 +555,7 @@ impl<'a> Builder<'a> {
             // Steps often wait for something else: on one core, too, two are better than one.
             cores: Cores::new(tools.threads.max(2)),
             packer,
+            contexts: OpenContexts::default(),
             in_image: in_image(plan),
             keeps_trees: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
@@ -530,7 +563,6 @@ impl<'a> Builder<'a> {
             stubs: OnceLock::new(),
             default_network: OnceLock::new(),
             single_id: ids::is_single(),
-            stat_cache: OnceLock::new(),
             epoch,
             times: epoch_seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
             steps,
@@ -603,11 +635,6 @@ impl<'a> Builder<'a> {
     /// no RUN sees it.
     pub(crate) fn wants_blob(&self, stage: usize, ordinal: u32) -> bool {
         self.in_image.contains(&stage) && !self.plan.runs_after(stage, ordinal)
-    }
-
-    /// Returns what is known of the context's files.
-    pub(crate) fn stat_cache(&self, context: &Directory) -> &StatCache {
-        self.stat_cache.get_or_init(|| StatCache::open(self.tools.root.path(), context))
     }
 
     /// Notes that a layer was made that has a tree and no blob.

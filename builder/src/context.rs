@@ -3,4 +3,7 @@
 pub mod directory;
 pub mod glob;
 pub mod ignore;
+pub mod load;
+pub mod location;
+pub(crate) mod opened;
 pub mod stat_cache;

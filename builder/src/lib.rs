@@ -21,4 +21,5 @@ pub mod progress;
 pub mod run;
 pub mod snapshot;
 pub mod solve;
+pub mod source;
 mod stage;

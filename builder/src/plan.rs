@@ -5,6 +5,7 @@
 //! pure: ONBUILD triggers of base images are given to it by whoever has read their configurations.
 
 mod arguments;
+pub mod contexts;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +16,11 @@ use crate::dockerfile::expansion::Expander;
 use crate::dockerfile::lint::planned;
 use crate::dockerfile::{
     Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage, Warning,
-    suggest,
+    parse_trigger, suggest,
 };
 
 pub use arguments::{Arguments, PREDEFINED};
+pub use contexts::{Contexts, NamedContext};
 
 /// What decides the plan beside the Dockerfile.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct PlanOptions {
     pub target: Option<String>,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
+    /// `--build-context`.
+    pub contexts: Contexts,
     /// The platform that the image is for.
     pub platform: Platform,
     /// The platform that builds.
@@ -44,7 +48,7 @@ pub enum Base {
     Image(ImageName),
 }
 
-/// Where a COPY takes its files from.
+/// Where a COPY, or a mount of a RUN, takes its files from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyFrom {
     /// The build context.
@@ -53,6 +57,8 @@ pub enum CopyFrom {
     Stage(usize),
     /// An image.
     Image(ImageName),
+    /// The files of a named context, by the name under which [`Contexts`] has it.
+    Named(String),
 }
 
 /// A stage that the target needs.
@@ -111,6 +117,16 @@ impl Plan {
             }
         }
         images
+    }
+
+    /// Returns the named contexts whose files instructions take.
+    pub fn contexts(&self) -> BTreeSet<&str> {
+        let instructions = self.stages.iter().flat_map(|stage| &stage.instructions);
+        let named = instructions.filter_map(|planned| match &planned.copy_from {
+            Some(CopyFrom::Named(name)) => Some(name.as_str()),
+            _ => None,
+        });
+        named.collect()
     }
 
     /// Says whether a RUN sees what an instruction of a stage makes: one after it, in its stage or in
@@ -239,6 +255,24 @@ pub(crate) fn error(message: impl Into<String>, span: Span) -> Diagnostic {
     }
 }
 
+/// Returns what a stage begins with in whose place, or for whose base, a context was given: files
+/// are copied into an empty one.
+fn given_base(
+    (name, given): (&str, &NamedContext),
+    instructions: &mut Vec<PlannedInstruction>,
+) -> Base {
+    match given {
+        NamedContext::Image(image) => Base::Image(image.clone()),
+        NamedContext::Files(_) => {
+            let copy = parse_trigger("COPY . /").expect("it is an instruction");
+            let copy_from = Some(CopyFrom::Named(name.to_owned()));
+            let planned = PlannedInstruction { instruction: copy, copy_from, is_trigger: true };
+            instructions.push(planned);
+            Base::Scratch
+        }
+    }
+}
+
 struct Planner<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a PlanOptions,
@@ -256,9 +290,15 @@ impl Planner<'_> {
     ) -> Result<PlannedStage, Vec<Diagnostic>> {
         let stage = &self.dockerfile.stages[index];
         let platform = self.platform(stage).map_err(|problem| vec![problem])?;
-        let base = self.base(index, stage, warnings).map_err(|problem| vec![problem])?;
         let mut errors = Vec::new();
         let mut instructions = Vec::new();
+        let given = stage.name.as_ref().and_then(|name| self.options.contexts.find(&name.value));
+        let base = match given {
+            // All that the stage says is replaced.
+            Some(given) => return Ok(self.given_stage(index, given, platform)),
+            None => self.base(index, stage, warnings, &mut instructions),
+        };
+        let base = base.map_err(|problem| vec![problem])?;
         for trigger in self.base_triggers(&base) {
             self.instruction(index, &trigger, true, &mut instructions, &mut errors);
         }
@@ -314,6 +354,8 @@ impl Planner<'_> {
         match base {
             Base::Scratch => Vec::new(),
             Base::Image(name) => (self.triggers)(name).unwrap_or_default(),
+            // One that a context replaced has no triggers.
+            Base::Stage(index) if self.is_given(*index) => Vec::new(),
             Base::Stage(index) => self.dockerfile.stages[*index]
                 .instructions
                 .iter()
@@ -346,6 +388,7 @@ impl Planner<'_> {
         index: usize,
         stage: &Stage,
         warnings: &mut Vec<Warning>,
+        instructions: &mut Vec<PlannedInstruction>,
     ) -> Result<Base, Diagnostic> {
         let word = &stage.from.image;
         let (text, unset) = self.expand_global(word)?;
@@ -369,10 +412,32 @@ impl Planner<'_> {
         if let Some(earlier) = find_stage(self.dockerfile, &text, index) {
             return Ok(Base::Stage(earlier));
         }
+        if let Some(given) = self.options.contexts.find(&text) {
+            return Ok(given_base(given, instructions));
+        }
         match text.parse() {
             Ok(name) => Ok(Base::Image(name)),
             Err(problem) => Err(error(problem.to_string(), word.span)),
         }
+    }
+
+    fn is_given(&self, stage: usize) -> bool {
+        let name = self.dockerfile.stages[stage].name.as_ref();
+        name.is_some_and(|name| self.options.contexts.find(&name.value).is_some())
+    }
+
+    /// Plans a stage in whose place a context was given.
+    fn given_stage(
+        &self,
+        index: usize,
+        given: (&str, &NamedContext),
+        platform: Platform,
+    ) -> PlannedStage {
+        let stage = &self.dockerfile.stages[index];
+        let mut instructions = Vec::new();
+        let base = given_base(given, &mut instructions);
+        let name = stage.name.as_ref().map_or_else(String::new, |name| name.value.clone());
+        PlannedStage { index, name, base, platform, from: stage.from.image.span, instructions }
     }
 
     /// Says whether a base image has no name, or a bad one, unless arguments are given.
@@ -383,7 +448,7 @@ impl Planner<'_> {
             && word.value.contains('$')
     }
 
-    /// Finds where a COPY takes its files from.
+    /// Finds where an instruction takes its files from.
     fn copy_from(
         &self,
         stage: usize,
@@ -394,17 +459,35 @@ impl Planner<'_> {
             InstructionKind::Add(_) => return Ok(Some(CopyFrom::Context)),
             _ => return Ok(None),
         };
-        let Some(from) = from else { return Ok(Some(CopyFrom::Context)) };
+        match from {
+            Some(from) => self.source(stage, from, instruction.span).map(Some),
+            None => Ok(Some(CopyFrom::Context)),
+        }
+    }
+
+    /// Finds what `from=` of an instruction of a stage means: a context that was given under this
+    /// name, an earlier stage by its name or number, or an image.
+    fn source(
+        &self,
+        stage: usize,
+        from: &Spanned<String>,
+        instruction: Span,
+    ) -> Result<CopyFrom, Diagnostic> {
+        match self.options.contexts.find(&from.value) {
+            Some((name, NamedContext::Files(_))) => return Ok(CopyFrom::Named(name.to_owned())),
+            Some((_, NamedContext::Image(image))) => return Ok(CopyFrom::Image(image.clone())),
+            None => {}
+        }
         if from.value == "scratch" {
             let text = "`scratch` is empty: there is nothing to copy from it";
             return Err(error(text, from.span));
         }
         if let Some(earlier) = find_stage(self.dockerfile, &from.value, stage) {
-            return Ok(Some(CopyFrom::Stage(earlier)));
+            return Ok(CopyFrom::Stage(earlier));
         }
         if let Ok(number) = from.value.parse::<usize>() {
             if number < stage {
-                return Ok(Some(CopyFrom::Stage(number)));
+                return Ok(CopyFrom::Stage(number));
             }
             let mut problem = error(format!("cannot copy from stage {number}"), from.span);
             problem.note = Some(match stage {
@@ -432,12 +515,12 @@ impl Planner<'_> {
                 if let Some(near) = near.filter(|_| !from.value.contains(['/', ':', '.'])) {
                     let mut problem =
                         error(format!("cannot copy from stage `{}`", from.value), from.span);
-                    problem.context = Some(instruction.span);
+                    problem.context = Some(instruction);
                     problem.note = Some("no stage has this name".to_owned());
                     problem.hint = Some(format!("did you mean `{near}`?"));
                     return Err(problem);
                 }
-                Ok(Some(CopyFrom::Image(name)))
+                Ok(CopyFrom::Image(name))
             }
             Err(problem) => Err(error(problem.to_string(), from.span)),
         }

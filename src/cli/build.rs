@@ -11,7 +11,7 @@ use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, b
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
 use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
-use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::plan::{Contexts, PlanOptions};
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference};
@@ -74,10 +74,11 @@ fn build_and_deliver(
         dockerfile,
         dockerfile_path: below(&args.context, path.as_deref()),
         file_name,
-        context,
+        context: context.map(Arc::new),
         plan: PlanOptions {
             target: args.target.clone(),
             build_args: options.build_args.clone(),
+            contexts: Contexts::default(),
             platform: options.platform.clone(),
             build_platform: Platform::host(),
         },

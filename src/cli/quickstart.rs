@@ -17,7 +17,7 @@ use boatyard_builder::export;
 use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
 use boatyard_builder::layer::compress::Compression;
-use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::plan::{Contexts, PlanOptions};
 use boatyard_builder::solve::Reuse;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
@@ -212,10 +212,11 @@ fn build_example(
         dockerfile,
         file_name: "Dockerfile".to_owned(),
         dockerfile_path: "Dockerfile".to_owned(),
-        context: Some(Directory::open(context, None).context("cannot use the example")?),
+        context: Some(Directory::open(context, None).context("cannot use the example")?.into()),
         plan: PlanOptions {
             target: None,
             build_args: std::collections::BTreeMap::new(),
+            contexts: Contexts::default(),
             platform: platform.clone(),
             build_platform: platform,
         },

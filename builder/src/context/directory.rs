@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::ignore::{IgnoreError, Patterns};
+use crate::snapshot::layers::Temporary;
 
 /// The largest ignore file that is read, in bytes.
 const IGNORE_BYTES_MAX: u64 = 4 << 20;
@@ -16,6 +17,8 @@ pub struct Directory {
     root: OwnedFd,
     path: PathBuf,
     patterns: Patterns,
+    /// What removes it.
+    temporary: Option<Temporary>,
 }
 
 /// Why a directory cannot be a context.
@@ -75,7 +78,7 @@ impl Directory {
             .chain([path.join(".dockerignore")])
             .find(|candidate| candidate.is_file());
         let patterns = ignore.map_or(Ok(Patterns::default()), |file| read_ignore(&file))?;
-        Ok(Directory { root, path: path.to_path_buf(), patterns })
+        Ok(Directory { root, path: path.to_path_buf(), patterns, temporary: None })
     }
 
     /// Returns where it is.
@@ -86,6 +89,11 @@ impl Directory {
     /// Returns what is left out.
     pub fn patterns(&self) -> &Patterns {
         &self.patterns
+    }
+
+    /// Says whether it is there after the build, too.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.temporary.is_none()
     }
 
     /// Returns its root.

@@ -17,8 +17,11 @@ use crate::solve::LayerStack;
 
 /// What is copied from.
 pub(super) enum Origin {
-    /// The build context, or the Dockerfile alone.
-    Context,
+    /// The build context, that of a name, or the Dockerfile alone.
+    Context {
+        /// Its name, if it has one.
+        name: Option<String>,
+    },
     /// A stage or an image.
     Stack {
         stack: LayerStack,
@@ -33,7 +36,7 @@ impl Origin {
     /// Returns the stack that is copied from, if it is one.
     pub(super) fn stack(&self) -> Option<&LayerStack> {
         match self {
-            Origin::Context => None,
+            Origin::Context { .. } => None,
             Origin::Stack { stack, .. } => Some(stack),
         }
     }
@@ -41,7 +44,8 @@ impl Origin {
     /// Returns what stands before the sources where they are named.
     pub(super) fn prefix(&self) -> String {
         match self {
-            Origin::Context => String::new(),
+            Origin::Context { name: None } => String::new(),
+            Origin::Context { name: Some(name) } => format!("--from={name} "),
             Origin::Stack { from, .. } => format!("--from={from} "),
         }
     }
@@ -64,7 +68,10 @@ impl Step<'_> {
                 })?;
                 (found.stack, format!("image {}", image.familiar()), image.familiar())
             }
-            _ => return Ok(Origin::Context),
+            (Some(CopyFrom::Named(name)), _) => {
+                return Ok(Origin::Context { name: Some(name.clone()) });
+            }
+            _ => return Ok(Origin::Context { name: None }),
         };
         Ok(Origin::Stack { stack, name, from })
     }
@@ -110,7 +117,8 @@ impl Step<'_> {
         if !words.paths.is_empty() {
             let source = match (origin, view) {
                 (Origin::Stack { name, .. }, Some(view)) => Source::Stack { view, name, open },
-                _ => self.context()?,
+                (Origin::Context { name: Some(name) }, _) => self.context(Some(name))?,
+                _ => self.context(None)?,
             };
             selections.push(select(source, &words.paths, options)?);
         }
@@ -122,11 +130,13 @@ impl Step<'_> {
         Ok(selections)
     }
 
-    fn context(&self) -> StepResult<Source<'_>> {
-        match &self.builder.request.context {
-            Some(directory) => {
-                Ok(Source::Context { directory, known: self.builder.stat_cache(directory) })
-            }
+    /// Returns the files of a named context; without a name those of the build.
+    pub(super) fn context(&self, name: Option<&str>) -> StepResult<Source<'_>> {
+        match self.builder.contexts.get(name) {
+            Some(context) => Ok(Source::Context {
+                directory: context.directory(),
+                known: context.known(self.builder.tools.root.path()),
+            }),
             None => {
                 let mut problem = self.whole("there is no build context to copy from");
                 problem.hint = Some("name a directory: `boatyard build DIR`".to_owned());
