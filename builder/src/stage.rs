@@ -201,9 +201,19 @@ impl Builder<'_> {
         format!("[{}{number}/{total}] {trigger}{}", self.prefix(stage), planned.instruction.text)
     }
 
-    /// Returns what names the stage in its steps; nothing where there is only one.
+    /// Returns what names the stage in its steps, and its platform where there are several; nothing
+    /// where there is only one.
     fn prefix(&self, stage: &PlannedStage) -> String {
-        if self.plan.stages_in_file > 1 { format!("{} ", stage.name) } else { String::new() }
+        let name =
+            if self.plan.stages_in_file > 1 { format!("{} ", stage.name) } else { String::new() };
+        if self.request.platforms.len() < 2 {
+            return name;
+        }
+        match stage.platform == *self.platform {
+            true => format!("{} {name}", stage.platform),
+            // In BuildKit's words: it runs there, for the other one.
+            false => format!("{}->{} {name}", stage.platform, self.platform.architecture),
+        }
     }
 
     /// Returns the state in which a stage begins.

@@ -1,5 +1,6 @@
 //! `boatyard build`
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,28 +11,33 @@ use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
-use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
+use boatyard_builder::execute::emulation::Emulators;
+use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks};
+use boatyard_builder::form::Form;
+use boatyard_builder::import;
 use boatyard_builder::plan::{Contexts, PlanOptions};
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
-use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference};
+use boatyard_oci::{Descriptor, Digest, ImageName, Platform};
 use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 use tokio::runtime::Runtime;
 
 use crate::cli::{cache, runtime};
 use crate::isolation;
-use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, advice};
 use crate::world::World;
 
+mod compatibility;
 mod deliver;
 mod explain;
 mod options;
+mod output;
 
 use options::Options;
 pub use options::{Args, host, rlimit};
+use output::Output;
 
 /// Tells a step what of its base image has come.
 struct Telling<'a> {
@@ -40,11 +46,14 @@ struct Telling<'a> {
 
 impl TransferProgress for Telling<'_> {
     fn started(&self, blob: &Descriptor) {
-        (self.say)(&format!("fetching {} ({})", blob.digest, output::size(blob.size)));
+        (self.say)(&format!("fetching {} ({})", blob.digest, crate::output::size(blob.size)));
     }
     fn advanced(&self, _digest: &Digest, _bytes: u64) {}
     fn finished(&self, _digest: &Digest, _outcome: Transferred) {}
 }
+
+/// Where the kernel tells which emulators it knows.
+const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 
 /// The exit code after Ctrl-C, as shells have it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -68,7 +77,7 @@ fn build_and_deliver(
     options: &Options,
 ) -> Result<ExitCode> {
     let lease = root.lease().context("cannot begin a lease")?;
-    let (dockerfile, file_name, path) = read_dockerfile(args)?;
+    let (dockerfile, file_name, path) = read_dockerfile(args, &options.build_args)?;
     let context = open_context(args, path.as_deref())?;
     let request = BuildRequest {
         dockerfile,
@@ -79,7 +88,7 @@ fn build_and_deliver(
             target: args.target.clone(),
             build_args: options.build_args.clone(),
             contexts: Contexts::default(),
-            platform: options.platform.clone(),
+            platform: Platform::host(),
             build_platform: Platform::host(),
         },
         labels: options.labels.clone(),
@@ -90,7 +99,12 @@ fn build_and_deliver(
         rlimits: options.rlimits.clone(),
         limits: options.limits.clone(),
         timeout: options.timeout,
-        compression: options.compression,
+        platforms: options.platforms.clone(),
+        index: options.index,
+        forms: forms(&options.outputs),
+        rewrite_timestamp: options.rewrite_timestamp,
+        emulators: Emulators::read(Path::new(BINFMT)),
+        context_time: None,
         always_pull: args.pull,
         reuse: options.reuse.clone(),
     };
@@ -111,7 +125,6 @@ fn build_and_deliver(
         explain::tell(&explanations, format)?;
     }
     let built = built?;
-    keep(root, &options.tags, &built)?;
     deliver::deliver(world, root, &lease, args, options, &built)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -205,13 +218,8 @@ pub fn build_with(
         explain: terms.explain,
     };
     build(request, &tools).map_err(|error| {
-        let was_cancelled = match &error {
-            BuildError::Step(step) => step.outcome == Some(Outcome::Cancelled),
-            BuildError::Cancelled => true,
-            _ => false,
-        };
         let failure = failure(&error, request);
-        if was_cancelled { failure.code(INTERRUPTED) } else { failure }
+        if error.is_cancellation() { failure.code(INTERRUPTED) } else { failure }
     })
 }
 
@@ -257,7 +265,10 @@ fn below(context: &Path, dockerfile: Option<&Path>) -> String {
 }
 
 /// Reads the Dockerfile: `-f`, or `Dockerfile` or `dockerfile` in the context, or stdin.
-fn read_dockerfile(args: &Args) -> Result<(Dockerfile, String, Option<PathBuf>)> {
+fn read_dockerfile(
+    args: &Args,
+    build_args: &BTreeMap<String, String>,
+) -> Result<(Dockerfile, String, Option<PathBuf>)> {
     let from_stdin = args.file.as_deref() == Some(Path::new("-"))
         || (args.file.is_none() && args.context == Path::new("-"));
     let (bytes, name, path) = if from_stdin {
@@ -279,8 +290,12 @@ fn read_dockerfile(args: &Args) -> Result<(Dockerfile, String, Option<PathBuf>)>
     };
     let dockerfile =
         parse_bytes(&bytes).map_err(|errors| Failure::verbatim(errors.render(&name)))?;
-    if let Some(syntax) = &dockerfile.directives.syntax {
-        check_syntax(&syntax.value)?;
+    match (build_args.get("BUILDKIT_SYNTAX"), &dockerfile.directives.syntax) {
+        (Some(syntax), _) if !syntax.is_empty() => {
+            check_syntax("--build-arg BUILDKIT_SYNTAX=", syntax)?;
+        }
+        (_, Some(syntax)) => check_syntax("# syntax=", &syntax.value)?,
+        (_, None) => {}
     }
     Ok((dockerfile, name, path))
 }
@@ -294,16 +309,23 @@ fn is_archive(bytes: &[u8]) -> bool {
         || bytes.get(257..262) == Some(b"ustar")
 }
 
-/// Other front ends are programs of their own, which we do not run.
-fn check_syntax(syntax: &str) -> Result<()> {
+/// Other front ends are programs of their own, which we do not run. `how` is how it was asked for.
+fn check_syntax(how: &str, syntax: &str) -> Result<()> {
     let name = syntax.split(['@', ' ']).next().unwrap_or_default();
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let name = ["docker.io/", "index.docker.io/"]
+        .iter()
+        .find_map(|registry| name.strip_prefix(registry))
+        .unwrap_or(name);
     let known = ["docker/dockerfile", "docker/dockerfile-upstream"];
-    if known.iter().any(|known| name == *known || name.starts_with(&format!("{known}:"))) {
+    let is_known = |known: &&str| {
+        name.strip_prefix(*known).is_some_and(|tag| tag.is_empty() || tag.starts_with(':'))
+    };
+    // What BuildKit calls the front end that it has built in.
+    if name == "dockerfile.v0" || known.iter().any(is_known) {
         return Ok(());
     }
-    Err(Failure::new(format!("`# syntax={syntax}` asks for a front end that is not supported"))
-        .hint("Boatyard reads Dockerfiles itself; without this line it will read this one"))
+    Err(Failure::new(format!("`{how}{syntax}` asks for a front end that is not supported"))
+        .hint("Boatyard reads Dockerfiles itself; without this it will read this one"))
 }
 
 fn find_dockerfile(args: &Args) -> Result<PathBuf> {
@@ -336,13 +358,19 @@ fn open_context(args: &Args, dockerfile: Option<&Path>) -> Result<Option<Directo
     Directory::open(&args.context, dockerfile).context("cannot use the build context").map(Some)
 }
 
-/// Keeps the image under its names; without one, only its layers are cached.
-pub fn keep(root: &Arc<Root>, names: &[ImageName], built: &Built) -> Result<()> {
-    for name in names {
-        let Reference::Tag(tag) = &name.reference else { continue };
-        root.images_of(name)
-            .put_manifest(&built.manifest, &MediaType::OCI_MANIFEST, std::slice::from_ref(tag))
-            .context(format!("cannot keep the image as {}", name.familiar()))?;
+/// Returns the forms that outputs want, the main one first: that of the first image.
+fn forms(outputs: &[Output]) -> Vec<Form> {
+    let images = outputs.iter().filter(|output| output.is_image());
+    let mut forms: Vec<Form> = Vec::new();
+    for output in images.chain(outputs) {
+        if (output.is_image() || forms.is_empty()) && !forms.contains(&output.form) {
+            forms.push(output.form.clone());
+        }
     }
-    Ok(())
+    forms
+}
+
+/// Keeps an image under its names; without one, only its layers are cached.
+pub fn keep(root: &Root, lease: &Lease, names: &[ImageName], top: &Descriptor) -> Result<()> {
+    import::name(root, lease, top, names).context("cannot keep the image")
 }

@@ -5,7 +5,6 @@
 //! a miss, and a warning.
 
 use std::error::Error;
-use std::sync::atomic::Ordering;
 
 use boatyard_oci::DiffId;
 
@@ -78,7 +77,7 @@ impl Builder<'_> {
         stack: &LayerStack,
     ) -> Option<(StackedLayer, Option<LayerBlob>)> {
         let chain_id = stack.chain_with(diff_id);
-        let wanted = pack::encoding(self.request.compression);
+        let wanted = pack::encoding(self.request.form().compression);
         let mut encodings = self.or_warn(self.cache.encodings(diff_id))?;
         encodings.sort_by_key(|(name, _)| *name != wanted);
         for (name, blob) in encodings {
@@ -98,7 +97,7 @@ impl Builder<'_> {
     pub(crate) fn or_warn<T>(&self, answer: Result<T, CacheError>) -> Option<T> {
         answer
             .map_err(|error| {
-                if !self.has_warned.swap(true, Ordering::Relaxed) {
+                if self.is_first_cache_failure() {
                     let mut reason: &dyn Error = &error;
                     while let Some(deeper) = reason.source() {
                         reason = deeper;

@@ -88,7 +88,7 @@ impl Builder<'_> {
         stack: &LayerStack,
     ) -> Result<(StackedLayer, LayerBlob), RestampError> {
         let _permit = self.cores.take();
-        let compression = self.request.compression;
+        let compression = self.request.form().compression;
         let mut sink = self.packer.sink(compression)?;
         let times = ContentTimes::Noted(named.chosen.clone());
         let options = WriteOptions { times, restamp };

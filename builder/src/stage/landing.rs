@@ -159,7 +159,7 @@ impl Step<'_> {
         let builder = self.builder;
         let sink = builder
             .packer
-            .sink(builder.request.compression)
+            .sink(builder.request.form().compression)
             .map_err(|error| self.cannot_make(error))?;
         let mut out = LayerOut::new(LayerWriter::new(sink, options), None);
         fill(&mut out)?;
