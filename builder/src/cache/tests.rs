@@ -157,6 +157,20 @@ fn the_first_layer_of_a_content_is_adopted() {
 }
 
 #[test]
+fn records_of_two_contents_share_a_layer() {
+    let world = World::new();
+    let (run, mut copy) = (record(1, "RUN make"), record(2, "COPY . ."));
+    copy.layer.diff_id = run.layer.diff_id.clone();
+    world.put(&run);
+    world.put(&copy);
+    world.encode(&run, "gzip", 10);
+    let usage = world.cache.usage().unwrap();
+    assert_eq!(usage.kept.len(), 1);
+    assert_eq!(usage.kept[0].records.len(), 2);
+    assert!(usage.kept[0].is_usable);
+}
+
+#[test]
 fn layers_of_old_epochs_are_forgotten() {
     let world = World::new();
     let layer = record(1, "RUN a").layer;
