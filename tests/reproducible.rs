@@ -27,7 +27,7 @@ const DOCKERFILE: &str = "FROM scratch AS base\n\
      && touch -d @4102444800 /late && mkfifo /fifo && chmod 700 /app\n\
     COPY --from=build /out /out\n\
     ADD more.tar /more\n\
-    RUN touch /made && mkdir -p /x/y && ln -s /made /x/y/z\n\
+    RUN touch /made && chown -R app /more && chmod 600 one && mkdir -p /x/y && ln -s /made /x/y/z\n\
     CMD [\"cat\", \"/made\"]\n";
 
 const EARLIER: &str = "1000000000";

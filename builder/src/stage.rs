@@ -141,6 +141,7 @@ impl Step<'_> {
         &'m self,
         mut active: Active,
         times: ContentTimes,
+        base_layers: usize,
         stubs: Option<&std::path::Path>,
     ) -> StepResult<Made<'m>> {
         use crate::layer::WriteOptions;
@@ -150,7 +151,7 @@ impl Step<'_> {
                 .because(error)
         };
         let write = WriteOptions { times, restamp: self.builder.times.restamp() };
-        let options = DiffOptions { extra_bottom: stubs, write };
+        let options = DiffOptions { extra_bottom: stubs, base_layers, write };
         let written = active.diff(std::io::sink(), &options).map_err(failed)?;
         let keep = Box::new(move |written: &Written| {
             let tree = active.commit(written).map_err(failed)?;

@@ -174,7 +174,7 @@ fn records_of_two_contents_share_a_layer() {
 fn layers_of_old_epochs_are_forgotten() {
     let world = World::new();
     let layer = record(1, "RUN a").layer;
-    let chosen = Chosen::Outside(5, 9);
+    let chosen = Chosen::Outside { first: 5, last: 9, inherited: [3].into() };
     let adopt = |times| world.cache.adopt(&layer.content, times, &layer.diff_id, &chosen).unwrap();
     adopt(TimePolicy::AsMade);
     for epoch in 0..9 {

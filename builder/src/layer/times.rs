@@ -1,7 +1,8 @@
 //! What the times of a layer's entries are, and what becomes of them under `SOURCE_DATE_EPOCH`.
 //!
 //! A time is *chosen* where a step set it: `touch -d`, an unpacked package. It is the *clock's* where
-//! it lies within the step's own run, or where it is a context's file's, whose checkout set it. Chosen
+//! it lies within the step's own run, where it came along with a file of an earlier step that this one
+//! changed otherwise (`chmod`), or where it is a context's file's, whose checkout set it. Chosen
 //! times are part of the content, the clock's are not. As made, both stay. Under an epoch the clock's
 //! times are the epoch, and chosen ones are the epoch at most.
 //!
@@ -9,7 +10,7 @@
 //! and a layer that was made under one policy can be written again under another, without its step,
 //! as long as it is known which of its times were chosen: that is what [`Chosen`] notes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -48,8 +49,17 @@ impl ContentTimes {
 pub enum Chosen {
     /// None of them.
     None,
-    /// Those outside of this span, both ends in it: the layer is as its step made it.
-    Outside(i64, i64),
+    /// Those outside of the step's run: the layer is as its step made it.
+    Outside {
+        /// The run's first second.
+        first: i64,
+        /// Its last one.
+        last: i64,
+        /// Entries, counted from 0, whose times the step did not choose all the same: they came
+        /// along from the layers below.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        inherited: BTreeSet<u64>,
+    },
     /// Those that are not `clock`: the clock's times were set to it.
     Except {
         /// What the clock's times are.
@@ -64,7 +74,10 @@ impl Chosen {
     fn of(&self, ordinal: u64, seconds: i64) -> Option<i64> {
         match self {
             Self::None => None,
-            Self::Outside(first, last) => (!(*first..=*last).contains(&seconds)).then_some(seconds),
+            Self::Outside { first, last, inherited } => {
+                let is_clock = (*first..=*last).contains(&seconds) || inherited.contains(&ordinal);
+                (!is_clock).then_some(seconds)
+            }
             Self::Except { clock, late } => {
                 late.get(&ordinal).copied().or_else(|| (seconds != *clock).then_some(seconds))
             }
@@ -114,11 +127,12 @@ impl Restamp {
 pub(crate) struct Notes {
     restamp: Restamp,
     late: BTreeMap<u64, i64>,
+    inherited: BTreeSet<u64>,
 }
 
 impl Notes {
     pub(crate) fn new(restamp: Restamp) -> Notes {
-        Notes { restamp, late: BTreeMap::new() }
+        Notes { restamp, late: BTreeMap::new(), inherited: BTreeSet::new() }
     }
 
     /// Notes what was chosen of an entry, where the time that it gets does not tell it.
@@ -130,16 +144,24 @@ impl Notes {
         }
     }
 
+    /// Notes that the time of an entry came along from the layers below.
+    pub(crate) fn inherit(&mut self, ordinal: u64) {
+        self.inherited.insert(ordinal);
+    }
+
     pub(crate) fn finish(self, times: ContentTimes) -> Chosen {
+        let inherited = self.inherited;
         let chosen = match times {
             ContentTimes::None => Chosen::None,
-            // An empty span: nothing is the clock's.
-            ContentTimes::All => Chosen::Outside(1, 0),
-            ContentTimes::Outside(run) => Chosen::Outside(*run.start(), *run.end()),
+            // An empty run: nothing is the clock's.
+            ContentTimes::All => Chosen::Outside { first: 1, last: 0, inherited },
+            ContentTimes::Outside(run) => {
+                Chosen::Outside { first: *run.start(), last: *run.end(), inherited }
+            }
             ContentTimes::Noted(chosen) => chosen,
         };
         match (self.restamp.clock, chosen) {
-            (Some(clock), Chosen::Outside(..) | Chosen::Except { .. }) => {
+            (Some(clock), Chosen::Outside { .. } | Chosen::Except { .. }) => {
                 Chosen::Except { clock, late: self.late }
             }
             (_, chosen) => chosen,

@@ -79,6 +79,8 @@ pub struct LayerWriter<W> {
     content: ContentHasher,
     restamp: Restamp,
     notes: Notes,
+    /// The time of the entry that comes next came along from the layers below.
+    inherits: bool,
     last: Option<Entry>,
     directories: Vec<EntryPath>,
     entries: u64,
@@ -95,6 +97,7 @@ impl<W: Write> LayerWriter<W> {
             content: ContentHasher::new(options.times),
             restamp: options.restamp,
             notes: Notes::new(options.restamp),
+            inherits: false,
             last: None,
             directories: Vec::new(),
             entries: 0,
@@ -121,7 +124,7 @@ impl<W: Write> LayerWriter<W> {
         content: &mut dyn Content,
     ) -> Result<[u8; 32], WriteError> {
         self.check(&entry)?;
-        let chosen = self.content.chosen(&entry);
+        let chosen = self.chosen(&entry);
         self.make_canonical(&mut entry);
         let kept = Kept::of(&entry);
         let mut keeping = Keeping::new(content);
@@ -137,7 +140,11 @@ impl<W: Write> LayerWriter<W> {
         self.content.add_chosen(&entry, &digest, chosen);
         if !is_whiteout(&entry.kind) {
             self.notes.add(self.entries, chosen, entry.mtime.seconds);
+            if self.inherits {
+                self.notes.inherit(self.entries);
+            }
         }
+        self.inherits = false;
         if let Ok(table) = &mut self.table {
             match (table.add(&entry, &digest), kept) {
                 (Ok(()), Some(kept)) => table.keep(kept, keeping.into_bytes()),
@@ -177,9 +184,18 @@ impl<W: Write> LayerWriter<W> {
         Ok((inner, written, self.table.and_then(Recorder::finish).ok()))
     }
 
+    /// Says that the time of the entry that comes next came along from the layers below.
+    pub(crate) fn inherit_next(&mut self) {
+        self.inherits = true;
+    }
+
+    fn chosen(&self, entry: &Entry) -> Option<i64> {
+        self.content.chosen(entry).filter(|_| !self.inherits)
+    }
+
     /// Returns the time that the entry that comes next gets.
     pub(crate) fn stamp(&self, entry: &Entry) -> Mtime {
-        let chosen = self.content.chosen(entry);
+        let chosen = self.chosen(entry);
         Mtime::from_seconds(self.restamp.of(entry.mtime.seconds, chosen))
     }
 

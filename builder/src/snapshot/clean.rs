@@ -56,20 +56,29 @@ pub enum CleanError {
     },
 }
 
-/// Cleans an upper directory. Nothing may have it mounted any more.
-pub(super) fn clean(upper: &Dir, beneath: &Stack, stubs: &Stack) -> Result<(), CleanError> {
-    let mut cleaner = Cleaner { upper, directories: Vec::new(), links: HashMap::new() };
+/// Cleans an upper directory, and returns what stays in it with a time that came along from a layer
+/// beneath which is not one of `base`. Nothing may have it mounted any more.
+pub(super) fn clean(
+    upper: &Dir,
+    beneath: &Stack,
+    base: &Stack,
+    stubs: &Stack,
+) -> Result<HashSet<EntryPath>, CleanError> {
+    let (directories, links, inherited) = (Vec::new(), HashMap::new(), HashSet::new());
+    let mut cleaner = Cleaner { upper, directories, links, inherited };
     let root = Place {
         directory: upper,
         path: &EntryPath::root(),
         beneath: Some(beneath.root()),
+        base: Some(base.root()),
         stubs: Some(stubs.root()),
         hidden: false,
     };
     cleaner.directory(&root)?;
     cleaner.finish_links()?;
     cleaner.finish_directories()?;
-    cleaner.reset_root()
+    cleaner.reset_root()?;
+    Ok(cleaner.inherited)
 }
 
 struct Cleaner<'a> {
@@ -78,6 +87,7 @@ struct Cleaner<'a> {
     directories: Vec<Directory>,
     /// By device and inode number.
     links: HashMap<(u64, u64), Links>,
+    inherited: HashSet<EntryPath>,
 }
 
 /// A directory of the upper one, and what lies beneath it.
@@ -85,6 +95,8 @@ struct Place<'a> {
     directory: &'a Dir,
     path: &'a EntryPath,
     beneath: Option<&'a MergedDir>,
+    /// What of it the base image brought.
+    base: Option<&'a MergedDir>,
     stubs: Option<&'a MergedDir>,
     /// Whether what lies beneath is hidden by an opaque directory, this one or one around it.
     hidden: bool,
@@ -102,6 +114,7 @@ struct Directory {
 struct Links {
     names: Vec<EntryPath>,
     changed: bool,
+    inherits: bool,
     /// The inodes beneath: more than one means that the step linked what was separate.
     beneath: HashSet<(u64, u64)>,
     /// Set once all names were compared.
@@ -170,11 +183,13 @@ impl Cleaner<'_> {
             Beneath::Directory(merged) => Some(merged.clone()),
             _ => None,
         };
-        let (lower, stubs) = (merged(beneath), merged(stub));
+        let base = child(place.base, name).at("look beneath", &path)?;
+        let (lower, lower_base, stubs) = (merged(beneath), merged(&base), merged(stub));
         let inside = Place {
             directory: &directory,
             path: &path,
             beneath: lower.as_ref(),
+            base: lower_base.as_ref(),
             stubs: stubs.as_ref(),
             hidden: opaque || (place.hidden && lower.is_some()),
         };
@@ -183,6 +198,9 @@ impl Cleaner<'_> {
             (Some(top), _) => {
                 let below = top.own().at("read beneath", &path)?;
                 let below_xattrs = written(top.xattrs(b".").at("read beneath", &path)?);
+                if inherits(object, &below, &base).at("read beneath", &path)? {
+                    self.inherited.insert(path.clone());
+                }
                 same_attributes(object, &below) && xattrs == below_xattrs
             }
             (None, stubs) => stubs.is_some() && matches!(beneath, Beneath::Nothing),
@@ -217,17 +235,28 @@ impl Cleaner<'_> {
             }
             _ => (false, None),
         };
+        let inherits = match beneath {
+            Beneath::Object(_, below) => {
+                let base = child(place.base, name).at("look beneath", &path)?;
+                inherits(object, below, &base).at("read beneath", &path)?
+            }
+            _ => false,
+        };
         let mtime = Mtime::from_seconds(object.mtime.seconds);
         if object.has_other_names {
             let links = self.links.entry(object.identity).or_default();
             links.names.push(path);
             links.changed |= !unchanged;
+            links.inherits |= inherits;
             links.beneath.extend(identity);
             links.mtime = mtime;
             return Ok(());
         }
         if unchanged {
             return place.directory.unlink(name).at("remove", &path);
+        }
+        if inherits {
+            self.inherited.insert(path.clone());
         }
         place.directory.set_mtime(name, mtime).at("set the time of", &path)
     }
@@ -261,6 +290,9 @@ impl Cleaner<'_> {
             for path in &links.names {
                 let (parent, name) = self.parent(path)?;
                 if stays {
+                    if links.inherits {
+                        self.inherited.insert(path.clone());
+                    }
                     parent.set_mtime(&name, links.mtime).at("set the time of", path)?;
                 } else {
                     parent.unlink(&name).at("remove", path)?;
@@ -363,6 +395,22 @@ fn same_attributes(object: &Object, below: &Object) -> bool {
         && same_mode
         && object.mtime == below.mtime
         && (object.uid, object.gid) == (below.uid, below.gid)
+}
+
+/// Says whether an object has the time of what lies beneath, which is none of the base's: `base` is
+/// what that has in its place. The step did not choose it, and the step that did may have meant now.
+fn inherits(object: &Object, below: &Object, base: &Beneath) -> rustix::io::Result<bool> {
+    if object.kind != below.kind || object.mtime != below.mtime {
+        return Ok(false);
+    }
+    let identity = match base {
+        Beneath::Nothing => None,
+        Beneath::Object(_, object) => Some(object.identity),
+        Beneath::Directory(merged) => {
+            merged.top().map(|top| top.own()).transpose()?.map(|own| own.identity)
+        }
+    };
+    Ok(identity != Some(below.identity))
 }
 
 fn child(directory: Option<&MergedDir>, name: &[u8]) -> rustix::io::Result<Beneath> {

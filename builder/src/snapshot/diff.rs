@@ -1,6 +1,6 @@
 //! Writing a cleaned upper directory as a layer: everything in it is an entry, in a sorted walk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 
 use crate::contents::Table;
@@ -8,24 +8,26 @@ use crate::layer::dir::{Dir, Object, ObjectKind};
 use crate::layer::entry::{Entry, EntryPath, Kind, Mtime, is_written_xattr};
 use crate::layer::{LayerWriter, WriteError, WriteOptions, Written};
 
-/// Writes the archive of a cleaned upper directory, and records its table. Where times become others
+/// Writes the archive of a cleaned upper directory, and records its table. `inherited` are the paths
+/// whose times are those of the layers beneath. Where times become others
 /// than they were, the directory's become so too.
 pub(crate) fn write<W: Write>(
     upper: &Dir,
     sink: W,
     options: WriteOptions,
+    inherited: HashSet<EntryPath>,
 ) -> Result<(Written, Option<Table>), WriteError> {
     let restamps = !options.restamp.is_as_made();
-    archive(upper, sink, options, restamps)
+    archive(upper, sink, options, restamps, inherited)
 }
 
-/// Writes the archive of a tree, which stays as it is.
+/// Writes the archive of a tree, which stays as it is, and records its table.
 pub(crate) fn read<W: Write>(
     tree: &Dir,
     sink: W,
     options: WriteOptions,
-) -> Result<Written, WriteError> {
-    archive(tree, sink, options, false).map(|(written, _)| written)
+) -> Result<(Written, Option<Table>), WriteError> {
+    archive(tree, sink, options, false, HashSet::new())
 }
 
 fn archive<W: Write>(
@@ -33,9 +35,10 @@ fn archive<W: Write>(
     sink: W,
     options: WriteOptions,
     restamps: bool,
+    inherited: HashSet<EntryPath>,
 ) -> Result<(Written, Option<Table>), WriteError> {
     let writer = LayerWriter::new(sink, options);
-    let mut walk = Walk { writer, restamps, first_names: HashMap::new() };
+    let mut walk = Walk { writer, restamps, inherited, first_names: HashMap::new() };
     walk.directory(upper, &EntryPath::root())?;
     walk.writer.finish_with_table().map(|(_, written, table)| (written, table))
 }
@@ -43,6 +46,8 @@ fn archive<W: Write>(
 struct Walk<W> {
     writer: LayerWriter<W>,
     restamps: bool,
+    /// What has its time from the layers beneath.
+    inherited: HashSet<EntryPath>,
     /// The first path of each inode that has several, which carries the content, and its time.
     first_names: HashMap<(u64, u64), (EntryPath, Mtime)>,
 }
@@ -128,6 +133,9 @@ impl<W: Write> Walk<W> {
 
     /// Writes an entry, and returns the time that it got.
     fn append(&mut self, entry: Entry, content: &mut dyn Read) -> Result<Mtime, WriteError> {
+        if self.inherited.contains(&entry.path) {
+            self.writer.inherit_next();
+        }
         let stamp = self.writer.stamp(&entry);
         self.writer.append(entry, content).map(|_| stamp)
     }

@@ -110,7 +110,7 @@ impl LayerDir {
         let tree = self
             .open()
             .map_err(|errno| WriteError::Entry { path: EntryPath::root(), source: errno.into() })?;
-        super::diff::read(&tree, sink, options)
+        super::diff::read(&tree, sink, options).map(|(written, _)| written)
     }
 
     /// Opens a file of the tree; no link in its path is followed.

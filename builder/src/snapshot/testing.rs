@@ -72,6 +72,7 @@ impl World {
         let mut archive = Vec::new();
         let options = DiffOptions {
             extra_bottom: self.stubs.as_deref(),
+            base_layers: self.stack.len(),
             write: WriteOptions {
                 times: ContentTimes::None,
                 restamp: self.epoch.map_or(Restamp::AS_MADE, Restamp::epoch),

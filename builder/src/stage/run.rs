@@ -78,7 +78,9 @@ impl Step<'_> {
         }
         let ended = (tools.now)().as_second();
         // The clock of files may run a moment behind.
-        self.layer(active, ContentTimes::Outside(began - 1..=ended + 1), Some(stubs))
+        let times = ContentTimes::Outside(began - 1..=ended + 1);
+        let base_layers = state.stack.layers().iter().filter(|layer| layer.is_base()).count();
+        self.layer(active, times, base_layers, Some(stubs))
     }
 
     /// Returns what the command reaches.
