@@ -32,12 +32,9 @@ fn output(place: &Place, kind: &str, name: &str) -> String {
     format!("--output={kind},dest={}", text(&place.path(name)))
 }
 
-fn skopeo(place: &Place, option: &str, image: &str) -> Value {
-    place.run("skopeo", ["inspect", option, image]).ok().json()
-}
-
 fn raw(place: &Place, transport: &str, name: &str) -> Value {
-    skopeo(place, "--raw", &format!("{transport}:{}", text(&place.path(name))))
+    let image = format!("{transport}:{}", text(&place.path(name)));
+    place.run("skopeo", ["inspect", "--raw", &image]).ok().json()
 }
 
 fn blobs(place: &Place) -> usize {
@@ -89,8 +86,9 @@ fn several_outputs_at_once_each_in_its_form() {
             docker_layer
         ]
     );
-    let config = |transport: &str, name: &str| {
-        skopeo(&place, "--config", &format!("{transport}:{}", text(&place.path(name))))
+    let config = |transport: &str, name: &str| -> Value {
+        let image = format!("{transport}:{}", text(&place.path(name)));
+        place.run("skopeo", ["inspect", "--config", "--raw", &image]).ok().json()
     };
     let expected = config("oci-archive", "zstd.tar");
     let digest = docker["config"]["digest"].as_str().unwrap().replace(':', "/");

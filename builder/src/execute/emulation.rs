@@ -83,6 +83,9 @@ impl Emulator {
         }
         let magic = magic?;
         let mask = mask.unwrap_or_else(|| vec![0xff; magic.len()]);
+        if mask.len() != magic.len() {
+            return None;
+        }
         let is_open = flags.contains('F');
         Some(Emulator { interpreter: interpreter?.to_owned(), is_open, offset, magic, mask })
     }
@@ -98,6 +101,9 @@ impl Emulator {
 
 fn bytes(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes();
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     digits.chunks(2).map(byte).collect()
 }

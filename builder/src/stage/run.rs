@@ -33,7 +33,18 @@ impl Step<'_> {
 
     fn key(&self, state: &StageState, run: &Run) -> Parts {
         let single_id = self.builder.single_id;
-        keys::run(state, run, self.network(run), &self.stage.platform, single_id)
+        let mut parts = keys::run(state, run, self.network(run), &self.stage.platform, single_id);
+        if let Some(hostname) = self.hostname() {
+            parts.push("sandbox-hostname", hostname);
+        }
+        parts
+    }
+
+    /// Returns the host name that the build gives to its steps, if it gives one, in the way in which
+    /// BuildKit is told.
+    fn hostname(&self) -> Option<&str> {
+        let given = self.builder.plan.arguments.given("BUILDKIT_SANDBOX_HOSTNAME");
+        given.filter(|hostname| !hostname.is_empty())
     }
 
     /// Runs the command.
@@ -124,6 +135,9 @@ impl Step<'_> {
             .collect();
         state.directory().clone_into(&mut spec.cwd);
         spec.user = user;
+        if let Some(hostname) = self.hostname() {
+            hostname.clone_into(&mut spec.hostname);
+        }
         spec.shm_size = request.shm_size;
         spec.rlimits.clone_from(&request.rlimits);
         spec.limits.clone_from(&request.limits);
