@@ -1,7 +1,5 @@
 //! Images for several platforms: one build, one index, and steps for machines that this one is not.
 
-#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
-
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;

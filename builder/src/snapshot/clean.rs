@@ -407,7 +407,7 @@ fn inherits(object: &Object, below: &Object, base: &Beneath) -> rustix::io::Resu
         Beneath::Nothing => None,
         Beneath::Object(_, object) => Some(object.identity),
         Beneath::Directory(merged) => {
-            merged.top().map(|top| top.own()).transpose()?.map(|own| own.identity)
+            merged.top().map(Dir::own).transpose()?.map(|own| own.identity)
         }
     };
     Ok(identity != Some(below.identity))
