@@ -1,6 +1,7 @@
 //! From a Dockerfile to an image: parse, plan, solve, execute, snapshot, assemble.
 #![deny(unsafe_code)]
 
+pub mod annotation;
 pub mod assemble;
 pub mod base;
 pub mod build;
@@ -11,6 +12,7 @@ pub mod copy;
 pub mod dockerfile;
 pub mod execute;
 pub mod export;
+pub mod form;
 pub mod ids;
 pub mod image;
 pub mod import;

@@ -171,8 +171,8 @@ impl Plan {
     }
 }
 
-/// Returns the ONBUILD triggers of an image, parsed; `None` while its configuration is not known.
-pub type Triggers<'a> = dyn Fn(&ImageName) -> Option<Vec<Instruction>> + 'a;
+/// Returns the ONBUILD triggers of a platform's image, parsed; `None` while its configuration is not known.
+pub type Triggers<'a> = dyn Fn(&ImageName, &Platform) -> Option<Vec<Instruction>> + 'a;
 
 /// Plans a build.
 ///
@@ -335,7 +335,11 @@ impl Planner<'_> {
             None => self.base(index, stage, warnings, &mut instructions),
         };
         let base = base.map_err(|problem| vec![problem])?;
-        for trigger in self.base_triggers(&base) {
+        let platform = match base {
+            Base::Stage(index) => self.platform_of(index).map_err(|problem| vec![problem])?,
+            Base::Scratch | Base::Image(_) => platform,
+        };
+        for trigger in self.base_triggers(&base, &platform) {
             self.instruction(index, &trigger, true, &mut instructions, &mut errors);
         }
         for instruction in &stage.instructions {
@@ -391,10 +395,10 @@ impl Planner<'_> {
     }
 
     /// Returns the triggers of a base, which run first.
-    fn base_triggers(&self, base: &Base) -> Vec<Instruction> {
+    fn base_triggers(&self, base: &Base, platform: &Platform) -> Vec<Instruction> {
         match base {
             Base::Scratch => Vec::new(),
-            Base::Image(name) => (self.triggers)(name).unwrap_or_default(),
+            Base::Image(name) => (self.triggers)(name, platform).unwrap_or_default(),
             // One that a context replaced has no triggers.
             Base::Stage(index) if self.is_given(*index) => Vec::new(),
             Base::Stage(index) => self.dockerfile.stages[*index]
@@ -422,6 +426,17 @@ impl Planner<'_> {
         text.parse().map_err(|problem: boatyard_oci::platform::PlatformError| {
             error(problem.to_string(), word.span)
         })
+    }
+
+    /// Returns the platform of a stage: one that begins with another has that one's, whatever it
+    /// says.
+    fn platform_of(&self, index: usize) -> Result<Platform, Diagnostic> {
+        let stage = &self.dockerfile.stages[index];
+        let (text, _) = self.expand_global(&stage.from.image)?;
+        match find_stage(self.dockerfile, &text, index).filter(|_| text != "scratch") {
+            Some(earlier) => self.platform_of(earlier),
+            None => self.platform(stage),
+        }
     }
 
     fn base(

@@ -75,7 +75,7 @@ impl Step<'_> {
     ) -> StepResult<Solved> {
         let key = question.parts.key();
         let may_reuse = self.builder.request.reuse.allows(self.stage);
-        if may_reuse && let Recalled::Hit(record, layer) = self.recall(&key, state) {
+        if may_reuse && let Recalled::Hit(record, layer) = self.recall(&key, state, id) {
             return Ok(self.reuse(state, question.definition, &record, layer));
         }
         let _lock = self.lock(&key, id)?;
@@ -83,7 +83,7 @@ impl Step<'_> {
         let made_here = self.builder.has_made(&key);
         let mut is_lost = false;
         if may_reuse || made_here {
-            match self.recall(&key, state) {
+            match self.recall(&key, state, id) {
                 Recalled::Hit(record, layer) => {
                     return Ok(self.reuse(state, question.definition, &record, layer));
                 }
@@ -121,8 +121,9 @@ impl Step<'_> {
     }
 
     /// Looks for an earlier run.
-    pub(crate) fn recall(&self, key: &Key, state: &StageState) -> Recalled {
-        self.builder.recall(key, self.stage.index, &state.stack)
+    pub(crate) fn recall(&self, key: &Key, state: &StageState, id: StepId) -> Recalled {
+        let say = |text: &str| self.builder.tools.progress.status(id, text);
+        self.builder.recall(key, self.stage.index, &state.stack, &say)
     }
 
     /// Puts an earlier run's layer on the stack. `definition` shall find it next time, without a
@@ -179,12 +180,13 @@ impl Step<'_> {
         let builder = self.builder;
         let Made { written, keep } = made;
         let (content, diff_id) = (&written.content_id, &written.diff_id);
-        let first = builder.or_warn(builder.cache.adopt(content, builder.times, diff_id));
+        let (times, chosen) = (builder.times, &written.chosen);
+        let first = builder.or_warn(builder.cache.adopt(content, times, diff_id, chosen));
         if let Some(first) = first.filter(|first| first != diff_id) {
             if let Some(layer) = builder.hold(&first, self.stage.index, stack) {
                 return Ok(layer);
             }
-            builder.or_warn(builder.cache.readopt(content, builder.times, diff_id));
+            builder.or_warn(builder.cache.readopt(content, times, diff_id, chosen));
         }
         let Kept { tree, blob } = keep(&written)?;
         let chain_id = stack.chain_with(diff_id);

@@ -134,7 +134,7 @@ impl Step<'_> {
         {
             let drawn =
                 render(&request.dockerfile.source, &request.file_name, &warning.diagnostic());
-            self.builder.tools.progress.warning(&drawn);
+            self.builder.warn_once(&drawn);
         }
     }
 

@@ -137,7 +137,7 @@ impl Step<'_> {
         });
         let definition = definition.or_else(|| remote::definition(&parts, &words, &remotes));
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
-        let solved = match known.map(|key| self.recall(&key, state)) {
+        let solved = match known.map(|key| self.recall(&key, state, id)) {
             Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
             _ => {
                 let view = self.view_of(&origin, id)?;

@@ -41,7 +41,7 @@ impl Step<'_> {
         let mut selected = self.select_contexts(&wanted, &shown)?;
         let definition = selected.definition(&parts, &wanted, &shown);
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
-        let solved = match known.map(|key| self.recall(&key, state)) {
+        let solved = match known.map(|key| self.recall(&key, state, id)) {
             Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
             _ => {
                 let readers = self.readers(&shown, id)?;
@@ -63,7 +63,18 @@ impl Step<'_> {
 
     fn key(&self, state: &StageState, run: &Run) -> Parts {
         let single_id = self.builder.single_id;
-        keys::run(state, run, self.network(run), &self.stage.platform, single_id)
+        let mut parts = keys::run(state, run, self.network(run), &self.stage.platform, single_id);
+        if let Some(hostname) = self.hostname() {
+            parts.push("sandbox-hostname", hostname);
+        }
+        parts
+    }
+
+    /// Returns the host name that the build gives to its steps, if it gives one, in the way in which
+    /// BuildKit is told.
+    fn hostname(&self) -> Option<&str> {
+        let given = self.builder.plan.arguments.given("BUILDKIT_SANDBOX_HOSTNAME");
+        given.filter(|hostname| !hostname.is_empty())
     }
 
     /// Runs the command.
@@ -121,19 +132,10 @@ impl Step<'_> {
             return Err(failure);
         }
         let ended = (tools.now)().as_second();
-        self.layer(active, self.times_of_run(began, ended), Some(stubs))
-    }
-
-    /// Returns which times count of what ran between two moments: those that it chose. An epoch
-    /// takes the place of all that are later, so none of them counts either: the content is the same
-    /// with an epoch and without.
-    fn times_of_run(&self, began: i64, ended: i64) -> ContentTimes {
         // The clock of files may run a moment behind.
-        let (first, last) = (began - 1, ended + 1);
-        match self.builder.epoch {
-            Some(epoch) => ContentTimes::Outside(epoch.as_second().min(first)..=last),
-            None => ContentTimes::Outside(first..=last),
-        }
+        let times = ContentTimes::Outside(began - 1..=ended + 1);
+        let base_layers = state.stack.layers().iter().filter(|layer| layer.is_base()).count();
+        self.layer(active, times, base_layers, Some(stubs))
     }
 
     /// Says which devices the step does without.
@@ -188,6 +190,9 @@ impl Step<'_> {
             .collect();
         state.directory().clone_into(&mut spec.cwd);
         spec.user = user;
+        if let Some(hostname) = self.hostname() {
+            hostname.clone_into(&mut spec.hostname);
+        }
         spec.shm_size = request.shm_size;
         spec.rlimits.clone_from(&request.rlimits);
         spec.limits.clone_from(&request.limits);

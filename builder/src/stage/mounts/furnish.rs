@@ -128,6 +128,7 @@ impl Step<'_> {
             true => Arc::new(self.copied(selection, wanted)?),
             false => self
                 .builder
+                .shared
                 .copies
                 .of(&selection.content_id(), || self.copied(selection, wanted))?,
         };
@@ -172,7 +173,7 @@ impl Step<'_> {
             threads: self.builder.tools.threads,
             scratch: into,
         };
-        let out = TreeWriter::new(into, None).map_err(|error| self.cannot_mount(wanted, error))?;
+        let out = TreeWriter::new(into).map_err(|error| self.cannot_mount(wanted, error))?;
         let mut out = TreeOut::new(out);
         copy::write(std::slice::from_ref(selection), &landing, &mut out)
             .map_err(|error| self.cannot_show(wanted, error))?;
@@ -248,7 +249,7 @@ impl Step<'_> {
         let (socket, keys) = match source {
             AgentSource::Socket(socket) => (socket.clone(), None),
             AgentSource::Keys(keys) => {
-                let agent = self.builder.key_agents.of(&id.to_owned(), || {
+                let agent = self.builder.shared.key_agents.of(&id.to_owned(), || {
                     let directory = self.temporary(wanted)?;
                     KeyAgent::start(directory, keys, &agents.search)
                         .map_err(|error| self.cannot_mount(wanted, error))
