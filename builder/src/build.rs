@@ -10,6 +10,8 @@
 //!
 //! All of it is blocking code.
 
+mod findings;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
@@ -283,7 +285,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         Bases::new(Arc::clone(&tools.root), tools.lease.clone(), tools.pull, request.always_pull);
     let steps = Steps::new(tools.progress);
     let plan = plan_with_triggers(request, &bases, &steps)?;
-    warn(request, &plan, tools.progress)?;
+    let later = findings::tell(request, &bases, tools.progress)?;
     check_reuse(request)?;
     let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
     let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
@@ -295,7 +297,10 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     if let Some(networks) = tools.networks {
         networks.close();
     }
-    builder.assemble(state)
+    let stack = state.stack.clone();
+    let built = builder.assemble(state)?;
+    later.tell(&tools.root, &stack, tools.progress);
+    Ok(built)
 }
 
 /// Says where a stage is named that is not there.
@@ -312,23 +317,6 @@ fn check_reuse(request: &BuildRequest) -> Result<(), BuildError> {
         Some(name) => Err(BuildError::NoSuchStage(name.clone())),
         None => Ok(()),
     }
-}
-
-/// Tells what the linter found; with `# check=error=true` that ends the build.
-fn warn(request: &BuildRequest, plan: &Plan, progress: &dyn Progress) -> Result<(), BuildError> {
-    let dockerfile = &request.dockerfile;
-    let planned = plan.warnings.iter().filter(|warning| dockerfile.checks.allows(warning.rule));
-    let mut rules = Vec::new();
-    for warning in dockerfile.warnings.iter().chain(planned) {
-        progress.warning(&render(&dockerfile.source, &request.file_name, &warning.diagnostic()));
-        rules.push(warning.rule.name());
-    }
-    rules.sort_unstable();
-    rules.dedup();
-    if dockerfile.checks.error && !rules.is_empty() {
-        return Err(BuildError::Lint(rules));
-    }
-    Ok(())
 }
 
 /// Returns the stages whose layers are in the image.

@@ -41,7 +41,7 @@ pub use error::{SyntaxError, SyntaxErrorKind, SyntaxErrors};
 pub use heredoc::Heredoc;
 pub use instruction::{Instruction, InstructionKind, Stage};
 pub use lint::{Checks, Rule, Warning};
-pub use parser::{parse, parse_bytes, parse_trigger};
+pub use parser::{parse, parse_bytes, parse_bytes_with, parse_trigger, parse_with};
 pub use source::Source;
 pub use span::{Span, Spanned};
 

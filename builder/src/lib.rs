@@ -15,6 +15,7 @@ pub mod ids;
 pub mod image;
 pub mod import;
 pub mod layer;
+pub mod lint;
 pub mod pack;
 pub mod plan;
 pub mod progress;
