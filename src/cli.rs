@@ -13,6 +13,7 @@ mod images;
 mod import;
 mod inspect;
 mod limits;
+mod lint;
 mod load;
 mod login;
 mod logout;
@@ -78,6 +79,7 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
+    Lint(lint::Args),
     Run(Box<run::Args>),
     Pull(pull::Args),
     Push(push::Args),
@@ -124,6 +126,7 @@ impl Cli {
                 telemetry::start("warn");
                 build::run(&world("boatyard build")?, &args)
             }
+            Command::Lint(args) => lint::run(&args, &logged("boatyard lint")?),
             Command::Serve(args) => {
                 telemetry::start("info");
                 serve::run(&world("boatyard serve")?, &args)

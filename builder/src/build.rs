@@ -11,6 +11,9 @@
 //! All of it is blocking code.
 
 mod findings;
+mod scene;
+
+pub use scene::Scene;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
@@ -29,7 +32,9 @@ use crate::base::{BaseError, Bases, Pull};
 use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
 use crate::context::stat_cache::StatCache;
-use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
+use crate::dockerfile::{
+    Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render, render_step,
+};
 use crate::execute::{
     CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Networks, Outcome, Rlimit,
     stubs,
@@ -38,7 +43,7 @@ use crate::ids;
 use crate::layer::compress::Compression;
 use crate::pack::{PackOptions, Packer};
 use crate::plan::{Base, CopyFrom, Plan, PlanOptions, PlannedStage, plan};
-use crate::progress::{Ending, Progress, StepEnd, Steps};
+use crate::progress::{Ending, FailedCommand, Progress, StepEnd, Steps};
 use crate::snapshot::{Layers, LayersError};
 use crate::solve::{
     Cores, Explanation, LayerBlob, LayerStack, Reuse, StackedLayer, Trees, reuse, scheduler,
@@ -114,6 +119,8 @@ pub struct Tools<'a> {
     pub threads: usize,
     /// Is told why each step ran.
     pub explain: Option<&'a Explain<'a>>,
+    /// Keeps what a command that fails saw and left, in [`StepFailure::scene`].
+    pub keeps_scene: bool,
 }
 
 /// Takes why a step ran; called from several threads.
@@ -171,6 +178,10 @@ pub struct StepFailure {
     pub source: Option<Box<dyn Error + Send + Sync>>,
     /// How the command ended, if it was a command that failed.
     pub outcome: Option<Outcome>,
+    /// What else is known of a command that failed.
+    pub command: Option<FailedCommand>,
+    /// What it saw and left, if that was asked for.
+    pub scene: Option<Box<Scene>>,
 }
 
 impl std::fmt::Display for StepFailure {
@@ -195,7 +206,13 @@ impl Ending for BuildError {}
 impl StepFailure {
     /// Returns the failure without a deeper reason.
     pub(crate) fn new(diagnostic: Diagnostic) -> StepFailure {
-        StepFailure { diagnostic: Box::new(diagnostic), source: None, outcome: None }
+        StepFailure {
+            diagnostic: Box::new(diagnostic),
+            source: None,
+            outcome: None,
+            command: None,
+            scene: None,
+        }
     }
 
     /// Adds the reason.
@@ -221,7 +238,10 @@ impl BuildError {
             BuildError::Step(failure) => {
                 let mut bare = failure.diagnostic.clone();
                 let hint = bare.hint.take();
-                let mut text = render(source, file_name, &bare);
+                let mut text = match &failure.command {
+                    Some(_) => render_step(source, file_name, &bare),
+                    None => render(source, file_name, &bare),
+                };
                 let mut cause = failure.source.as_deref().map(|cause| cause as &dyn Error);
                 let mut last = String::new();
                 while let Some(error) = cause {
@@ -231,6 +251,10 @@ impl BuildError {
                     }
                     last = own;
                     cause = error.source();
+                }
+                let log = failure.command.as_ref().and_then(|command| command.log.as_ref());
+                if let Some(log) = log {
+                    text.push_str(&format!("note: all that it wrote is in {}\n", log.display()));
                 }
                 if let Some(hint) = hint {
                     text.push_str(&format!("hint: {hint}\n"));

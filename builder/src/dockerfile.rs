@@ -35,7 +35,7 @@ mod statement;
 pub mod suggest;
 mod words;
 
-pub use diagnostic::{Diagnostic, Severity, render};
+pub use diagnostic::{Diagnostic, Severity, render, render_step};
 pub use directive::Directives;
 pub use error::{SyntaxError, SyntaxErrorKind, SyntaxErrors};
 pub use heredoc::Heredoc;

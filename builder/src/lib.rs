@@ -16,6 +16,7 @@ pub mod image;
 pub mod import;
 pub mod layer;
 pub mod lint;
+pub mod logs;
 pub mod pack;
 pub mod plan;
 pub mod progress;

@@ -13,8 +13,7 @@ use boatyard_oci::{ImageName, Platform};
 
 use crate::dockerfile::expansion::Expander;
 use crate::dockerfile::{
-    Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage,
-    suggest,
+    Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage, suggest,
 };
 
 pub use arguments::{Arguments, PREDEFINED};

@@ -9,7 +9,8 @@ use std::time::Duration;
 use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, build};
 use boatyard_builder::context::directory::Directory;
-use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
+use boatyard_builder::dockerfile::lint::Checks;
+use boatyard_builder::dockerfile::{Dockerfile, parse_bytes_with};
 use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
@@ -18,7 +19,7 @@ use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference
 use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 use tokio::runtime::Runtime;
 
-use crate::cli::{cache, runtime};
+use crate::cli::{cache, lint, runtime};
 use crate::isolation;
 use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
@@ -26,10 +27,13 @@ use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, advice};
 use crate::world::World;
 
+mod call;
+mod debug;
 mod deliver;
 mod explain;
 mod options;
 
+pub use debug::Debug;
 use options::Options;
 pub use options::{Args, host, rlimit};
 
@@ -52,6 +56,9 @@ const INTERRUPTED: u8 = 130;
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let options = Options::new(args)?;
+    if let Some(call) = call::Call::read(args)? {
+        return call::run(world, args, &options, call);
+    }
     let isolation = args.isolation.unwrap_or(world.config.build.isolation);
     let world = &world.with_rung(isolation::isolate(isolation)?);
     let root = world.open_root()?;
@@ -68,7 +75,8 @@ fn build_and_deliver(
     options: &Options,
 ) -> Result<ExitCode> {
     let lease = root.lease().context("cannot begin a lease")?;
-    let (dockerfile, file_name, path) = read_dockerfile(args)?;
+    let checks = lint::checks(&options.build_args)?;
+    let (dockerfile, file_name, path) = read_dockerfile(args, checks)?;
     let context = open_context(args, path.as_deref())?;
     let request = BuildRequest {
         dockerfile,
@@ -102,6 +110,7 @@ fn build_and_deliver(
         progress: &reporter,
         offline: args.offline,
         explain: options.explain.map(|_| &explain as &Explain<'_>),
+        debug: Debug::of(args, &reporter),
     };
     let built = build_with(world, &session, root, &lease, &request, &terms);
     finish(&reporter, &built);
@@ -152,6 +161,8 @@ pub struct Terms<'a> {
     pub offline: bool,
     /// Is told why each step ran.
     pub explain: Option<&'a Explain<'a>>,
+    /// Whether and how one looks around where a step failed.
+    pub debug: Option<Debug<'a>>,
 }
 
 /// Runs the build on this thread.
@@ -202,8 +213,15 @@ pub fn build_with(
         now: &jiff::Timestamp::now,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         explain: terms.explain,
+        keeps_scene: terms.debug.is_some(),
     };
-    build(request, &tools).map_err(|error| {
+    build(request, &tools).map_err(|mut error| {
+        if let (Some(debug), BuildError::Step(step)) = (&terms.debug, &mut error)
+            && let Some(scene) = step.scene.take()
+        {
+            let failure = failure(&error, request);
+            debug.look_around(&scene, &failure, &*executor, &session.runtime);
+        }
         let was_cancelled = match &error {
             BuildError::Step(step) => step.outcome == Some(Outcome::Cancelled),
             BuildError::Cancelled => true,
@@ -256,7 +274,10 @@ fn below(context: &Path, dockerfile: Option<&Path>) -> String {
 }
 
 /// Reads the Dockerfile: `-f`, or `Dockerfile` or `dockerfile` in the context, or stdin.
-fn read_dockerfile(args: &Args) -> Result<(Dockerfile, String, Option<PathBuf>)> {
+fn read_dockerfile(
+    args: &Args,
+    checks: Option<Checks>,
+) -> Result<(Dockerfile, String, Option<PathBuf>)> {
     let from_stdin = args.file.as_deref() == Some(Path::new("-"))
         || (args.file.is_none() && args.context == Path::new("-"));
     let (bytes, name, path) = if from_stdin {
@@ -276,8 +297,8 @@ fn read_dockerfile(args: &Args) -> Result<(Dockerfile, String, Option<PathBuf>)>
         })?;
         (bytes, path.display().to_string(), Some(path))
     };
-    let dockerfile =
-        parse_bytes(&bytes).map_err(|errors| Failure::verbatim(errors.render(&name)))?;
+    let dockerfile = parse_bytes_with(&bytes, checks)
+        .map_err(|errors| Failure::verbatim(errors.render(&name)))?;
     if let Some(syntax) = &dockerfile.directives.syntax {
         check_syntax(&syntax.value)?;
     }

@@ -81,7 +81,9 @@ impl Later<'_> {
                 .ok()
         };
         let layer_of: HashMap<usize, usize> = match &tables {
-            Some(_) => (below..).zip(steps).flat_map(|(at, it)| Some((line(&it.step)?, at))).collect(),
+            Some(_) => {
+                (below..).zip(steps).flat_map(|(at, it)| Some((line(&it.step)?, at))).collect()
+            }
             None => HashMap::new(),
         };
         let source = &self.request.dockerfile.source;

@@ -35,12 +35,7 @@ pub struct Warning {
 
 impl Warning {
     /// Returns a finding.
-    pub(crate) fn new(
-        rule: Rule,
-        span: Span,
-        context: Span,
-        message: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn new(rule: Rule, span: Span, context: Span, message: impl Into<String>) -> Self {
         Self { rule, span, context, message: message.into() }
     }
 

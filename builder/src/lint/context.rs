@@ -50,8 +50,7 @@ impl Count<'_> {
             }
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            let path =
-                if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
+            let path = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() {
                 let inner = self.ignored.enter(&path, state);

@@ -7,9 +7,7 @@ use super::{ImageFacts, Linter, Place};
 use crate::dockerfile::expansion::{Expanded, Expander};
 use crate::dockerfile::instruction::{CommandLine, Copy, CopySource, KeyValue};
 use crate::dockerfile::lint::{is_secret_name, planned};
-use crate::dockerfile::{
-    Instruction, InstructionKind, Rule, Span, Spanned, Warning, expose,
-};
+use crate::dockerfile::{Instruction, InstructionKind, Rule, Span, Spanned, Warning, expose};
 use crate::execute::environment::DEFAULT_PATH;
 use crate::plan::Base;
 use crate::stage::Environment;
@@ -39,12 +37,7 @@ impl Linter<'_> {
         }
     }
 
-    fn stage(
-        &mut self,
-        stages: &Stages<'_>,
-        index: usize,
-        done: &BTreeMap<usize, State>,
-    ) -> State {
+    fn stage(&mut self, stages: &Stages<'_>, index: usize, done: &BTreeMap<usize, State>) -> State {
         let stage = &stages.dockerfile.stages[index];
         let mut state = match &stages.bases[index] {
             Some(Base::Stage(base)) => done.get(base).cloned().unwrap_or_default(),
@@ -248,11 +241,7 @@ impl Walk<'_, '_> {
             let message = format!(
                 "\"{name} key=value\" should be used instead of legacy \"{name} key value\" format"
             );
-            self.report(
-                Rule::LegacyKeyValueFormat,
-                pair.key.span.to(pair.value.span),
-                message,
-            );
+            self.report(Rule::LegacyKeyValueFormat, pair.key.span.to(pair.value.span), message);
         }
     }
 

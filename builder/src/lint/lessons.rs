@@ -138,7 +138,8 @@ impl Linter<'_> {
                 _ => false,
             };
             if installs {
-                let package = |word: &&str| COMPILERS.contains(&word.split('=').next().unwrap_or(word));
+                let package =
+                    |word: &&str| COMPILERS.contains(&word.split('=').next().unwrap_or(word));
                 found.extend(words.iter().skip(1).copied().filter(package));
             }
         }
@@ -182,7 +183,8 @@ impl Linter<'_> {
                     if let Some((root, ignored)) = self.question.context {
                         let amount = context::measure(root, "", ignored);
                         let more = if amount.is_more { "more than " } else { "" };
-                        message += &format!(", and it copies {more}{} files", amount.files);
+                        let files = if amount.files == 1 { "file" } else { "files" };
+                        message += &format!(", and it copies {more}{} {files}", amount.files);
                         bytes = Some(amount.bytes);
                     }
                     let warning = warning(Rule::CopyBeforeInstall, copy, message);
@@ -259,7 +261,8 @@ fn installs(command: &[String]) -> Option<String> {
         "yarn" => matches!(first, "" | "install"),
         "bundle" | "composer" | "poetry" | "pipenv" => first == "install",
         "pip" | "pip3" => {
-            first == "install" && command.iter().any(|word| word.starts_with("-r") || word == "--requirement")
+            first == "install"
+                && command.iter().any(|word| word.starts_with("-r") || word == "--requirement")
         }
         "uv" => first == "sync",
         "go" => first == "mod" && second == "download",

@@ -86,6 +86,7 @@ fn below(table: &Table, directory: &str) -> u64 {
         let rest = path.trim_start_matches('/').strip_prefix(directory);
         rest.is_some_and(|rest| directory.is_empty() || rest.is_empty() || rest.starts_with('/'))
     };
-    let rows = table.rows().filter(|(path, row)| !row.is_directory() && is_below(&path.to_string()));
+    let rows =
+        table.rows().filter(|(path, row)| !row.is_directory() && is_below(&path.to_string()));
     rows.map(|(_, row)| row.size()).sum()
 }

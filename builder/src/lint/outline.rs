@@ -191,9 +191,7 @@ fn mounts(
     found: &mut Outline,
 ) {
     for word in &run.mounts {
-        let expand = |text: &str| {
-            expander.expand(text, environment).map(|expanded| expanded.text)
-        };
+        let expand = |text: &str| expander.expand(text, environment).map(|expanded| expanded.text);
         let Ok(mount) = mount::parse_with(&word.value, expand) else { continue };
         let (list, name, required) = match mount.kind {
             MountKind::Secret { id, required, .. } => (&mut found.secrets, id, required),

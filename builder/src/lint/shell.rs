@@ -43,9 +43,7 @@ fn split(text: &str) -> Vec<Vec<String>> {
                 Some('\n') | None => end_word(&mut words, &mut word),
                 Some(next) => word.push(next),
             },
-            (None, '#') if word.is_empty() => {
-                while chars.next_if(|c| *c != '\n').is_some() {}
-            }
+            (None, '#') if word.is_empty() => while chars.next_if(|c| *c != '\n').is_some() {},
             (None, '\n' | ';' | '&' | '|' | '(' | ')') => {
                 end_word(&mut words, &mut word);
                 end_command(&mut commands, &mut words);
@@ -97,11 +95,10 @@ mod tests {
         };
         let table: [(&str, &[&str]); 6] = [
             ("a b && c;d|e", &["a b", "c", "d", "e"]),
-            ("set -e; A=1 sudo apt-get  update \\\n && rm -rf '/a b'", &[
-                "set -e",
-                "apt-get update",
-                "rm -rf /a b",
-            ]),
+            (
+                "set -e; A=1 sudo apt-get  update \\\n && rm -rf '/a b'",
+                &["set -e", "apt-get update", "rm -rf /a b"],
+            ),
             ("# no\necho \"a && b\" # no", &["echo a && b"]),
             ("if true; then rm x; fi", &["if true", "rm x", "fi"]),
             ("", &[]),

@@ -101,9 +101,7 @@ fn an_image_is_asked_for_its_platform_shell_and_triggers() {
 #[test]
 fn what_is_ignored_cannot_be_copied() {
     let directory = tempfile::tempdir().unwrap();
-    let of = |text: &str, patterns: &str| {
-        look_at(text, &known, patterns, Some(directory.path()))
-    };
+    let of = |text: &str, patterns: &str| look_at(text, &known, patterns, Some(directory.path()));
     assert_eq!(of("FROM a\nARG f=b\nCOPY $f /\n", "b"), ["CopyIgnoredFile $f"]);
     assert_eq!(of("FROM a\nADD b /\n", "*"), ["CopyIgnoredFile b"]);
     assert!(of("FROM a\nADD https://b/b /\n", "*").is_empty());
@@ -119,10 +117,7 @@ fn lessons_of_the_book() {
         (format!("RUN {apt} curl && rm -rf /var/lib/apt/lists/*"), &[]),
         (format!("RUN --mount=type=cache,target=/var/lib/apt {apt} curl"), &[]),
         (format!("RUN {apt} gcc && rm -rf /var/lib/apt/lists/*"), &["CompilerInFinalStage RUN"]),
-        (
-            format!("RUN {apt} gcc && make && apt-get purge -y gcc && rm -r /var/lib/apt/lists"),
-            &[],
-        ),
+        (format!("RUN {apt} gcc && make && apt-get purge -y gcc && rm -r /var/lib/apt/lists"), &[]),
         ("RUN dd if=/dev/zero of=/large\nRUN rm /large".to_owned(), &["CleanupFreesNothing RUN"]),
         ("RUN make\nRUN rm -rf /var/lib/apt/lists/*".to_owned(), &["CleanupFreesNothing RUN"]),
         ("RUN make\nRUN apt-get clean".to_owned(), &["CleanupFreesNothing RUN"]),
@@ -131,9 +126,10 @@ fn lessons_of_the_book() {
         ("COPY . .\nRUN bundle install".to_owned(), &["CopyBeforeInstall COPY"]),
         ("COPY Gemfile .\nRUN bundle install\nCOPY . .".to_owned(), &[]),
         ("COPY . .\nRUN npm install left-pad".to_owned(), &[]),
-        ("COPY . .\n# check=skip=all\nRUN pip install -r r.txt".to_owned(), &[
-            "CopyBeforeInstall COPY",
-        ]),
+        (
+            "COPY . .\n# check=skip=all\nRUN pip install -r r.txt".to_owned(),
+            &["CopyBeforeInstall COPY"],
+        ),
     ];
     for (text, expected) in rows {
         assert_eq!(found(&format!("FROM a\n{text}\n")), expected, "{text}");
@@ -149,9 +145,8 @@ fn large_directories_are_measured() {
     fs_err::create_dir_all(&pack).unwrap();
     let file = fs_err::File::create(pack.join("pack")).unwrap();
     file.set_len(20_000_000).unwrap();
-    let of = |patterns: &str| {
-        look_at("FROM a\nCOPY . /app\n", &known, patterns, Some(directory.path()))
-    };
+    let of =
+        |patterns: &str| look_at("FROM a\nCOPY . /app\n", &known, patterns, Some(directory.path()));
     assert_eq!(of(""), ["LargeContextDirectory COPY"]);
     assert!(of(".git").is_empty());
 }

@@ -7,14 +7,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use rustix::fs::{Mode, OFlags, open};
 
 use super::{StageState, Step, StepResult};
-use crate::build::StepFailure;
+use crate::build::{Scene, StepFailure};
 use crate::cache::Parts;
 use crate::dockerfile::instruction::{Network as RunNetwork, Run, RunCommand};
 use crate::execute::{
     MountKind, Network, Outcome, Output, Source, Spec, StepMount, User, rootfs, user,
 };
 use crate::layer::ContentTimes;
-use crate::progress::{Progress, StepEnd, StepId, Stream};
+use crate::logs::{self, StepLog};
+use crate::progress::{FailedCommand, Progress, StepEnd, StepId, Stream};
+use crate::snapshot::Active;
 use crate::snapshot::layers::Temporary;
 use crate::solve::{Made, keys};
 
@@ -63,21 +65,52 @@ impl Step<'_> {
         let spec = self.spec(state, run, args.clone(), user, script.as_ref())?;
         let began = (self.builder.tools.now)().as_second();
         let tools = self.builder.tools;
-        let mut told = Told { progress: tools.progress, id };
+        let log = StepLog::new(&tools.root, began, id.0);
+        let mut told = Told { progress: tools.progress, id, log };
         let outcome =
             tools.executor.run(mount, &spec, &mut told, &tools.cancel).map_err(|error| {
                 StepFailure::new(self.whole("cannot run this command")).because(error)
             })?;
         if outcome != Outcome::Exited(0) {
-            let mut failure = StepFailure::new(self.whole(format!(
-                "process \"{}\" did not complete successfully: {outcome}",
-                args.join(" ")
-            )));
-            failure.outcome = Some(outcome);
+            let mut failure = self.failed(args, outcome, told);
+            failure.scene = self.scene(state, active, spec, stubs, script);
             return Err(failure);
         }
         let ended = (tools.now)().as_second();
         self.layer(active, self.times_of_run(began, ended), Some(stubs))
+    }
+
+    /// Returns the failure of a command, and tells of it.
+    fn failed(&self, args: Vec<String>, outcome: Outcome, told: Told<'_>) -> StepFailure {
+        let mut failure = StepFailure::new(self.whole(format!(
+            "process \"{}\" did not complete successfully: {outcome}",
+            args.join(" ")
+        )));
+        failure.outcome = Some(outcome);
+        if outcome == Outcome::Cancelled {
+            return failure;
+        }
+        let Told { progress, id, log } = told;
+        let logs::Kept { path: log, last_lines } = log.keep();
+        let line = self.line() as usize;
+        let command = FailedCommand { line, command: args, outcome, last_lines, log };
+        progress.failed(id, &command);
+        failure.command = Some(command);
+        failure
+    }
+
+    /// Keeps what a command saw and left, if that is asked for.
+    fn scene(
+        &self,
+        state: &StageState,
+        active: Active,
+        spec: Spec,
+        stubs: &std::path::Path,
+        script: Option<Temporary>,
+    ) -> Option<Box<Scene>> {
+        let (shell, stubs) = (state.shell(), stubs.to_path_buf());
+        let scene = || Box::new(Scene { active, spec, stubs, shell, _script: script });
+        self.builder.tools.keeps_scene.then(scene)
     }
 
     /// Returns which times count of what ran between two moments: those that it chose. An epoch
@@ -210,14 +243,17 @@ fn arguments(state: &StageState, command: &RunCommand) -> Vec<String> {
 struct Told<'a> {
     progress: &'a dyn Progress,
     id: StepId,
+    log: StepLog,
 }
 
 impl Output for Told<'_> {
     fn stdout(&mut self, bytes: &[u8]) {
+        self.log.push(bytes);
         self.progress.output(self.id, Stream::Stdout, bytes);
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
+        self.log.push(bytes);
         self.progress.output(self.id, Stream::Stderr, bytes);
     }
 

@@ -105,9 +105,9 @@ impl Rule {
             }
             Self::SecretsUsedInArgOrEnv => Some("use `RUN --mount=type=secret`"),
             Self::RedundantTargetPlatform => Some("remove the flag"),
-            Self::CleanupFreesNothing => {
-                Some("delete in the RUN that makes the files, or copy what is needed from an earlier stage")
-            }
+            Self::CleanupFreesNothing => Some(
+                "delete in the RUN that makes the files, or copy what is needed from an earlier stage",
+            ),
             Self::CopyBeforeInstall => Some(
                 "copy the files that list the dependencies, install, and copy the rest after it",
             ),

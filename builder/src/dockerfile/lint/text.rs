@@ -93,9 +93,8 @@ impl Linter<'_> {
         let is_lower = |text: &str| text == text.to_lowercase();
         let is_upper = |text: &str| text == text.to_uppercase();
         let lower = keywords().filter(|(word, _)| is_lower(&word.value)).count();
-        let upper = keywords()
-            .filter(|(word, _)| is_upper(&word.value) && !is_lower(&word.value))
-            .count();
+        let upper =
+            keywords().filter(|(word, _)| is_upper(&word.value) && !is_lower(&word.value)).count();
         for (word, span) in keywords() {
             let (right, case) = if lower > upper {
                 (is_lower(&word.value), "lowercase")
