@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -15,6 +15,8 @@ const DOCUMENTS: [&str; 9] = [
     "docs/reference.md",
     "docs/dockerfile.md",
     "docs/storage.md",
+    "docs/lint.md",
+    "docs/differences.md",
     "docs/decisions.md",
     "docs/glossary.md",
 ];

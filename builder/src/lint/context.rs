@@ -1,5 +1,6 @@
 //! How large the build context is, or a directory of it.
 
+use std::fmt;
 use std::path::Path;
 
 use crate::context::ignore::{Matched, Patterns};
@@ -18,6 +19,14 @@ pub struct Amount {
     pub bytes: u64,
     /// There are more: counting was ended.
     pub is_more: bool,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = if self.is_more { "more than " } else { "" };
+        let plural = if self.files == 1 { "" } else { "s" };
+        write!(f, "{more}{} file{plural}", self.files)
+    }
 }
 
 /// Measures what a COPY of `directory` (empty for all of the context) would take. What cannot be read

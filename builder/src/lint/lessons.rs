@@ -182,9 +182,7 @@ impl Linter<'_> {
                     let mut bytes = None;
                     if let Some((root, ignored)) = self.question.context {
                         let amount = context::measure(root, "", ignored);
-                        let more = if amount.is_more { "more than " } else { "" };
-                        let files = if amount.files == 1 { "file" } else { "files" };
-                        message += &format!(", and it copies {more}{} {files}", amount.files);
+                        message += &format!(", and it copies {amount}");
                         bytes = Some(amount.bytes);
                     }
                     let warning = warning(Rule::CopyBeforeInstall, copy, message);
@@ -210,9 +208,7 @@ impl Linter<'_> {
             if amount.bytes < UNWANTED_BYTES_MIN {
                 continue;
             }
-            let more = if amount.is_more { "more than " } else { "" };
-            let message =
-                format!("This copies `{name}` of the context: {more}{} files", amount.files);
+            let message = format!("This copies `{name}` of the context: {amount}");
             let warning = warning(Rule::LargeContextDirectory, copy, message);
             let finding = Finding { bytes: Some(amount.bytes), ..Finding::new(warning) };
             self.add(finding, copy.checks.as_ref());
