@@ -2,14 +2,14 @@
 //! they are there.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use boatyard_content::Root;
 
 use super::{BuildError, BuildRequest};
 use crate::base::Bases;
-use crate::contents::{Table, Tables};
+use crate::contents::Tables;
 use crate::dockerfile::{parse_trigger, render};
+use crate::lint::measure::Layers;
 use crate::lint::{self, Finding, ImageFacts, Question};
 use crate::progress::Progress;
 use crate::solve::LayerStack;
@@ -69,7 +69,8 @@ impl Later<'_> {
         if self.findings.is_empty() {
             return;
         }
-        let tables = tables(root, stack);
+        let known = Tables::open(root.path());
+        let table = |at: usize| known.find(stack.layers().get(at)?.diff_id()).ok().flatten();
         let steps = &stack.ground().steps;
         let below = stack.layers().len().saturating_sub(steps.len());
         let line = |step: &str| {
@@ -80,17 +81,13 @@ impl Later<'_> {
                 .parse::<usize>()
                 .ok()
         };
-        let layer_of: HashMap<usize, usize> = match &tables {
-            Some(_) => {
-                (below..).zip(steps).flat_map(|(at, it)| Some((line(&it.step)?, at))).collect()
-            }
-            None => HashMap::new(),
-        };
+        let of_line: HashMap<usize, usize> =
+            (below..).zip(steps).flat_map(|(at, it)| Some((line(&it.step)?, at))).collect();
+        let layers = Layers { count: stack.layers().len(), table: &table, of_line: &of_line };
         let source = &self.request.dockerfile.source;
         let line_of = |finding: &Finding| source.line_of(finding.warning.context.start);
         let (findings, request) = (self.findings, self.request);
-        let tables = tables.unwrap_or_default();
-        let measured = lint::measure::measure(findings, &tables, &layer_of, line_of);
+        let measured = lint::measure::measure(findings, &layers, line_of);
         let later = Later { request, findings: Vec::new() };
         for finding in measured {
             later.show(&finding, progress);
@@ -101,10 +98,4 @@ impl Later<'_> {
         let (source, name) = (&self.request.dockerfile.source, &self.request.file_name);
         progress.warning(&render(source, name, &finding.diagnostic()));
     }
-}
-
-/// Returns the tables of contents of all layers, if all were recorded.
-fn tables(root: &Root, stack: &LayerStack) -> Option<Vec<Arc<Table>>> {
-    let known = Tables::open(root.path());
-    stack.layers().iter().map(|layer| known.find(layer.diff_id()).ok().flatten()).collect()
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::context::ignore::{Matched, Patterns};
 
 /// How many entries are looked at: what is larger is larger than this.
-const ENTRIES_MAX: u64 = 200_000;
+const ENTRIES_MAX: u64 = 50_000;
 /// How deep directories are followed.
 const DEPTH_MAX: usize = 128;
 

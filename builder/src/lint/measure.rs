@@ -1,5 +1,6 @@
 //! What findings cost, from the layers of the image that was built.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use super::Finding;
 use crate::contents::Table;
 use crate::contents::efficiency::Efficiency;
+use crate::layer::Kind;
 
 /// How layers tell what a finding costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,45 +24,68 @@ pub enum Measure {
 /// What is removed and smaller than this is no clean-up.
 const REMOVED_BYTES_MIN: u64 = 64 << 10;
 
-/// Completes findings by what the layers of the image hold: `layers` the base first, and for each line
-/// of the Dockerfile the number of its layer among them. What turns out not to be so is left out.
+/// The layers of an image, the base first; each table is read when it is asked for.
+pub struct Layers<'a> {
+    /// How many there are.
+    pub count: usize,
+    /// Returns the table of one, if it was recorded.
+    pub table: &'a dyn Fn(usize) -> Option<Arc<Table>>,
+    /// The number of the layer that an instruction made, by its line.
+    pub of_line: &'a HashMap<usize, usize>,
+}
+
+impl Layers<'_> {
+    fn efficiency(&self) -> Option<Efficiency> {
+        let tables: Option<Vec<_>> = (0..self.count).map(self.table).collect();
+        Some(Efficiency::of(&tables?))
+    }
+}
+
+/// Completes findings by what the layers of the image hold. What turns out not to be so is left
+/// out; where nothing can be measured, what is sure stays.
 pub fn measure(
     findings: Vec<Finding>,
-    layers: &[Arc<Table>],
-    layer_of: &HashMap<usize, usize>,
+    layers: &Layers<'_>,
     line_of: impl Fn(&Finding) -> usize,
 ) -> Vec<Finding> {
-    let wants_removed = |finding: &Finding| finding.measure == Some(Measure::Removed);
-    let efficiency = findings.iter().any(wants_removed).then(|| Efficiency::of(layers));
+    let efficiency = OnceCell::new();
     let mut measured = Vec::with_capacity(findings.len());
     for mut finding in findings {
-        let at = layer_of.get(&line_of(&finding)).copied();
-        let Some((at, table)) = at.and_then(|at| Some((at, layers.get(at)?))) else {
-            measured.extend(finding.is_sure.then_some(finding));
-            continue;
-        };
-        let bytes = match &finding.measure {
-            Some(Measure::Removed) => {
-                let uses = efficiency.as_ref().and_then(|all| all.layers.get(at));
-                let bytes = uses.map_or(0, |uses| uses.removed.bytes);
-                if bytes < REMOVED_BYTES_MIN {
+        let at = layers.of_line.get(&line_of(&finding)).copied();
+        let table = at.and_then(|at| Some((at, (layers.table)(at)?)));
+        let bytes = match (&finding.measure, table) {
+            (Some(Measure::Removed), Some((at, table))) => {
+                // Most steps remove nothing: then no other layer is looked at.
+                let uses = match removes(&table) {
+                    true => efficiency.get_or_init(|| layers.efficiency()).as_ref(),
+                    false => continue,
+                };
+                let removed = uses.and_then(|all| Some(all.layers.get(at)?.removed.bytes));
+                if removed.is_some_and(|bytes| bytes < REMOVED_BYTES_MIN) {
                     continue;
                 }
-                bytes
+                removed
             }
-            Some(Measure::Below(directory)) => below(table, directory),
-            Some(Measure::Layer) => below(table, ""),
-            None => {
-                measured.push(finding);
-                continue;
-            }
+            (Some(Measure::Below(directory)), Some((_, table))) => Some(below(&table, directory)),
+            (Some(Measure::Layer), Some((_, table))) => Some(below(&table, "")),
+            _ => None,
         };
-        if bytes > 0 {
-            finding.bytes = Some(bytes);
-            measured.push(finding);
+        match bytes {
+            Some(0) => {}
+            None => measured.extend(finding.is_sure.then_some(finding)),
+            bytes => {
+                finding.bytes = bytes;
+                measured.push(finding);
+            }
         }
     }
     measured
+}
+
+/// Says whether a layer removes anything of those below it.
+fn removes(table: &Table) -> bool {
+    table.root().is_opaque()
+        || table.rows().any(|(_, row)| row.kind() == Kind::Whiteout || row.is_opaque())
 }
 
 /// A number of bytes in the largest unit that fits.
