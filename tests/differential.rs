@@ -111,6 +111,7 @@ fn every_explanation_is_a_row_of_the_table() {
     )
     .unwrap();
     let table = page.split("## What the test meets").nth(1).unwrap();
+    let table = table.split("\n## ").next().unwrap();
     let rows: Vec<&str> =
         table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let names: Vec<&str> = EXPLAINED.iter().map(|row| row.name).collect();
