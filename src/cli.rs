@@ -15,6 +15,7 @@ mod images;
 mod import;
 mod inspect;
 mod limits;
+mod lint;
 mod load;
 mod login;
 mod logout;
@@ -80,6 +81,7 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
+    Lint(lint::Args),
     Run(Box<run::Args>),
     Pull(pull::Args),
     Push(push::Args),
@@ -125,6 +127,7 @@ impl Cli {
                 quickstart::run(&logged("boatyard quickstart")?, &args, given)
             }
             Command::Build(args) => build::run(&logged("boatyard build")?, &args),
+            Command::Lint(args) => lint::run(&args, &logged("boatyard lint")?),
             Command::Serve(args) => serve::run(&world("boatyard serve", "info")?, &args),
             Command::Run(args) => run::run(&logged("boatyard run")?, &args),
             Command::Pull(args) => pull::run(&args, &logged("boatyard pull")?),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -18,6 +18,8 @@ const DOCUMENTS: [&str; 12] = [
     "docs/registry.md",
     "docs/dockerfile.md",
     "docs/storage.md",
+    "docs/lint.md",
+    "docs/differences.md",
     "docs/decisions.md",
     "docs/glossary.md",
 ];

@@ -10,6 +10,11 @@
 //!
 //! All of it is blocking code.
 
+mod findings;
+mod scene;
+
+pub use scene::Scene;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
@@ -28,7 +33,9 @@ use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
 use crate::context::load::{LoadError, Loader};
 use crate::context::opened::OpenContexts;
-use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
+use crate::dockerfile::{
+    Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render, render_step,
+};
 use crate::execute::emulation::{self, Emulators};
 use crate::execute::{
     CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Networks, Outcome, Rlimit,
@@ -40,7 +47,7 @@ use crate::layer::ContentId;
 use crate::once::OnceFor;
 use crate::pack::Packer;
 use crate::plan::{Base, CopyFrom, NamedContext, Plan, PlanOptions, PlannedStage, plan};
-use crate::progress::{Ending, Progress, StepEnd, Steps};
+use crate::progress::{Ending, FailedCommand, Progress, StepEnd, Steps};
 use crate::secrets::Secrets;
 use crate::snapshot::layers::Temporary;
 use crate::snapshot::{Layers, LayersError};
@@ -148,6 +155,8 @@ pub struct Tools<'a> {
     pub threads: usize,
     /// Is told why each step ran.
     pub explain: Option<&'a Explain<'a>>,
+    /// Keeps what a command that fails saw and left, in [`StepFailure::scene`].
+    pub keeps_scene: bool,
 }
 
 /// Takes why a step ran; called from several threads.
@@ -258,6 +267,10 @@ pub struct StepFailure {
     pub source: Option<Box<dyn Error + Send + Sync>>,
     /// How the command ended, if it was a command that failed.
     pub outcome: Option<Outcome>,
+    /// What else is known of a command that failed.
+    pub command: Option<FailedCommand>,
+    /// What it saw and left, if that was asked for.
+    pub scene: Option<Box<Scene>>,
 }
 
 impl std::fmt::Display for StepFailure {
@@ -282,7 +295,13 @@ impl Ending for BuildError {}
 impl StepFailure {
     /// Returns the failure without a deeper reason.
     pub(crate) fn new(diagnostic: Diagnostic) -> StepFailure {
-        StepFailure { diagnostic: Box::new(diagnostic), source: None, outcome: None }
+        StepFailure {
+            diagnostic: Box::new(diagnostic),
+            source: None,
+            outcome: None,
+            command: None,
+            scene: None,
+        }
     }
 
     /// Adds the reason.
@@ -309,7 +328,10 @@ impl BuildError {
             BuildError::Step(failure) => {
                 let mut bare = failure.diagnostic.clone();
                 let hint = bare.hint.take();
-                let mut text = render(source, file_name, &bare);
+                let mut text = match &failure.command {
+                    Some(_) => render_step(source, file_name, &bare),
+                    None => render(source, file_name, &bare),
+                };
                 let mut cause = failure.source.as_deref().map(|cause| cause as &dyn Error);
                 let mut last = String::new();
                 while let Some(error) = cause {
@@ -319,6 +341,10 @@ impl BuildError {
                     }
                     last = own;
                     cause = error.source();
+                }
+                let log = failure.command.as_ref().and_then(|command| command.log.as_ref());
+                if let Some(log) = log {
+                    text.push_str(&format!("note: all that it wrote is in {}\n", log.display()));
                 }
                 if let Some(hint) = hint {
                     text.push_str(&format!("hint: {hint}\n"));
@@ -390,7 +416,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let steps = Steps::new(tools.progress);
     let plans = plans(request, &bases, &steps)?;
     let shared = Shared::default();
-    warn(request, &plans, tools.progress)?;
+    let later = findings::tell(request, &bases, tools.progress)?;
     check_reuse(request)?;
     emulation::check(request, &plans)
         .map_err(|problem| BuildError::Emulation(Box::new(problem)))?;
@@ -431,7 +457,10 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     if let Some(networks) = tools.networks {
         networks.close();
     }
-    assemble(&builders, states)
+    let stacks: Vec<_> = states.iter().map(|state| state.stack.clone()).collect();
+    let built = assemble(&builders, states)?;
+    later.tell(&tools.root, &stacks, tools.progress);
+    Ok(built)
 }
 
 /// Plans the build of each platform.
@@ -558,28 +587,6 @@ fn check_reuse(request: &BuildRequest) -> Result<(), BuildError> {
         Some(name) => Err(BuildError::NoSuchStage(name.clone())),
         None => Ok(()),
     }
-}
-
-/// Tells what the linter found; with `# check=error=true` that ends the build.
-fn warn(request: &BuildRequest, plans: &[Plan], progress: &dyn Progress) -> Result<(), BuildError> {
-    let dockerfile = &request.dockerfile;
-    let planned = plans.iter().flat_map(|plan| &plan.warnings);
-    let planned = planned.filter(|warning| dockerfile.checks.allows(warning.rule));
-    let mut told = HashSet::new();
-    let mut rules = Vec::new();
-    for warning in dockerfile.warnings.iter().chain(planned) {
-        let drawn = render(&dockerfile.source, &request.file_name, &warning.diagnostic());
-        if told.insert(drawn.clone()) {
-            progress.warning(&drawn);
-        }
-        rules.push(warning.rule.name());
-    }
-    rules.sort_unstable();
-    rules.dedup();
-    if dockerfile.checks.error && !rules.is_empty() {
-        return Err(BuildError::Lint(rules));
-    }
-    Ok(())
 }
 
 /// Returns the stages whose layers are in the image.

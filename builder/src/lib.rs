@@ -17,6 +17,8 @@ pub mod ids;
 pub mod image;
 pub mod import;
 pub mod layer;
+pub mod lint;
+pub mod logs;
 mod once;
 pub mod pack;
 pub mod plan;

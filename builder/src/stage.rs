@@ -27,6 +27,8 @@ use crate::snapshot::{Active, ActiveError, LayerDir};
 use crate::solve::{Kept, LayerStack, Made, Solved, Stages};
 
 pub(crate) use environment::Environment;
+pub(crate) use mounts::furnish::Furnished;
+pub(crate) use remote::is_elsewhere;
 
 /// Who wrote a history entry, in the words that scanners know.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";

@@ -28,8 +28,10 @@ use crate::report::{Context as _, Failure, Result, advice, note};
 use crate::sources::Sources;
 use crate::world::World;
 
+mod call;
 mod compatibility;
 mod context;
+mod debug;
 mod deliver;
 mod explain;
 mod mounts;
@@ -38,6 +40,7 @@ mod output;
 mod project;
 
 use context::Opened;
+pub use debug::Debug;
 use options::Options;
 pub use options::{Args, host, rlimit};
 use output::Output;
@@ -67,6 +70,9 @@ const INTERRUPTED: u8 = 130;
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let options = Options::new(args)?;
+    if let Some(call) = call::Call::read(args)? {
+        return call::run(world, args, &options, call);
+    }
     let isolation = args.isolation.unwrap_or(world.config.build.isolation);
     let world = &world.with_rung(isolation::isolate(isolation)?);
     let root = world.open_root()?;
@@ -129,6 +135,7 @@ fn build_and_deliver(
         progress: &reporter,
         offline: args.offline,
         explain: options.explain.map(|_| &explain as &Explain<'_>),
+        debug: Debug::of(args, &reporter),
     };
     let built = build_with(world, &session, root, &lease, &request, &terms);
     finish(&reporter, &built);
@@ -209,6 +216,8 @@ pub struct Terms<'a> {
     pub offline: bool,
     /// Is told why each step ran.
     pub explain: Option<&'a Explain<'a>>,
+    /// Whether and how one looks around where a step failed.
+    pub debug: Option<Debug<'a>>,
 }
 
 /// Runs the build on this thread.
@@ -261,8 +270,15 @@ pub fn build_with(
         now: &jiff::Timestamp::now,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         explain: terms.explain,
+        keeps_scene: terms.debug.is_some(),
     };
-    build(request, &tools).map_err(|error| {
+    build(request, &tools).map_err(|mut error| {
+        if let (Some(debug), BuildError::Step(step)) = (&terms.debug, &mut error)
+            && let Some(scene) = step.scene.take()
+        {
+            let failure = failure(&error, request);
+            debug.look_around(&scene, &failure, &*executor, &session.runtime);
+        }
         let failure = failure(&error, request);
         if error.is_cancellation() { failure.code(INTERRUPTED) } else { failure }
     })

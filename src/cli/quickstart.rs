@@ -246,7 +246,7 @@ fn build_example(
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;
-    let terms = build::Terms { progress: &reporter, offline: false, explain: None };
+    let terms = build::Terms { progress: &reporter, offline: false, explain: None, debug: None };
     let built = build::build_with(world, &session, root, &lease, &request, &terms);
     build::finish(&reporter, &built);
     let built = built?;

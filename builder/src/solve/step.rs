@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use boatyard_oci::Descriptor;
+use boatyard_oci::{Descriptor, DiffId, Digest};
 use jiff::Timestamp;
 
 use super::explain::{Earlier, Explanation, Why};
@@ -12,7 +12,7 @@ use super::{LayerBlob, LayerStack, StackedLayer};
 use crate::build::StepFailure;
 use crate::cache::{Input, Key, Parts, Record, RecordedLayer, StepLock};
 use crate::execute::Outcome;
-use crate::layer::Written;
+use crate::layer::{ContentId, Written};
 use crate::progress::{StepEnd, StepId};
 use crate::snapshot::LayerDir;
 use crate::stage::{StageState, Step, StepResult};
@@ -94,7 +94,15 @@ impl Step<'_> {
         let permit = self.builder.cores.take();
         self.check_stopped()?;
         let (created, began) = ((self.builder.tools.now)(), Instant::now());
-        let made = make(state)?;
+        let made = match make(state) {
+            Ok(made) => made,
+            Err(failure) => {
+                if failure.outcome != Some(Outcome::Cancelled) {
+                    self.explain_failed(state, question, may_reuse, is_lost);
+                }
+                return Err(failure);
+            }
+        };
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(permit);
         let layer = RecordedLayer {
@@ -240,13 +248,34 @@ impl Step<'_> {
         explain(Explanation { step: self.name.clone(), line: now.line, why });
     }
 
+    /// Says why a step ran that failed.
+    fn explain_failed(
+        &self,
+        state: &StageState,
+        question: &Question,
+        may_reuse: bool,
+        is_lost: bool,
+    ) {
+        if self.builder.tools.explain.is_none() {
+            return;
+        }
+        // What it would have made is not compared.
+        let content = ContentId::from_hasher(&blake3::Hasher::new());
+        let diff_id = DiffId::new(Digest::sha256(b""));
+        let chain_id = state.stack.chain_with(&diff_id);
+        let layer = RecordedLayer { content, diff_id, chain_id, size: 0 };
+        let record = self.record(state, question, layer, (self.builder.tools.now)(), 0);
+        let nearest = self.builder.cache.nearest(&record);
+        self.explain(may_reuse, is_lost, nearest.as_ref(), &record);
+    }
+
     /// Returns the step as those above it name it.
     fn place(&self) -> String {
         let text = &self.planned.instruction.text;
         format!("{}:{} {text}", self.builder.request.dockerfile_path, self.line())
     }
 
-    fn line(&self) -> u32 {
+    pub(crate) fn line(&self) -> u32 {
         let span = match self.planned.is_trigger {
             true => self.stage.from,
             false => self.planned.instruction.span,

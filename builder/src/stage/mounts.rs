@@ -61,15 +61,9 @@ impl Step<'_> {
     }
 
     fn mount(&self, state: &StageState, text: &Spanned<String>) -> StepResult<Mount> {
-        let mut unset = Vec::new();
         let parsed = parse_with(&text.value, |value| {
-            let expanded = self.expander().expand(value, &state.environment)?;
-            unset.extend(expanded.unset);
-            Ok(expanded.text)
+            Ok(self.expander().expand(value, &state.environment)?.text)
         });
-        for name in unset {
-            self.warn_undefined(state, &name, text);
-        }
         parsed.map_err(|error| {
             let mut problem = self.error(format!("cannot use this mount: {error}"), text.span);
             problem.hint = error.hint();

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::context::load::{Loaded, Loader, Tree};
 use boatyard_builder::context::location::Location;
-use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
+use boatyard_builder::dockerfile::{Dockerfile, parse_bytes_with};
 use boatyard_builder::import::{LayoutReference, layout};
 use boatyard_builder::plan::{Contexts, NamedContext};
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, ImageName};
 
 use super::options::{Args, Options};
+use crate::cli::lint;
 use crate::report::{Context as _, Failure, Result};
 
 /// The build argument that keeps `.git` of a context that is a Git repository.
@@ -91,7 +92,9 @@ pub fn open_loaded(
             "the context {} is a Dockerfile, and -f names another",
             args.context.display()
         ))),
-        Loaded::File(bytes) => opened(options, &bytes, "Dockerfile".to_owned(), "Dockerfile".to_owned()),
+        Loaded::File(bytes) => {
+            opened(options, &bytes, "Dockerfile".to_owned(), "Dockerfile".to_owned())
+        }
         Loaded::Tree(tree) if dockerfile_is_stdin => {
             let context = tree.into_context(None).context("cannot use the build context")?;
             from_stdin(options).map(|opened| Opened { context: Some(context), ..opened })
@@ -134,8 +137,9 @@ fn opened(
     file_name: String,
     dockerfile_path: String,
 ) -> Result<Opened> {
-    let dockerfile =
-        parse_bytes(bytes).map_err(|errors| Failure::verbatim(errors.render(&file_name)))?;
+    let checks = lint::checks(&options.build_args)?;
+    let dockerfile = parse_bytes_with(bytes, checks)
+        .map_err(|errors| Failure::verbatim(errors.render(&file_name)))?;
     match (options.build_args.get("BUILDKIT_SYNTAX"), &dockerfile.directives.syntax) {
         (Some(syntax), _) if !syntax.is_empty() => {
             super::check_syntax("--build-arg BUILDKIT_SYNTAX=", syntax)?;

@@ -82,7 +82,7 @@ pub struct Args {
     #[arg(long = "ssh", value_name = "ID[=SOCKET|KEY[,KEY]]")]
     pub ssh: Vec<String>,
     /// Allow steps what is not usual: network.host, security.insecure
-    #[arg(long = "allow", value_name = "LEAVE")]
+    #[arg(long = "allow", value_name = "PERMISSION")]
     pub allow: Vec<String>,
     /// Look for newer base images
     #[arg(long)]
@@ -107,6 +107,20 @@ pub struct Args {
         default_missing_value = "text"
     )]
     pub explain: Option<ExplainFormat>,
+    /// Build nothing, and say what the linter finds: --call=check
+    #[arg(long, conflicts_with = "call")]
+    pub check: bool,
+    /// Build nothing, and answer: check (what the linter finds), outline (what the target takes) or
+    /// targets (the stages), with `,format=json` for programs
+    #[arg(long, value_name = "METHOD[,format=FORMAT]", alias = "print")]
+    pub call: Option<String>,
+    /// Where a RUN step fails, open a shell in its files, with its user, directory, environment,
+    /// mounts and network
+    #[arg(long)]
+    pub debug_on_error: bool,
+    /// What that shell is to run, in place of reading a terminal; implies --debug-on-error
+    #[arg(long, value_name = "COMMAND")]
+    pub debug_shell: Option<String>,
     /// Push the image to the registry that its names say
     #[arg(long)]
     pub push: bool,

@@ -1,6 +1,7 @@
 //! What a step gets for its mounts, and what has to stay until the step is over.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,11 +39,17 @@ pub(in crate::stage) struct Furnishing<'a> {
 
 /// What goes when the step is over.
 #[derive(Default)]
-pub(in crate::stage) struct Furnished {
+pub(crate) struct Furnished {
     snapshots: Vec<Active>,
     copies: Vec<Arc<Temporary>>,
     caches: BTreeMap<usize, Arc<Taken>>,
     agents: Vec<(Relay, Option<Arc<KeyAgent>>)>,
+}
+
+impl fmt::Debug for Furnished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Furnished").finish_non_exhaustive()
+    }
 }
 
 impl Furnished {
