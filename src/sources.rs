@@ -9,7 +9,7 @@ use boatyard_builder::source::git::GitAddress;
 use boatyard_builder::source::{Checksum, Fetch, FetchError, FetchedFile};
 use boatyard_content::{Lease, Root};
 use boatyard_upstream::downloads::{Download, Downloads};
-use boatyard_upstream::git::{GitProgram, Repositories, Wanted};
+use boatyard_upstream::git::{GitProgram, Repositories, Resolved, Wanted};
 use boatyard_upstream::transport::Transport;
 use boatyard_upstream::{ProxyUse, Timeouts};
 use http::HeaderValue;
@@ -32,8 +32,8 @@ pub struct Sources<'a> {
     offline: bool,
     downloads: OnceLock<Downloads>,
     repositories: Repositories,
-    /// The references that led to commits, by these and the remote.
-    references: Mutex<HashMap<(String, String), String>>,
+    /// What references mean, by the remote and their names: nobody is asked twice in a build.
+    resolved: Mutex<HashMap<(String, Option<String>), Resolved>>,
 }
 
 impl<'a> Sources<'a> {
@@ -60,8 +60,19 @@ impl<'a> Sources<'a> {
             offline,
             downloads: OnceLock::new(),
             repositories: Repositories::new(&root.layout().cache(), program, offline),
-            references: Mutex::default(),
+            resolved: Mutex::default(),
         }
+    }
+
+    /// Finds the commit of a reference. Who asks holds the lock: others wait.
+    fn resolve(&self, remote: &str, reference: Option<&str>) -> Result<Resolved, FetchError> {
+        let key = (remote.to_owned(), reference.map(str::to_owned));
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = resolved.get(&key) {
+            return Ok(found.clone());
+        }
+        let found = self.repositories.resolve(remote, reference)?;
+        Ok(resolved.entry(key).or_insert(found).clone())
     }
 
     fn downloads(&self) -> Result<&Downloads, FetchError> {
@@ -96,7 +107,7 @@ impl Fetch for Sources<'_> {
 
     fn commit(&self, address: &GitAddress, say: &Say<'_>) -> Result<String, FetchError> {
         let (remote, reference) = (address.remote(), address.reference());
-        let found = self.repositories.resolve(remote, reference)?;
+        let found = self.resolve(remote, reference)?;
         if let Some(promised) = address.checksum() {
             let agrees = |id: &String| id.starts_with(promised);
             if !agrees(&found.commit) && !found.tag.as_ref().is_some_and(agrees) {
@@ -105,11 +116,6 @@ impl Fetch for Sources<'_> {
             }
         }
         say(&format!("{address} is the commit {}", found.commit));
-        if let Some(reference) = found.reference {
-            let key = (remote.to_owned(), found.commit.clone());
-            let mut known = self.references.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(key, reference);
-        }
         Ok(found.commit)
     }
 
@@ -121,9 +127,9 @@ impl Fetch for Sources<'_> {
         into: &Path,
         say: &Say<'_>,
     ) -> Result<(), FetchError> {
-        let key = (address.remote().to_owned(), commit.to_owned());
-        let known = self.references.lock().unwrap_or_else(PoisonError::into_inner);
-        let reference = known.get(&key).cloned();
+        let key = (address.remote().to_owned(), address.reference().map(str::to_owned));
+        let known = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let reference = known.get(&key).and_then(|resolved| resolved.reference.clone());
         drop(known);
         say(&format!("checking out {commit}"));
         let wanted = Wanted {

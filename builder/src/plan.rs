@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use boatyard_oci::{ImageName, Platform};
 
 use crate::dockerfile::expansion::Expander;
+use crate::dockerfile::instruction::CopySource;
 use crate::dockerfile::lint::planned;
 use crate::dockerfile::{
     Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage, Warning,
@@ -278,20 +279,31 @@ pub(crate) fn error(message: impl Into<String>, span: Span) -> Diagnostic {
 /// are copied into an empty one.
 fn given_base(
     (name, given): (&str, &NamedContext),
+    span: Span,
     instructions: &mut Vec<PlannedInstruction>,
 ) -> Base {
     match given {
         NamedContext::Image(image) => Base::Image(image.clone()),
         NamedContext::Files(_) => {
-            let copy = parse_trigger("COPY . /").expect("it is an instruction");
+            let mut instruction = parse_trigger("COPY . /").expect("it is an instruction");
+            // It stands nowhere: messages show the FROM.
+            (instruction.span, instruction.keyword.span) = (span, span);
+            if let InstructionKind::Copy(copy) = &mut instruction.kind {
+                copy.destination.span = span;
+                for source in &mut copy.sources {
+                    if let CopySource::Path(word) = source {
+                        word.span = span;
+                    }
+                }
+            }
             let copy_from = Some(CopyFrom::Named(name.to_owned()));
-            let planned = PlannedInstruction {
-                instruction: copy,
+            let mounts_from = Vec::new();
+            instructions.push(PlannedInstruction {
+                instruction,
                 copy_from,
-                mounts_from: Vec::new(),
-                is_trigger: true,
-            };
-            instructions.push(planned);
+                mounts_from,
+                is_trigger: false,
+            });
             Base::Scratch
         }
     }
@@ -442,7 +454,7 @@ impl Planner<'_> {
             return Ok(Base::Stage(earlier));
         }
         if let Some(given) = self.options.contexts.find(&text) {
-            return Ok(given_base(given, instructions));
+            return Ok(given_base(given, word.span, instructions));
         }
         match text.parse() {
             Ok(name) => Ok(Base::Image(name)),
@@ -464,7 +476,7 @@ impl Planner<'_> {
     ) -> PlannedStage {
         let stage = &self.dockerfile.stages[index];
         let mut instructions = Vec::new();
-        let base = given_base(given, &mut instructions);
+        let base = given_base(given, stage.from.image.span, &mut instructions);
         let name = stage.name.as_ref().map_or_else(String::new, |name| name.value.clone());
         PlannedStage { index, name, base, platform, from: stage.from.image.span, instructions }
     }

@@ -79,6 +79,9 @@ fn build_and_deliver(
     let session = Session::begin()?;
     let Opened { dockerfile, file_name, dockerfile_path, context } =
         open_context(world, &session, root, &lease, args)?;
+    if let Some(syntax) = options.build_args.get("BUILDKIT_SYNTAX") {
+        check_syntax(syntax)?;
+    }
     let (contexts, given) = context::named(args, root, &lease)?;
     let mounts = mounts::of(world, args, &dockerfile_path)?;
     let request = BuildRequest {
@@ -297,7 +300,7 @@ fn failure(error: &BuildError, request: &BuildRequest) -> Failure {
 fn check_syntax(syntax: &str) -> Result<()> {
     let name = syntax.split(['@', ' ']).next().unwrap_or_default();
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    let known = ["docker/dockerfile", "docker/dockerfile-upstream"];
+    let known = ["docker/dockerfile", "docker/dockerfile-upstream", "dockerfile.v0"];
     if known.iter().any(|known| name == *known || name.starts_with(&format!("{known}:"))) {
         return Ok(());
     }

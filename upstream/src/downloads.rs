@@ -15,10 +15,11 @@
 //!
 //! Facts are written before what names them; what is torn counts as absent.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use boatyard_content::local::write_unsynced;
@@ -51,7 +52,12 @@ pub struct Downloads {
     transfers: Transfers,
     clock: Arc<dyn Clock>,
     offline: bool,
+    /// What was asked for already: nobody is asked twice as long as this lives.
+    asked: Arc<Mutex<HashMap<String, Arc<Asked>>>>,
 }
+
+/// The sha256 of a URL's file, once it is known. Who asks holds the lock: others wait.
+type Asked = tokio::sync::Mutex<Option<String>>;
 
 /// A file that is here now.
 #[derive(Debug)]
@@ -126,6 +132,17 @@ pub enum DownloadError {
         #[source]
         source: Failure,
     },
+    /// It is here, but nobody says whether it still is what the URL names.
+    #[error(
+        "cannot ask whether what is here of {url} still holds; with --offline it is taken as it is"
+    )]
+    Unasked {
+        /// Which, without its query.
+        url: String,
+        /// Why.
+        #[source]
+        source: Failure,
+    },
     /// It is another file than was promised.
     #[error("{url} has the checksum {got}, not {wanted}")]
     Checksum {
@@ -154,7 +171,7 @@ impl Downloads {
         let limits = Limits { first_byte: Duration::from_secs(3600), ..Limits::default() };
         let store = Arc::new(root.store());
         let transfers = Transfers::new(store, limits, Arc::<SystemClock>::clone(&clock));
-        Downloads { root, transport, transfers, clock, offline }
+        Downloads { root, transport, transfers, clock, offline, asked: Arc::default() }
     }
 
     /// Returns the file of a URL. `checksum` is the name of an algorithm and a hash: what is here
@@ -178,11 +195,7 @@ impl Downloads {
         {
             return Ok(found);
         }
-        let known = self.answer(url).and_then(|answer| {
-            let found = self.open(&answer.sha256).ok().flatten()?;
-            Some((answer, found))
-        });
-        let download = self.ask(url, &parsed, known, lease).await?;
+        let download = self.once(url, &parsed, lease).await?;
         let Some((algorithm, wanted)) = checksum else { return Ok(download) };
         let got = match algorithm {
             "sha384" => &download.facts.sha384,
@@ -196,6 +209,32 @@ impl Downloads {
                 got: format!("{algorithm}:{got}"),
             });
         }
+        Ok(download)
+    }
+
+    async fn once(
+        &self,
+        url: &str,
+        parsed: &Url,
+        lease: &Lease,
+    ) -> Result<Download, DownloadError> {
+        let slot = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(asked.entry(url.to_owned()).or_default())
+        };
+        let mut slot = slot.lock().await;
+        let known = self.answer(url).and_then(|answer| {
+            let found = self.open(&answer.sha256).ok().flatten()?;
+            Some((answer, found))
+        });
+        if let (Some(sha256), Some((answer, _))) = (&*slot, &known)
+            && answer.sha256 == *sha256
+            && let Some((answer, found)) = known
+        {
+            return Ok(Download { headers: answer.header_map(), ..found });
+        }
+        let download = self.ask(url, parsed, known, lease).await?;
+        *slot = Some(download.facts.sha256.clone());
         Ok(download)
     }
 
@@ -216,7 +255,10 @@ impl Downloads {
             if !conditions.is_empty() {
                 let asked = self.fetch(url, parsed, conditions.clone(), lease).await;
                 let Err(DownloadError::Fetch { source, .. }) = &asked else { return asked };
-                let Some(told) = not_modified(source) else { return asked };
+                let Some(told) = not_modified(source) else {
+                    let url = url_without_secrets(parsed);
+                    return Err(DownloadError::Unasked { url, source: Arc::clone(source) });
+                };
                 let headers = self.refresh(url, answer, told)?;
                 return Ok(Download { headers, ..found });
             }
@@ -259,6 +301,9 @@ impl Downloads {
         let shown = url_without_secrets(parsed);
         let failed = |source| DownloadError::Fetch { url: shown.clone(), source };
         let mut source = HttpSource::new(Arc::clone(&self.transport), parsed.clone());
+        if let Some(port) = parsed.port() {
+            source.name = format!("{}:{port}", source.name);
+        }
         source.headers = conditions;
         source.headers.extend(credentials(parsed));
         source.trusts_close = true;

@@ -17,6 +17,9 @@ use serde::Deserialize;
 
 use super::files;
 
+/// How the names of directories begin that are being removed.
+const GONE: &str = ".gone-";
+
 /// A directory of something that was fetched.
 pub(super) struct Fetched {
     /// What it is, for people.
@@ -90,7 +93,7 @@ pub(super) fn remove(directory: &Path) -> io::Result<bool> {
     };
     // Whoever opens the lock from now on finds that it leads nowhere.
     let parent = directory.parent().unwrap_or(directory);
-    let doomed = tempfile::Builder::new().prefix(".gone-").tempdir_in(parent)?;
+    let doomed = tempfile::Builder::new().prefix(GONE).tempdir_in(parent)?;
     match fs::rename(directory, doomed.path().join("it")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         renamed => renamed?,
@@ -98,6 +101,24 @@ pub(super) fn remove(directory: &Path) -> io::Result<bool> {
     drop(held);
     doomed.close()?;
     Ok(true)
+}
+
+/// Removes what killed processes were about to remove.
+pub(super) fn sweep(cache: &Path) -> io::Result<()> {
+    for directory in [cache.join("http/files"), cache.join("git")] {
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(GONE.as_bytes()) {
+                // Another process may be at it.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes a lock that nobody else has; `None` where somebody has it.

@@ -188,6 +188,7 @@ impl Cache {
     fn tidy(&self) -> Result<(), CacheError> {
         let is_there = |key: &super::Key| self.record_path(key).exists();
         near::sweep(&self.directory.join("near"), is_there).doing("tidy the places")?;
+        fetched::sweep(&self.directory).doing("tidy what was fetched")?;
         step_lock::sweep(&self.root.layout().step_locks()).doing("tidy the locks")?;
         self.mounts().tidy()?;
         let mounts = self.mounts().directory;

@@ -1,11 +1,19 @@
 //! An OCI layout that is a directory: what `oci-layout://` names.
 
+use std::ffi::OsStr;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Digest, Index, Manifest, MediaType};
 
 use super::{LoadError, load};
+use crate::layer::tar::Writer;
+use crate::layer::{Entry, EntryPath, Kind};
+
+/// `blobs/<algorithm>/<hex>`, and one more.
+const DEPTH_MAX: usize = 4;
 
 /// Which image of a layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,16 +86,35 @@ pub fn layout(
     })?;
     found.annotations.clear();
     let failed = |source| LayoutError::Load { path: path.clone(), source };
-    let (reader, writer) = std::io::pipe().map_err(|error| failed(LoadError::Read(error)))?;
+    let (reader, writer) = io::pipe().map_err(|error| failed(LoadError::Read(error)))?;
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let mut archive = tar::Builder::new(writer);
             // What cannot be read is missed by who reads the archive.
-            let _ = archive.append_dir_all(".", directory).and_then(|()| archive.finish());
+            let _ = archive(directory, writer);
         });
         load(reader, root, lease).map_err(failed)
     })?;
     Ok(found)
+}
+
+/// Writes the files of a layout, which lie four directories down at most.
+fn archive(directory: &Path, sink: impl Write) -> io::Result<()> {
+    let mut writer = Writer::new(BufWriter::new(sink));
+    let mut waiting = vec![EntryPath::root()];
+    while let Some(path) = waiting.pop() {
+        let place = directory.join(OsStr::from_bytes(path.as_bytes()));
+        let found = fs_err::metadata(&place)?;
+        if found.is_file() {
+            let mut entry = Entry::new(path, Kind::File, 0o644);
+            entry.size = found.len();
+            writer.append(&entry, &mut fs_err::File::open(&place)?)?;
+        } else if found.is_dir() && path.components().count() < DEPTH_MAX {
+            for name in fs_err::read_dir(&place)? {
+                waiting.push(path.join(name?.file_name().as_bytes()));
+            }
+        }
+    }
+    writer.finish()?.flush()
 }
 
 fn choose<'a>(listed: &'a [Descriptor], wanted: &LayoutReference) -> Option<&'a Descriptor> {

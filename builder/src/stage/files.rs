@@ -130,6 +130,9 @@ impl Step<'_> {
             let paths = serde_json::to_string(&words.paths).expect("texts always serialise");
             parts.push("stack", stack.id().to_string());
             parts.push("paths", paths);
+            for (name, body) in &words.heredocs {
+                parts.push(format!("heredoc {name}"), body);
+            }
             parts.key()
         });
         let definition = definition.or_else(|| remote::definition(&parts, &words, &remotes));
@@ -139,8 +142,12 @@ impl Step<'_> {
             _ => {
                 let view = self.view_of(&origin, id)?;
                 let open = self.opener(origin.stack(), id);
-                let scratch = self.scratch()?;
-                let checkouts = self.checkouts(&remotes, scratch.path(), id)?;
+                let has_commit = remotes.iter().any(|it| matches!(it, Remote::Commit(_)));
+                let scratch = has_commit.then(|| self.scratch()).transpose()?;
+                let checkouts = match &scratch {
+                    Some(scratch) => self.checkouts(&remotes, scratch.path(), id)?,
+                    None => Vec::new(),
+                };
                 let sources = Sources {
                     origin: &origin,
                     view: view.as_ref(),
@@ -250,7 +257,9 @@ impl Step<'_> {
             return;
         }
         for source in files.sources {
-            if let CopySource::Path(word) = source {
+            if let CopySource::Path(word) = source
+                && !(files.may_be_remote && remote::is_elsewhere(&word.value))
+            {
                 let instruction = self.planned.instruction.span;
                 let patterns = context.patterns();
                 let is_add = files.keyword == "ADD";
@@ -271,6 +280,12 @@ impl Step<'_> {
     }
 
     pub(super) fn cannot_copy(&self, files: &Files<'_>, error: CopyError) -> StepFailure {
+        let error = match (error, &self.planned.copy_from) {
+            (CopyError::Missing { path, ignored, .. }, Some(CopyFrom::Named(name))) => {
+                CopyError::Missing { path, ignored, tree: format!("the context `{name}`") }
+            }
+            (error, _) => error,
+        };
         let span = match &error {
             CopyError::Missing { path, .. } | CopyError::Pattern { pattern: path } => {
                 files.sources.iter().find_map(|source| match source {

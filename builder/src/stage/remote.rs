@@ -213,6 +213,11 @@ pub(super) fn definition(parts: &Parts, words: &Words, remotes: &[Remote]) -> Op
     Some(parts.key())
 }
 
+/// Says whether a source of ADD is no path of the context.
+pub(super) fn is_elsewhere(text: &str) -> bool {
+    text.contains("://") || GitAddress::parse(text).is_ok_and(|address| address.is_some())
+}
+
 /// Returns the name of a file: what the server calls it, or the last part of its URL's path.
 fn name(url: &str, told: Option<&str>) -> String {
     let is_name = |name: &&str| !name.is_empty() && *name != "." && *name != "..";

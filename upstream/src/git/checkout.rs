@@ -79,16 +79,19 @@ impl Repositories {
         into: &Path,
     ) -> Result<(), GitError> {
         let io = |source| GitError::Io { remote: shown(remote), source };
-        let scratch = tempfile::tempdir().map_err(io)?;
-        let index = scratch.path().join("index");
+        // What a killed process leaves of this name is swept with the cache.
+        let index = tempfile::Builder::new().prefix(".index-").tempfile_in(&self.directory);
+        let index = index.map_err(io)?.into_temp_path();
+        // git makes it itself, and takes an empty one for a damaged one.
+        fs::remove_file(&index).map_err(io)?;
         let read = ["read-tree", tree];
         let mut command = self.program.command(Some(repository), remote)?;
-        command.env("GIT_INDEX_FILE", &index).args(read);
+        command.env("GIT_INDEX_FILE", index.as_os_str()).args(read);
         finish(command, &read, remote)?;
         let write = ["checkout-index", "--all", "--force", "--quiet"];
         let mut command = self.program.command(Some(repository), remote)?;
         command.arg("--work-tree").arg(into).current_dir(into);
-        command.env("GIT_INDEX_FILE", &index).args(write);
+        command.env("GIT_INDEX_FILE", index.as_os_str()).args(write);
         finish(command, &write, remote).map(drop)
     }
 

@@ -1,16 +1,18 @@
 //! Running `git`.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
 use super::shown;
 
 /// The protocols that git may speak.
 const PROTOCOLS: &str = "https:http:ssh:git";
 /// What is set for each call: nothing of it comes from a file.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 18] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.askPass=",
@@ -24,12 +26,18 @@ const SETTINGS: [&str; 16] = [
     "maintenance.auto=false",
     "advice.detachedHead=false",
     "http.followRedirects=initial",
+    "http.lowSpeedLimit=1",
+    "http.lowSpeedTime=60",
     "init.defaultBranch=main",
     "protocol.version=2",
     "safe.directory=*",
 ];
 /// What is told of git's own words.
 const TOLD_BYTES_MAX: usize = 2000;
+/// The most that is read of what git writes: names of a tree's files.
+const OUTPUT_BYTES_MAX: u64 = 256 << 20;
+/// How long one call may take.
+const CALL_MAX: Duration = Duration::from_secs(3600);
 
 /// The `git` program, and what it may know of this machine.
 #[derive(Clone, Debug)]
@@ -58,6 +66,14 @@ pub enum GitError {
     /// The program could not be started.
     #[error("cannot run git")]
     Start(#[source] io::Error),
+    /// The program did not come to an end.
+    #[error("git does not come to an end with {remote}: it was stopped after {} minutes", after.as_secs() / 60)]
+    Endless {
+        /// The repository.
+        remote: String,
+        /// The limit.
+        after: Duration,
+    },
     /// The program failed.
     #[error("git cannot {doing} {remote}: {told}")]
     Failed {
@@ -139,7 +155,10 @@ impl GitProgram {
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", PROTOCOLS);
         command.env("GIT_ATTR_NOSYSTEM", "1").env("GIT_NO_REPLACE_OBJECTS", "1");
-        command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
+        command.env(
+            "GIT_SSH_COMMAND",
+            "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=30",
+        );
         if let Some(home) = &self.home {
             command.env("HOME", home);
         }
@@ -157,15 +176,44 @@ impl GitProgram {
     }
 }
 
+/// Reads a stream on a thread of its own.
+fn gather(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What cannot be read is missing, and what is too much is passed over.
+            let _ = stream.by_ref().take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes);
+            let _ = io::copy(&mut stream, &mut io::sink());
+        }
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
 /// Runs a call of git to its end.
 pub(super) fn finish(
     mut command: Command,
     arguments: &[&str],
     remote: &str,
 ) -> Result<Vec<u8>, GitError> {
-    let Output { status, stdout, stderr } = command.output().map_err(GitError::Start)?;
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(GitError::Start)?;
+    let (stdout, stderr) = (gather(child.stdout.take()), gather(child.stderr.take()));
+    let began = Instant::now();
+    let mut all = Vec::with_capacity(2);
+    for stream in [stdout, stderr] {
+        let Ok(bytes) = stream.recv_timeout(CALL_MAX.saturating_sub(began.elapsed())) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(GitError::Endless { remote: shown(remote), after: CALL_MAX });
+        };
+        all.push(bytes);
+    }
+    let status = child.wait().map_err(GitError::Start)?;
+    let stderr = all.pop().unwrap_or_default();
     if status.success() {
-        return Ok(stdout);
+        return Ok(all.pop().unwrap_or_default());
     }
     let told = String::from_utf8_lossy(&stderr);
     let told: Vec<&str> = told.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -78,7 +78,7 @@ fn what_git_would_misunderstand_is_refused() {
         "https://git.example/d.git#-x",
         "https://git.example/d.git?ref=--help",
         "ssh://-oProxyCommand=x/y",
-        "git@-oProxyCommand=x:y",
+        "git@-oProxyCommand:y",
         "git://-x/y",
         "https://git.example/d.git#main:../../etc",
         "https://git.example/d.git#a..b",
