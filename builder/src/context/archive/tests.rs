@@ -88,7 +88,7 @@ fn archives_are_told_from_text() {
 
 /// Packs bytes, and zeros that follow them.
 fn packed(start: &[u8], zeros: u64) -> Vec<u8> {
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     packed.write_all(start).unwrap();
     io::copy(&mut io::repeat(0).take(zeros), &mut packed).unwrap();
     packed.finish().unwrap()
