@@ -4,6 +4,8 @@
 
 #[path = "mounts/caches.rs"]
 mod caches;
+#[path = "mounts/cves.rs"]
+mod cves;
 #[path = "mounts/secrets.rs"]
 mod secrets;
 mod support;

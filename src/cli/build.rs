@@ -25,7 +25,7 @@ use crate::isolation;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, advice, note};
-use crate::sources::Sources;
+use crate::sources::{Lent, Sources};
 use crate::world::World;
 
 mod call;
@@ -91,10 +91,12 @@ fn build_and_deliver(
     let lease = root.lease().context("cannot begin a lease")?;
     // Kept until the result is where it goes: a push can be interrupted too.
     let session = Session::begin()?;
+    let mut mounts = mounts::of(world, args)?;
+    let lent = Lent { secrets: &mounts.secrets, agents: &mounts.agents };
     let Opened { dockerfile, file_name, dockerfile_path, context } =
-        open_context(world, &session, root, &lease, args, options)?;
+        open_context(world, &session, root, &lease, args, options, lent)?;
+    mounts.project = project::of(&args.context, &dockerfile_path);
     let (contexts, given) = context::named(args, root, &lease)?;
-    let mounts = mounts::of(world, args, &dockerfile_path)?;
     let request = BuildRequest {
         dockerfile,
         dockerfile_path,
@@ -156,13 +158,14 @@ fn open_context(
     lease: &Lease,
     args: &Args,
     options: &Options,
+    lent: Lent<'_>,
 ) -> Result<Opened> {
     let location = context::location(args)?;
     if let Location::Directory(directory) = &location {
         return context::open_directory(args, options, directory);
     }
     let layers = world.open_layers(root, lease)?;
-    let sources = Sources::new(world, &session.runtime, root, lease, args.offline);
+    let sources = Sources::new(world, &session.runtime, root, lease, args.offline, lent);
     let say = |text: &str| {
         if !args.quiet {
             note(text);
@@ -251,7 +254,8 @@ pub fn build_with(
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
-    let sources = Sources::new(world, &session.runtime, root, lease, terms.offline);
+    let lent = Lent { secrets: &request.mounts.secrets, agents: &request.mounts.agents };
+    let sources = Sources::new(world, &session.runtime, root, lease, terms.offline, lent);
     let networks = Networks::new(NetworkOptions {
         search: world.environment.path.clone(),
         ..NetworkOptions::default()

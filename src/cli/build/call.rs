@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use super::context::Opened;
 use super::options::{Args, Options};
-use super::{Session, context};
+use super::{Session, context, mounts};
 use crate::cli::lint::{self, Format, Location, Subject};
 use crate::isolation;
 use crate::output;
 use crate::report::{Context as _, Failure, Result};
+use crate::sources::Lent;
 use crate::world::World;
 
 /// What is asked of a Dockerfile in place of a build.
@@ -119,7 +120,9 @@ fn open(world: &World, args: &Args, options: &Options) -> Result<(Opened, Contex
     let world = &world.with_rung(isolation::isolate(world.config.build.isolation)?);
     let (root, session) = (world.open_root()?, Session::begin()?);
     let lease = root.lease().context("cannot begin a lease")?;
-    let opened = super::open_context(world, &session, &root, &lease, args, options)?;
+    let mounts = mounts::of(world, args)?;
+    let lent = Lent { secrets: &mounts.secrets, agents: &mounts.agents };
+    let opened = super::open_context(world, &session, &root, &lease, args, options, lent)?;
     let (contexts, _) = context::named(args, &root, &lease)?;
     Ok((opened, contexts))
 }
