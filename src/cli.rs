@@ -16,6 +16,7 @@ mod images;
 mod import;
 mod inspect;
 mod limits;
+mod lint;
 mod load;
 mod login;
 mod logout;
@@ -83,6 +84,7 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
+    Lint(lint::Args),
     Run(Box<run::Args>),
     Pull(pull::Args),
     Push(push::Args),
@@ -131,6 +133,7 @@ impl Cli {
                 quickstart::run(&logged("boatyard quickstart")?, &args, given)
             }
             Command::Build(args) => build::run(&logged("boatyard build")?, &args),
+            Command::Lint(args) => lint::run(&args, &logged("boatyard lint")?),
             Command::Serve(args) => serve::run(&world("boatyard serve", "info")?, &args),
             Command::Run(args) => run::run(&logged("boatyard run")?, &args),
             Command::Pull(args) => pull::run(&args, &logged("boatyard pull")?),

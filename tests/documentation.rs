@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 15] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -19,6 +19,8 @@ const DOCUMENTS: [&str; 13] = [
     "docs/registry.md",
     "docs/dockerfile.md",
     "docs/storage.md",
+    "docs/lint.md",
+    "docs/differences.md",
     "docs/decisions.md",
     "docs/glossary.md",
 ];

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use boatyard_builder::build::{BuildRequest, MountSources};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
+use boatyard_builder::execute::emulation::Emulators;
 use boatyard_builder::execute::{
     CancelHandle, DEFAULT_SHM_SIZE, Isolation, Limits, Network, NetworkOptions, Networks, Outcome,
     Output, Rung, Spec, stubs,
 };
 use boatyard_builder::export;
+use boatyard_builder::form::Form;
 use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
-use boatyard_builder::layer::compress::Compression;
 use boatyard_builder::plan::{Allow, Contexts, PlanOptions};
 use boatyard_builder::solve::Reuse;
 use boatyard_content::Root;
@@ -235,19 +236,25 @@ fn build_example(
         rlimits: Vec::new(),
         limits: Limits::default(),
         timeout: None,
-        compression: Compression::GZIP,
+        platforms: vec![Platform::host()],
+        index: false,
+        forms: vec![Form::default()],
+        rewrite_timestamp: true,
+        emulators: Emulators::default(),
+        context_time: None,
         always_pull: false,
         reuse: Reuse::All,
         mounts: MountSources::default(),
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;
-    let terms = build::Terms { progress: &reporter, offline: false, explain: None };
+    let terms = build::Terms { progress: &reporter, offline: false, explain: None, debug: None };
     let built = build::build_with(world, &session, root, &lease, &request, &terms);
     build::finish(&reporter, &built);
     let built = built?;
-    build::keep(root, std::slice::from_ref(name), &built)?;
-    Ok(built.manifest.digest().clone())
+    let top = &built.main().top;
+    build::keep(root, &lease, std::slice::from_ref(name), top)?;
+    Ok(top.digest.clone())
 }
 
 /// It needs no network; but not every way to isolate steps can keep them from it.

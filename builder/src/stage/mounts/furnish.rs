@@ -1,6 +1,7 @@
 //! What a step gets for its mounts, and what has to stay until the step is over.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,11 +39,17 @@ pub(in crate::stage) struct Furnishing<'a> {
 
 /// What goes when the step is over.
 #[derive(Default)]
-pub(in crate::stage) struct Furnished {
+pub(crate) struct Furnished {
     snapshots: Vec<Active>,
     copies: Vec<Arc<Temporary>>,
     caches: BTreeMap<usize, Arc<Taken>>,
     agents: Vec<(Relay, Option<Arc<KeyAgent>>)>,
+}
+
+impl fmt::Debug for Furnished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Furnished").finish_non_exhaustive()
+    }
 }
 
 impl Furnished {
@@ -128,6 +135,7 @@ impl Step<'_> {
             true => Arc::new(self.copied(selection, wanted)?),
             false => self
                 .builder
+                .shared
                 .copies
                 .of(&selection.content_id(), || self.copied(selection, wanted))?,
         };
@@ -172,7 +180,7 @@ impl Step<'_> {
             threads: self.builder.tools.threads,
             scratch: into,
         };
-        let out = TreeWriter::new(into, None).map_err(|error| self.cannot_mount(wanted, error))?;
+        let out = TreeWriter::new(into).map_err(|error| self.cannot_mount(wanted, error))?;
         let mut out = TreeOut::new(out);
         copy::write(std::slice::from_ref(selection), &landing, &mut out)
             .map_err(|error| self.cannot_show(wanted, error))?;
@@ -248,7 +256,7 @@ impl Step<'_> {
         let (socket, keys) = match source {
             AgentSource::Socket(socket) => (socket.clone(), None),
             AgentSource::Keys(keys) => {
-                let agent = self.builder.key_agents.of(&id.to_owned(), || {
+                let agent = self.builder.shared.key_agents.of(&id.to_owned(), || {
                     let directory = self.temporary(wanted)?;
                     KeyAgent::start(directory, keys, &agents.search)
                         .map_err(|error| self.cannot_mount(wanted, error))
