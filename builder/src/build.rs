@@ -107,8 +107,6 @@ pub struct BuildRequest {
     pub rewrite_timestamp: bool,
     /// What runs programs of other machines here.
     pub emulators: Emulators,
-    /// When a context from elsewhere was made: `SOURCE_DATE_EPOCH=context`.
-    pub context_time: Option<Timestamp>,
     /// Looks upstream for newer base images.
     pub always_pull: bool,
     /// Which earlier results may be used.
@@ -750,12 +748,13 @@ fn epoch(
     let given = plan.arguments.given(NAME).or_else(|| plan.arguments.global(NAME));
     let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
     if text == "context" {
-        if request.context_time.is_none() {
+        let time = request.context.as_ref().and_then(|context| context.time());
+        if time.is_none() {
             progress.warning(
                 "SOURCE_DATE_EPOCH=context has no effect: this build context says no time of its own",
             );
         }
-        return Ok(request.context_time);
+        return Ok(time);
     }
     text.parse()
         .ok()

@@ -124,7 +124,6 @@ fn build_and_deliver(
         forms: forms(&options.outputs),
         rewrite_timestamp: options.rewrite_timestamp,
         emulators: Emulators::read(Path::new(BINFMT)),
-        context_time: None,
         always_pull: args.pull,
         reuse: options.reuse.clone(),
         mounts,

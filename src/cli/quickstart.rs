@@ -241,7 +241,6 @@ fn build_example(
         forms: vec![Form::default()],
         rewrite_timestamp: true,
         emulators: Emulators::default(),
-        context_time: None,
         always_pull: false,
         reuse: Reuse::All,
         mounts: MountSources::default(),

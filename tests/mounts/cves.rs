@@ -89,6 +89,6 @@ fn cve_2024_23653_might_is_not_had_without_leave() {
             let run = build(&place, &context).args(["--allow", other]).run();
             assert_ne!(run.code, Some(0), "{run}");
         }
-        build(&place, &context).fails(1).says(["takes leave", "--allow security.insecure"]);
+        build(&place, &context).fails(1).says(["needs permission", "--allow security.insecure"]);
     }
 }

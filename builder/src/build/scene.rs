@@ -13,7 +13,7 @@ use crate::stage::Furnished;
 pub struct Scene {
     spec: Spec,
     /// What its mounts are made of.
-    _furnished: Furnished,
+    furnished: Furnished,
     /// The script of a heredoc, which is mounted.
     _script: Option<Temporary>,
     active: Active,
@@ -33,7 +33,7 @@ impl Scene {
     ) -> Scene {
         spec.secret_env.clear();
         spec.mounts.retain(|mount| !matches!(mount.kind, MountKind::Secret { .. }));
-        Scene { spec, _furnished: furnished, _script: script, active, stubs, shell }
+        Scene { spec, furnished, _script: script, active, stubs, shell }
     }
 
     /// Runs a command where the step failed, as its user, in its directory, with its environment,
@@ -60,6 +60,7 @@ impl Scene {
         }
         spec.console = console;
         spec.timeout = None;
+        self.furnished.mount_again(&mut spec).map_err(RunError::Mount)?;
         let mount = self.active.mount(Some(&self.stubs)).map_err(RunError::Mount)?;
         Ok(executor.run(mount, &spec, output, cancel)?)
     }

@@ -53,7 +53,10 @@ impl Linter<'_> {
         };
         state.environment.inherit(&[format!("PATH={DEFAULT_PATH}")]);
         let mut last = Last::new();
-        for trigger in std::mem::take(&mut state.triggers) {
+        let triggers = std::mem::take(&mut state.triggers);
+        // What stands in the place of a stage is that stage: nothing begins with it here.
+        let triggers = if stages.given(index).is_some() { Vec::new() } else { triggers };
+        for trigger in triggers {
             let span = stage.span;
             let place = Place { from: Some(stage.from.image.span), span, checks: None };
             self.instruction(&mut state, &trigger, place, &mut last, Expander::new('\\'));

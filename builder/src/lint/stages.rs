@@ -75,7 +75,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Returns what a context puts in the place of a stage.
-    fn given(&self, index: usize) -> Option<Base> {
+    pub(super) fn given(&self, index: usize) -> Option<Base> {
         let name = self.dockerfile.stages[index].name.as_ref()?;
         self.contexts.find(&name.value).map(|(_, given)| base_of(given))
     }

@@ -19,8 +19,8 @@ use crate::execute::{Hidden, MountKind as Made, Source, Spec, StepMount, rootfs}
 use crate::layer::TreeWriter;
 use crate::plan::MountFrom;
 use crate::progress::StepId;
-use crate::snapshot::Active;
 use crate::snapshot::layers::Temporary;
+use crate::snapshot::{Active, MountError};
 use crate::ssh::{Access, AgentSource, KeyAgent, Relay};
 use crate::stage::{Step, StepResult};
 
@@ -56,6 +56,18 @@ impl Furnished {
     /// Says whether the step keeps anything in caches.
     pub(in crate::stage) fn has_caches(&self) -> bool {
         !self.caches.is_empty()
+    }
+
+    /// Mounts again what a step can have once only.
+    pub(crate) fn mount_again(&self, spec: &mut Spec) -> Result<(), MountError> {
+        let parts = spec.mounts.iter_mut().filter_map(|mount| match &mut mount.kind {
+            Made::Part { of, .. } => Some(of),
+            _ => None,
+        });
+        for (of, snapshot) in parts.zip(&self.snapshots) {
+            *of = Source::new(snapshot.mount(None)?);
+        }
+        Ok(())
     }
 }
 
