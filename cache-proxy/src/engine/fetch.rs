@@ -20,6 +20,8 @@ use crate::headers;
 
 /// The longest body of an answer that is passed to several clients from memory.
 const ANSWER_MAX: usize = 64 * 1024;
+/// How often the upstream is asked for one flight: with conditions, without, after another process.
+const TRIES_MAX: usize = 3;
 /// How long the first request may take to begin to read.
 const FIRST_READER: Duration = Duration::from_secs(10);
 
@@ -51,15 +53,22 @@ impl Engine {
             None => return,
         };
         let mut question = Arc::new(question);
-        for _ in 0..2 {
+        for _ in 0..TRIES_MAX {
             let settled = Arc::new(Settled::default());
             let sources = self.sources(&question, &settled);
             let wanted = wanted(&key, &question);
             let opened = self.shared.transfers.open(&wanted, sources, &lease).await;
             let failure = match opened {
-                Ok(reader) => {
+                Ok(reader) if settled.begun().is_some() || question.lasts() => {
                     return self.arrive(landing, &question, &settled, reader, &lease).await;
                 }
+                Ok(reader) => match self.inherit(&question, reader).await {
+                    Ok(inherited) => {
+                        question = Arc::new(inherited);
+                        continue;
+                    }
+                    Err(failure) => failure,
+                },
                 Err(failure) => failure,
             };
             match settled.take() {
@@ -86,6 +95,28 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Keeps what a process that died, or another one, has fetched: nobody has asked the upstream
+    /// for this question, so it is only what is known when that is done.
+    async fn inherit(&self, question: &Question, reader: Reader) -> Result<Question, Failure> {
+        let now = self.shared.options.clock.now();
+        let policy = question.policy(&reader.head().headers, now, now);
+        let info = reader.landed().await?;
+        let (request, class) = (question.request.clone(), question.class.clone());
+        let Ok(policy) = policy else {
+            return Ok(Question { request, class, known: question.known.clone() });
+        };
+        let entry = Arc::new(Entry {
+            target: request.target.clone(),
+            from: request.target.to_string(),
+            blob: info.digest,
+            size: info.size,
+            verified: None,
+            policy,
+        });
+        self.keep(&entry).await;
+        Ok(Question { request, class, known: Some(entry) })
     }
 
     /// Tells those who wait that bytes are coming, and keeps the blob that they become.

@@ -70,7 +70,8 @@ impl Settled {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
-    fn begun(&self) -> Option<Timestamp> {
+    /// Returns when an upstream was asked, if one was.
+    pub(super) fn begun(&self) -> Option<Timestamp> {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,6 +87,11 @@ impl Settled {
 impl Question {
     pub(super) fn promise(&self) -> Option<&Promise> {
         self.class.promise()
+    }
+
+    /// Says whether bytes that were fetched at any time are as good as those that are fetched now.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(self.class, Class::Immutable(_))
     }
 
     /// Returns the conditions under which the upstream need not send anything.

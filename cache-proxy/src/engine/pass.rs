@@ -45,10 +45,11 @@ impl Engine {
         match self.send(&request.method, url, headers, payload).await {
             Ok(answer) => {
                 let safe = matches!(request.method, Method::OPTIONS | Method::TRACE);
-                if !safe && (answer.status.is_success() || answer.status.is_redirection()) {
-                    if let Err(error) = self.forget(&request.target).await {
-                        tracing::warn!(target = %request.target, %error, "it stays, though written");
-                    }
+                if !safe
+                    && (answer.status.is_success() || answer.status.is_redirection())
+                    && let Err(error) = self.forget(&request.target).await
+                {
+                    tracing::warn!(target = %request.target, %error, "it stays, though written");
                 }
                 Answer::passing(answer, false, &self.shared.via)
             }

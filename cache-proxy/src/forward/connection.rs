@@ -97,13 +97,12 @@ impl Incoming<'_> {
         let limits = &self.inner.options.limits;
         let mut begun: Option<Instant> = None;
         loop {
-            if !self.buffer.is_empty() {
-                if let Some((head, len)) =
+            if !self.buffer.is_empty()
+                && let Some((head, len)) =
                     parse::head(&self.buffer).map_err(|error| error.to_string())?
-                {
-                    self.buffer.advance(len);
-                    return Ok(Some(head));
-                }
+            {
+                self.buffer.advance(len);
+                return Ok(Some(head));
             }
             let limit = match begun {
                 _ if self.buffer.is_empty() => {
