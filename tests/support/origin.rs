@@ -140,7 +140,7 @@ impl Shared {
         self.asked.lock().unwrap().push(format!("{method} {path}{shown}"));
         let reply = self.replies.lock().unwrap().get(path).cloned();
         let reply = reply.unwrap_or(Reply { status: 404, ..Reply::default() });
-        self.answer(stream, method, &reply, range.as_deref(), tag)
+        self.answer(stream, method, &reply, range.as_deref(), tag.as_deref())
     }
 
     fn answer(
@@ -149,11 +149,11 @@ impl Shared {
         method: &str,
         reply: &Reply,
         range: Option<&str>,
-        tag: Option<String>,
+        tag: Option<&str>,
     ) -> std::io::Result<()> {
         let tag_line = reply.etag.iter().map(|tag| format!("ETag: {tag}\r\n")).collect::<String>();
         let common = format!("{tag_line}{}Connection: close\r\n", reply.headers);
-        if tag.is_some() && tag == reply.etag {
+        if tag.is_some() && tag == reply.etag.as_deref() {
             let text = format!("HTTP/1.1 304 Not Modified\r\n{common}\r\n");
             return stream.write_all(text.as_bytes());
         }
