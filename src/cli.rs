@@ -4,6 +4,8 @@ mod build;
 mod cache;
 mod client_config;
 mod completions;
+mod config;
+mod df;
 mod doctor;
 mod format;
 mod fsck;
@@ -92,6 +94,7 @@ enum Command {
     Load(load::Args),
     Import(import::Args),
     Cache(cache::Args),
+    Df(df::Args),
     Gc(gc::Args),
     Fsck(fsck::Args),
     Doctor(doctor::Args),
@@ -99,6 +102,7 @@ enum Command {
     Serve(serve::Args),
     Mirror(mirror::Args),
     ClientConfig(client_config::Args),
+    Config(config::Args),
     /// Print a script that completes commands and options in a shell
     Completions(completions::Args),
 }
@@ -106,28 +110,22 @@ enum Command {
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> Result<ExitCode> {
-        let world = |command| {
-            World::new(self.global.root.as_deref(), self.global.config.as_deref(), command)
-                .map(|world| world.with_snapshots(self.global.snapshots))
+        // Traces are sent until the command ends.
+        let mut traces = None;
+        let mut world = |command, level| {
+            let world =
+                World::new(self.global.root.as_deref(), self.global.config.as_deref(), command)?;
+            traces = telemetry::start(level, &world.config)?;
+            Ok(world.with_snapshots(self.global.snapshots))
         };
-        let logged = |command| {
-            telemetry::start("warn");
-            world(command)
-        };
+        let mut logged = |command| world(command, "warn");
         match self.command {
             Command::Quickstart(args) => {
-                telemetry::start("warn");
                 let given = self.global.root.is_some();
-                quickstart::run(&world("boatyard quickstart")?, &args, given)
+                quickstart::run(&logged("boatyard quickstart")?, &args, given)
             }
-            Command::Build(args) => {
-                telemetry::start("warn");
-                build::run(&world("boatyard build")?, &args)
-            }
-            Command::Serve(args) => {
-                telemetry::start("info");
-                serve::run(&world("boatyard serve")?, &args)
-            }
+            Command::Build(args) => build::run(&logged("boatyard build")?, &args),
+            Command::Serve(args) => serve::run(&world("boatyard serve", "info")?, &args),
             Command::Run(args) => run::run(&logged("boatyard run")?, &args),
             Command::Pull(args) => pull::run(&args, &logged("boatyard pull")?),
             Command::Push(args) => push::run(&args, &logged("boatyard push")?),
@@ -142,6 +140,7 @@ impl Cli {
             Command::Load(args) => load::run(&args, &logged("boatyard load")?),
             Command::Import(args) => import::run(&args, &logged("boatyard import")?),
             Command::Cache(args) => cache::run(&args, &logged("boatyard cache")?),
+            Command::Df(args) => df::run(&args, &logged("boatyard df")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),
@@ -149,6 +148,7 @@ impl Cli {
             Command::ClientConfig(args) => {
                 client_config::run(&args, &logged("boatyard client-config")?)
             }
+            Command::Config(args) => config::run(&args, || logged("boatyard config")),
             Command::Completions(args) => completions::run(&args),
         }
     }

@@ -1,24 +1,40 @@
 //! The configuration file: TOML, in which an unknown key is an error with its line.
+//!
+//! What a key means stands at its field: [`reference`] makes the manual's page of it.
 
+pub mod limits;
+pub mod reference;
+
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use boatyard_builder::cache::{Amount, Limits};
+use boatyard_builder::cache::{self, Amount};
 use boatyard_builder::execute::Isolation;
-use serde::{Deserialize, Deserializer};
+use boatyard_registry::mirror::FreshnessOptions;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::quantity;
 use crate::report::{Failure, Result};
 
 /// All that can be configured. What the command line says wins.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where everything is kept.
     pub root: Option<PathBuf>,
-    /// The servers of `boatyard serve`.
+    /// The server.
     pub serve: Serve,
+    /// What clients may take, and make the server wait for.
+    pub limits: limits::Limits,
+    /// Who sees the metrics.
+    pub metrics: Metrics,
+    /// What is told on standard error.
+    pub log: Log,
+    /// Where spans of requests and builds are sent.
+    pub traces: Traces,
     /// Other registries: how to reach them.
     pub registry: Vec<Registry>,
     /// Builds.
@@ -33,11 +49,12 @@ pub struct Config {
     pub proxy: Proxy,
 }
 
-/// `[proxy]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+/// `[proxy]`: the [cache proxy](proxy.md) of `boatyard serve`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Proxy {
     /// The addresses to listen on; 127.0.0.1:3142 if there are none.
+    #[schemars(with = "Vec<String>", extend("x-kind" = "list of ADDRESS:PORT"))]
     pub listen: Vec<SocketAddr>,
     /// It does not listen at all.
     pub off: bool,
@@ -52,9 +69,10 @@ pub struct Proxy {
     /// The hosts that CONNECT may lead to, and with them all below them; any if there are none.
     pub connect_hosts: Vec<String>,
     /// How many bytes are kept: `50GB`. What was not used for longest goes first.
-    #[serde(deserialize_with = "quantity::size")]
+    #[serde(with = "quantity::optional_size")]
+    #[schemars(with = "Option<String>", extend("x-kind" = "size"))]
     pub max_size: Option<u64>,
-    /// The proxy that is asked instead of upstreams themselves.
+    /// The proxy that is asked instead of upstreams themselves; tunnels go without it.
     pub parent: Option<String>,
     /// Writes no line to the log for each answer.
     pub quiet: bool,
@@ -62,8 +80,8 @@ pub struct Proxy {
     pub upstream: Vec<ProxyUpstream>,
 }
 
-/// `[[proxy.upstream]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// `[[proxy.upstream]]`: an upstream of the cache proxy that has a name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyUpstream {
     /// What it is called in paths (`/NAME/...`), messages and statistics.
@@ -81,24 +99,91 @@ pub struct ProxyUpstream {
     pub ecosystem: Option<String>,
 }
 
-/// `[serve]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+/// `[serve]`: the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Serve {
-    /// The addresses to listen on; 127.0.0.1:5000 if there are none.
+    /// The addresses to listen on.
+    #[schemars(with = "Vec<String>", extend("x-kind" = "list of ADDRESS:PORT"))]
     pub listen: Vec<SocketAddr>,
-    /// The certificate chain, PEM.
+    /// The certificate to serve HTTPS with, and those that vouch for it, PEM; read again when the
+    /// file changes.
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
-    /// How many connections there can be at once.
-    pub connections_max: Option<usize>,
-    /// How long a clean stop waits for what is under way, in seconds.
-    pub stop_seconds: Option<u64>,
+    /// How many seconds a stop waits for what is under way.
+    pub stop_seconds: u64,
 }
 
-/// `[[registry]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+impl Default for Serve {
+    fn default() -> Serve {
+        Serve {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 5000))],
+            tls_cert: None,
+            tls_key: None,
+            stop_seconds: boatyard_front::Limits::default().stop_timeout.as_secs(),
+        }
+    }
+}
+
+/// `[metrics]`: who sees the metrics. Clients on this machine see them at `/metrics` of the server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// An address of their own, where everybody who reaches it sees them.
+    #[schemars(with = "Option<String>", extend("x-kind" = "ADDRESS:PORT"))]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[log]`: what is told on standard error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `text` for people, `json` for programs.
+    pub format: LogFormat,
+    /// What is told: `error`, `warn`, `info`, `debug`, or for parts of the program, such as
+    /// `info,boatyard_registry=debug`. BOATYARD_LOG wins.
+    pub level: Option<String>,
+    /// Whether `serve` writes a line for each request.
+    pub access: bool,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: LogFormat::Text, level: None, access: true }
+    }
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `[traces]`: where spans of requests and builds are sent, by OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// The collector's URL, such as `http://collector.example:4318`; none: nothing is sent.
+    pub endpoint: Option<String>,
+    /// Which part of all traces is sent, of 1.
+    pub ratio: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Traces {
+        Traces { endpoint: None, ratio: 1.0 }
+    }
+}
+
+/// `[[registry]]`: another registry, and how to reach it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
     /// Its host, with the port where it is not the usual one.
@@ -110,12 +195,13 @@ pub struct Registry {
     pub ca: Option<PathBuf>,
 }
 
-/// `[build]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+/// `[build]`: builds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Build {
     /// How steps are isolated: auto, full, userns or chroot.
-    #[serde(deserialize_with = "isolation")]
+    #[serde(deserialize_with = "isolation", serialize_with = "show")]
+    #[schemars(with = "String")]
     pub isolation: Isolation,
 }
 
@@ -125,8 +211,15 @@ fn isolation<'de, D: Deserializer<'de>>(
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
-/// `[[mirror]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+fn show<T: Display, S: Serializer>(
+    value: &T,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// `[[mirror]]`: an upstream that `boatyard serve` mirrors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mirror {
     /// What it is called in paths (`/v2/NAME/...`, `/NAME/v2/...`), messages and rules.
@@ -145,8 +238,9 @@ pub struct Mirror {
     #[serde(default)]
     pub share_private: bool,
     /// How long a tag is not asked for again: `5m`, `1h`, `0s`.
-    #[serde(default, deserialize_with = "quantity::duration")]
-    pub tag_ttl: Option<Duration>,
+    #[serde(default = "tag_ttl", with = "quantity::duration")]
+    #[schemars(with = "String", extend("x-kind" = "duration"))]
+    pub tag_ttl: Duration,
     /// Requests that name no upstream mean this one.
     #[serde(default)]
     pub default: bool,
@@ -157,14 +251,23 @@ pub struct Mirror {
     #[serde(default)]
     pub offline: bool,
     /// How many bytes are kept: `50GB`. What was not pulled for longest goes first.
-    #[serde(default, deserialize_with = "quantity::size")]
+    #[serde(default, with = "quantity::optional_size")]
+    #[schemars(with = "Option<String>", extend("x-kind" = "size"))]
     pub max_size: Option<u64>,
 }
 
-/// `[gc]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+fn tag_ttl() -> Duration {
+    FreshnessOptions::default().tag_ttl
+}
+
+/// `[gc]`: the collector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gc {
+    /// How often `serve` collects by itself, or `none`.
+    #[serde(with = "quantity::duration_or_none")]
+    #[schemars(with = "String", extend("x-kind" = "duration or none"))]
+    pub every: Option<Duration>,
     /// How long a blob stays that nothing refers to, in seconds.
     pub grace_seconds: u64,
     /// How long an unpacked layer stays that no build uses, in seconds.
@@ -173,7 +276,12 @@ pub struct Gc {
 
 impl Default for Gc {
     fn default() -> Self {
-        Gc { grace_seconds: 3600, layers_seconds: 2 * 24 * 3600 }
+        let hour = 3600;
+        Gc {
+            every: Some(Duration::from_secs(hour)),
+            grace_seconds: hour,
+            layers_seconds: 2 * 24 * hour,
+        }
     }
 }
 
@@ -189,42 +297,42 @@ impl Gc {
     }
 }
 
-/// `[cache]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// `[cache]`: what builds keep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
     /// The most that it may have.
-    #[serde(deserialize_with = "quantity::amount_or_none")]
+    #[serde(with = "quantity::amount_or_none")]
+    #[schemars(with = "String", extend("x-kind" = "size, N% or none"))]
     pub max_size: Option<Amount>,
     /// How long something stays that no build uses.
-    #[serde(deserialize_with = "quantity::duration_or_none")]
+    #[serde(with = "quantity::duration_or_none")]
+    #[schemars(with = "String", extend("x-kind" = "duration or none"))]
     pub max_age: Option<Duration>,
     /// What it leaves free on the disk.
-    #[serde(deserialize_with = "quantity::amount_or_none")]
+    #[serde(with = "quantity::amount_or_none")]
+    #[schemars(with = "String", extend("x-kind" = "size, N% or none"))]
     pub min_free: Option<Amount>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        let Limits { max_size, max_age, min_free, .. } = Limits::default();
+        let cache::Limits { max_size, max_age, min_free, .. } = cache::Limits::default();
         Cache { max_size, max_age, min_free }
     }
 }
 
 impl Config {
-    /// Reads a configuration. A file that was asked for must be there; of the usual places, the
-    /// first that is there is read.
-    pub fn load(asked: Option<&Path>, usual: &[PathBuf]) -> Result<Config> {
-        if let Some(path) = asked {
-            return Config::read(path);
-        }
-        match usual.iter().find(|path| path.exists()) {
-            Some(path) => Config::read(path),
-            None => Ok(Config::default()),
-        }
+    /// Returns the file to read: the one that was asked for, which must be there, or else the first
+    /// of the usual ones that is.
+    pub fn find(asked: Option<&Path>, usual: &[PathBuf]) -> Option<PathBuf> {
+        asked
+            .or_else(|| usual.iter().map(PathBuf::as_path).find(|path| path.exists()))
+            .map(Path::to_path_buf)
     }
 
-    fn read(path: &Path) -> Result<Config> {
+    /// Reads a configuration.
+    pub fn read(path: &Path) -> Result<Config> {
         let text = fs_err::read_to_string(path).map_err(|error| {
             Failure::usage(format!("cannot read the configuration {}", path.display()))
                 .because(error)

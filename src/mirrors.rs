@@ -36,10 +36,14 @@ struct Place {
     plain_http: bool,
 }
 
-/// Returns all mirrors of the configuration.
-pub fn open(world: &World, root: &Arc<Root>) -> Result<Mirrors> {
+/// Returns what brings the blobs of all mirrors.
+pub fn transfers(root: &Root) -> Transfers {
     let limits = Limits { first_byte: ANSWER, queue: QUEUE, idle: IDLE, ..Limits::default() };
-    let transfers = Transfers::new(Arc::new(root.store()), limits, Arc::new(SystemClock));
+    Transfers::new(Arc::new(root.store()), limits, Arc::new(SystemClock))
+}
+
+/// Returns all mirrors of the configuration.
+pub fn open(world: &World, root: &Arc<Root>, transfers: &Transfers) -> Result<Mirrors> {
     let mut mirrors = Vec::new();
     let mut answers = Vec::new();
     for configured in &world.config.mirror {
@@ -47,7 +51,7 @@ pub fn open(world: &World, root: &Arc<Root>) -> Result<Mirrors> {
             Failure::usage(format!("[[mirror]] `{}` cannot be used", configured.name))
                 .because(failure.to_string().trim_start_matches("error: ").trim_end().to_owned())
         };
-        let (mirror, its) = one(world, root, &transfers, configured).map_err(at)?;
+        let (mirror, its) = one(world, root, transfers, configured).map_err(at)?;
         mirrors.push(mirror);
         answers.push(its);
     }
@@ -76,18 +80,18 @@ fn one(
         default: configured.default,
         default_for: configured.default_for.clone(),
     };
-    let defaults = FreshnessOptions::default();
     let options = MirrorOptions {
         name: configured.name.clone(),
-        hosts: places.iter().map(|place| place.host.clone()).collect(),
+        host: place.host.clone(),
+        also: also.iter().map(|place| place.host.clone()).collect(),
         prefix: place.prefix.clone(),
         client: client(credential.as_ref())?,
         anonymous: credential.as_ref().map(|_| client(None)).transpose()?,
         shares_private: configured.share_private,
         freshness: FreshnessOptions {
-            tag_ttl: configured.tag_ttl.unwrap_or(defaults.tag_ttl),
+            tag_ttl: configured.tag_ttl,
             offline: configured.offline,
-            ..defaults
+            ..FreshnessOptions::default()
         },
         transfers: transfers.clone(),
         bytes_max: configured.max_size,

@@ -11,9 +11,7 @@ use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
 use boatyard_cache_proxy::statistics::Counters;
 use boatyard_cache_proxy::{Ecosystem, Upstream, Upstreams};
 use boatyard_content::Root;
-use boatyard_front::health::Health;
-use boatyard_front::limits::Limits;
-use boatyard_front::server::{Server, ServerError, ServerOptions};
+use boatyard_front::{Limits, Server, ServerError, ServerOptions};
 use boatyard_upstream::guard::Guard;
 use boatyard_upstream::transport::Transport;
 use boatyard_upstream::{
@@ -58,16 +56,12 @@ pub fn listen(world: &World, root: &Arc<Root>, asked: &[SocketAddr]) -> Result<O
         (asked, _) => asked.to_vec(),
     };
     let is_asked = !asked.is_empty() || !config.listen.is_empty();
-    let mut limits = Limits::default();
-    if let Some(most) = world.config.serve.connections_max {
-        limits.connections_max = most;
-    }
-    if let Some(seconds) = world.config.serve.stop_seconds {
-        limits.stop_timeout = Duration::from_secs(seconds);
-    }
+    let limits = Limits {
+        stop_timeout: Duration::from_secs(world.config.serve.stop_seconds),
+        ..world.config.limits.of_connections()
+    };
     let engine = engine(world, root)?;
-    let health = Health::new();
-    let options = ServerOptions { addresses, tls: None, limits: limits.clone(), health };
+    let options = ServerOptions { addresses, limits: limits.clone(), ..ServerOptions::default() };
     let server = match Server::bind(options) {
         Ok(server) => server,
         Err(error @ ServerError::Bind { .. }) if !is_asked => {

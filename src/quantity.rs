@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use boatyard_builder::cache::Amount;
-use serde::{Deserialize as _, Deserializer, de::Error as _};
+use serde::de::Error as _;
+use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
 /// Reads a number with a unit: s, m, h or d. A bare number is of seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -63,36 +64,91 @@ fn split(text: &str) -> (&str, &str) {
     (number, unit.trim_start())
 }
 
-/// Reads a duration of the configuration.
-pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_duration(&text).map(Some).map_err(D::Error::custom)
+/// Writes a duration as it is read, in the largest unit that is exact.
+pub fn show_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(24 * 3600, "d"), (3600, "h"), (60, "m")];
+    match units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
 }
 
-/// Reads a size of the configuration.
-pub fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_size(&text).map(Some).map_err(D::Error::custom)
+/// Writes a number of bytes as it is read, in the largest unit that is exact.
+pub fn show_size(bytes: u64) -> String {
+    let units =
+        [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "KB")];
+    let binary = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let exact =
+        units.into_iter().chain(binary).find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    exact.map_or_else(|| bytes.to_string(), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
+fn show_amount(amount: Amount) -> String {
+    match amount {
+        Amount::Bytes(bytes) => show_size(bytes),
+        Amount::Percent(percent) => format!("{percent}%"),
+    }
 }
 
 /// What stands for no limit.
 const UNLIMITED: &str = "none";
 
-/// Reads a duration of the configuration, or `none`.
-pub fn duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    unless_none(&String::deserialize(from)?, parse_duration)
+/// Defines how a key of the configuration is read and written, for serde's `with`.
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident: $type:ty, $read:expr, $write:expr) => {
+        $(#[$doc])*
+        pub mod $name {
+            use super::*;
+
+            /// Reads it.
+            pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$type, D::Error> {
+                let text = String::deserialize(from)?;
+                let read: fn(&str) -> Result<$type, String> = $read;
+                read(&text).map_err(D::Error::custom)
+            }
+
+            /// Writes it.
+            pub fn serialize<S: Serializer>(value: &$type, to: S) -> Result<S::Ok, S::Error> {
+                let write: fn(&$type) -> Option<String> = $write;
+                write(value).serialize(to)
+            }
+        }
+    };
 }
 
-/// Reads a size or a part of the disk of the configuration, or `none`.
-pub fn amount_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Amount>, D::Error> {
-    unless_none(&String::deserialize(from)?, parse_amount)
+key! {
+    /// A duration.
+    duration: Duration, parse_duration, |value| Some(show_duration(*value))
+}
+key! {
+    /// A duration, or nothing.
+    optional_duration: Option<Duration>,
+    |text| parse_duration(text).map(Some),
+    |value| value.map(show_duration)
+}
+key! {
+    /// A size, or nothing.
+    optional_size: Option<u64>, |text| parse_size(text).map(Some), |value| value.map(show_size)
+}
+key! {
+    /// A duration or `none`.
+    duration_or_none: Option<Duration>,
+    |text| unless_none(text, parse_duration),
+    |value| Some(value.map_or_else(|| UNLIMITED.to_owned(), show_duration))
+}
+key! {
+    /// A size, a part of the disk, or `none`.
+    amount_or_none: Option<Amount>,
+    |text| unless_none(text, parse_amount),
+    |value| Some(value.map_or_else(|| UNLIMITED.to_owned(), show_amount))
 }
 
-fn unless_none<T, E: serde::de::Error>(
+fn unless_none<T>(
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Result<Option<T>, E> {
-    if text == UNLIMITED { Ok(None) } else { parse(text).map(Some).map_err(E::custom) }
+) -> Result<Option<T>, String> {
+    if text == UNLIMITED { Ok(None) } else { parse(text).map(Some) }
 }
 
 #[cfg(test)]
@@ -124,6 +180,16 @@ mod tests {
         }
         for bad in ["", "MB", "-1", "1.5GB", "1x", "99999999TB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for text in ["0s", "90s", "5m", "36h", "7d"] {
+            assert_eq!(show_duration(parse_duration(text).unwrap()), text);
+        }
+        for text in ["0", "1", "20GB", "512MiB", "1001", "64KiB"] {
+            assert_eq!(show_size(parse_size(text).unwrap()), text);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a command works with: the configuration, the root, the client of other registries.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ pub struct Environment {
     pub auth_file: Option<PathBuf>,
     /// `PATH`: where programs of others are looked for.
     pub path: Vec<PathBuf>,
+    /// `SSH_AUTH_SOCK`.
+    pub ssh_agent: Option<PathBuf>,
+    /// The variables that name proxies: programs of others that we run need them.
+    pub proxies: Vec<(OsString, OsString)>,
     /// Whether this is the superuser.
     pub superuser: bool,
 }
@@ -47,6 +52,8 @@ impl Environment {
             docker_config: path("DOCKER_CONFIG"),
             auth_file: path("REGISTRY_AUTH_FILE"),
             path: path("PATH").map_or_else(Vec::new, |path| std::env::split_paths(&path).collect()),
+            ssh_agent: path("SSH_AUTH_SOCK"),
+            proxies: std::env::vars_os().filter(|(name, _)| is_proxy(name)).collect(),
             superuser: rustix::process::geteuid().is_root(),
         }
     }
@@ -77,6 +84,12 @@ impl Environment {
     }
 }
 
+/// Says whether a variable names a proxy, or who is reached without one.
+fn is_proxy(name: &OsStr) -> bool {
+    let names = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
+    name.to_str().is_some_and(|name| names.iter().any(|known| name.eq_ignore_ascii_case(known)))
+}
+
 /// What a command works with.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -88,13 +101,16 @@ pub struct World {
     rung: Rung,
     root: PathBuf,
     command: &'static str,
+    /// The file that the configuration was read from, or is to be read from.
+    config_file: Option<PathBuf>,
 }
 
 impl World {
     /// Reads the configuration and decides where the root is.
     pub fn new(root: Option<&Path>, config: Option<&Path>, command: &'static str) -> Result<World> {
         let mut environment = Environment::read();
-        let config = Config::load(config, &environment.usual_configs())?;
+        let config_file = Config::find(config, &environment.usual_configs());
+        let config = config_file.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
         let root = match root.or(config.root.as_deref()) {
             Some(root) => root.to_path_buf(),
             None => environment.default_root()?,
@@ -113,7 +129,26 @@ impl World {
             rung: Rung::Full,
             root,
             command,
+            config_file,
         })
+    }
+
+    /// Returns the same world with its configuration read again.
+    pub fn read_again(&self) -> Result<World> {
+        let config =
+            self.config_file.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+        Ok(World { config, ..self.clone() })
+    }
+
+    /// Returns the same world with the configuration of another file.
+    pub fn with_config(&self, file: &Path) -> Result<World> {
+        let config_file = Some(file.to_path_buf());
+        Ok(World { config: Config::read(file)?, config_file, ..self.clone() })
+    }
+
+    /// Returns the file that the configuration was read from.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
     }
 
     /// Returns the same world with another way to make snapshots.

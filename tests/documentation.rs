@@ -7,12 +7,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/guide.md",
     "docs/reference.md",
+    "docs/configuration.md",
+    "docs/running.md",
+    "docs/registry.md",
     "docs/dockerfile.md",
     "docs/storage.md",
     "docs/decisions.md",
@@ -62,6 +65,13 @@ fn every_option_in_the_reference_is_one() {
 }
 
 #[test]
+fn the_page_of_the_configuration_is_the_codes() {
+    let printed = boatyard(&["config", "reference"]);
+    let is_same = read("docs/configuration.md").as_bytes() == printed.stdout;
+    assert!(is_same, "run `boatyard config reference > docs/configuration.md`");
+}
+
+#[test]
 fn the_example_of_a_configuration_is_one() {
     let readme = read("README.md");
     let example = fenced(&readme, "toml").next().unwrap();
@@ -88,7 +98,7 @@ fn what_is_refused_is_refused_in_these_words() {
         assert!(output.contains(message), "{text}{output}");
         refused += 1;
     }
-    assert!(refused >= 5, "the table is there");
+    assert!(refused >= 3, "the table is there");
     let shown = fenced(table, "text").next().unwrap();
     let instruction = shown.lines().find(|line| line.contains("3 | ")).unwrap();
     let instruction = instruction.split("3 | ").nth(1).unwrap();
@@ -181,8 +191,6 @@ fn is_row(line: &str) -> bool {
 /// Makes an instruction of a form that lacks values and arguments.
 fn completed(form: &str) -> String {
     let form = match form {
-        "RUN --mount" => "RUN --mount=type=cache,target=/x",
-        "RUN --device" => "RUN --device=vendor.example/class=x",
         "COPY --exclude" => "COPY --exclude=x",
         "ADD --checksum" => {
             "ADD --checksum=sha256:\

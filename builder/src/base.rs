@@ -95,6 +95,8 @@ pub struct Bases<'a> {
     pull: &'a Pull<'a>,
     /// Looks upstream first, for a newer image of the same tag.
     always_pull: bool,
+    /// Images that have no name here.
+    given: Vec<Descriptor>,
     known: Mutex<HashMap<(ImageName, Platform), Arc<Slot>>>,
 }
 
@@ -111,7 +113,13 @@ pub(crate) struct Found {
 impl<'a> Bases<'a> {
     /// Returns the bases that are in a root, or that `pull` can bring there.
     pub fn new(root: Arc<Root>, lease: Lease, pull: &'a Pull<'a>, always_pull: bool) -> Bases<'a> {
-        Bases { root, lease, pull, always_pull, known: Mutex::default() }
+        Bases { root, lease, pull, always_pull, given: Vec::new(), known: Mutex::default() }
+    }
+
+    /// Adds images that are found by their digests, whatever name these are asked for with.
+    #[must_use]
+    pub(crate) fn with_given(self, given: &[Descriptor]) -> Bases<'a> {
+        Bases { given: given.to_vec(), ..self }
     }
 
     /// Finds an image. A tag that is here is taken as it is; what is not here is fetched.
@@ -200,6 +208,9 @@ impl<'a> Bases<'a> {
             Reference::Tag(tag) => repository.tag(tag).map_err(failed)?,
         };
         let Some(digest) = digest else { return Ok(None) };
+        if let Some(given) = self.given.iter().find(|given| given.digest == digest) {
+            return Ok(Some(given.clone()));
+        }
         let Some(stored) = repository.manifest(&digest).map_err(failed)? else { return Ok(None) };
         let info = self.root.store().stat_blocking(&digest);
         let info = info.map_err(|error| failed(error.into()))?;

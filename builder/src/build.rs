@@ -19,28 +19,35 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use boatyard_content::{Lease, Root, StoreError};
-use boatyard_oci::{Digest, ImageConfig, ImageName, Manifest, Platform, Raw};
+use boatyard_oci::{Descriptor, Digest, ImageConfig, ImageName, Manifest, Platform, Raw};
 use jiff::Timestamp;
 
 use crate::assemble::{self, AssembleError};
 use crate::base::{BaseError, Bases, Pull};
 use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
-use crate::context::stat_cache::StatCache;
+use crate::context::load::{LoadError, Loader};
+use crate::context::opened::OpenContexts;
 use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
 use crate::execute::{
     CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Networks, Outcome, Rlimit,
     stubs,
 };
 use crate::ids;
+use crate::layer::ContentId;
 use crate::layer::compress::Compression;
+use crate::once::OnceFor;
 use crate::pack::{PackOptions, Packer};
-use crate::plan::{Base, CopyFrom, Plan, PlanOptions, PlannedStage, plan};
+use crate::plan::{Base, CopyFrom, NamedContext, Plan, PlanOptions, PlannedStage, plan};
 use crate::progress::{Ending, Progress, StepEnd, Steps};
+use crate::secrets::Secrets;
+use crate::snapshot::layers::Temporary;
 use crate::snapshot::{Layers, LayersError};
 use crate::solve::{
     Cores, Explanation, LayerBlob, LayerStack, Reuse, StackedLayer, Trees, reuse, scheduler,
 };
+use crate::source::Fetch;
+use crate::ssh::{Agents, KeyAgent};
 use crate::stage::StageState;
 
 /// How many base images are looked for at once.
@@ -60,9 +67,11 @@ pub struct BuildRequest {
     /// Its path below the context: how records name it, the same in two checkouts.
     pub dockerfile_path: String,
     /// The files of the build; `None` where there are none, as with a Dockerfile on stdin alone.
-    pub context: Option<Directory>,
+    pub context: Option<Arc<Directory>>,
     /// Target, arguments, platforms.
     pub plan: PlanOptions,
+    /// Images that are in the store and come with the build: of OCI layouts.
+    pub given: Vec<Descriptor>,
     /// `--label`: these come last.
     pub labels: BTreeMap<String, String>,
     /// What a RUN reaches that does not say.
@@ -86,6 +95,20 @@ pub struct BuildRequest {
     pub always_pull: bool,
     /// Which earlier results may be used.
     pub reuse: Reuse,
+    /// What mounts of steps may show of whoever builds.
+    pub mounts: MountSources,
+}
+
+/// What mounts of steps show beside the files of the build.
+#[derive(Debug, Default)]
+pub struct MountSources {
+    /// `--secret`.
+    pub secrets: Secrets,
+    /// `--ssh`.
+    pub agents: Agents,
+    /// What tells builds apart whose caches have the same target and no `id`: the same for every
+    /// build of a project. Builds of the same text share them.
+    pub project: String,
 }
 
 /// What a build works with.
@@ -102,6 +125,8 @@ pub struct Tools<'a> {
     pub networks: Option<&'a Networks>,
     /// Fetches base images.
     pub pull: &'a Pull<'a>,
+    /// Fetches what ADD and contexts name, if that may be.
+    pub fetch: Option<&'a dyn Fetch>,
     /// Is told what happens.
     pub progress: &'a dyn Progress,
     /// Ends the build. A build that fails uses it up: what still runs is cancelled.
@@ -149,6 +174,15 @@ pub enum BuildError {
     /// `# check=error=true`, and the linter found something.
     #[error("the Dockerfile asks for warnings to be errors, and there is `{}`", .0.join("`, `"))]
     Lint(Vec<&'static str>),
+    /// A named context cannot be had.
+    #[error("cannot use the context `{name}`")]
+    Context {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: LoadError,
+    },
     /// `--no-cache-filter` names no stage.
     #[error("there is no stage `{0}` whose cache could be left out")]
     NoSuchStage(String),
@@ -251,6 +285,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) cache: Cache,
     pub(crate) cores: Cores,
     pub(crate) packer: Packer,
+    /// The files that steps copy from.
+    pub(crate) contexts: OpenContexts,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
     /// It made trees of layers that have no blob.
@@ -259,8 +295,11 @@ pub(crate) struct Builder<'a> {
     pub(crate) has_warned: AtomicBool,
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
+    /// Files of contexts that steps mount, by their content.
+    pub(crate) copies: OnceFor<ContentId, Temporary>,
+    /// Agents for keys in files, by their ids.
+    pub(crate) key_agents: OnceFor<String, KeyAgent>,
     stubs: OnceLock<PathBuf>,
-    stat_cache: OnceLock<StatCache>,
     pub(crate) epoch: Option<Timestamp>,
     /// What times its layers have.
     pub(crate) times: TimePolicy,
@@ -280,22 +319,47 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let layers = tools.layers.clone();
     layers.sweep_active()?;
     let bases =
-        Bases::new(Arc::clone(&tools.root), tools.lease.clone(), tools.pull, request.always_pull);
+        Bases::new(Arc::clone(&tools.root), tools.lease.clone(), tools.pull, request.always_pull)
+            .with_given(&request.given);
     let steps = Steps::new(tools.progress);
     let plan = plan_with_triggers(request, &bases, &steps)?;
     warn(request, &plan, tools.progress)?;
     check_reuse(request)?;
+    let contexts = open_contexts(request, tools, &plan, &steps)?;
     let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
+    let builder = Builder { contexts, ..builder };
     let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
-    if let Some(known) = builder.stat_cache.get() {
-        // It costs the next build time, no more.
-        let _ = known.save();
-    }
+    builder.contexts.save();
     let state = state?;
     if let Some(networks) = tools.networks {
         networks.close();
     }
     builder.assemble(state)
+}
+
+/// Opens the contexts that the plan needs.
+fn open_contexts(
+    request: &BuildRequest,
+    tools: &Tools<'_>,
+    plan: &Plan,
+    steps: &Steps<'_>,
+) -> Result<OpenContexts, BuildError> {
+    let mut contexts = OpenContexts::new(request.context.clone());
+    let wanted = plan.contexts();
+    for (name, context) in request.plan.contexts.iter() {
+        let NamedContext::Files(location) = context else { continue };
+        if !wanted.contains(name) {
+            continue;
+        }
+        let directory = steps.run(&format!("[context {name}] load"), |step| {
+            let say = |text: &str| steps.progress().status(step, text);
+            let loader = Loader { layers: &tools.layers, fetch: tools.fetch, say: &say };
+            let named = loader.named(location);
+            named.map_err(|source| BuildError::Context { name: name.to_owned(), source })
+        })?;
+        contexts.add(name, directory);
+    }
+    Ok(contexts)
 }
 
 /// Says where a stage is named that is not there.
@@ -421,13 +485,15 @@ fn images(plan: &Plan) -> impl Iterator<Item = Need<'_>> {
             }
             Base::Scratch | Base::Stage(_) => None,
         };
-        let copies = stage.instructions.iter().filter_map(move |planned| {
-            let Some(CopyFrom::Image(name)) = &planned.copy_from else { return None };
+        let copies = stage.instructions.iter().flat_map(move |planned| {
             let span = match planned.is_trigger {
                 true => stage.from,
                 false => planned.instruction.span,
             };
-            Some(Need { image: of(name), span, base_of: None })
+            planned.sources().filter_map(move |from| {
+                let CopyFrom::Image(name) = from else { return None };
+                Some(Need { image: of(name), span, base_of: None })
+            })
         });
         base.into_iter().chain(copies)
     })
@@ -528,14 +594,16 @@ impl<'a> Builder<'a> {
             // Steps often wait for something else: on one core, too, two are better than one.
             cores: Cores::new(tools.threads.max(2)),
             packer,
+            contexts: OpenContexts::default(),
             in_image: in_image(plan),
             keeps_trees: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
             made: Mutex::default(),
+            copies: OnceFor::default(),
+            key_agents: OnceFor::default(),
             stubs: OnceLock::new(),
             default_network: OnceLock::new(),
             single_id: ids::is_single(),
-            stat_cache: OnceLock::new(),
             epoch,
             times: epoch_seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
             steps,
@@ -579,6 +647,11 @@ impl<'a> Builder<'a> {
         });
     }
 
+    /// Says whether steps can have mounts. Without them, what they are to see lies in their tree.
+    pub(crate) fn mounts(&self) -> bool {
+        self.layers.view().is_mounted()
+    }
+
     /// Returns what a step that asked for `network` gets.
     pub(crate) fn network(&self, network: Network) -> Network {
         if network != Network::Default || !self.request.network_may_fall_back {
@@ -603,11 +676,6 @@ impl<'a> Builder<'a> {
     /// no RUN sees it.
     pub(crate) fn wants_blob(&self, stage: usize, ordinal: u32) -> bool {
         self.in_image.contains(&stage) && !self.plan.runs_after(stage, ordinal)
-    }
-
-    /// Returns what is known of the context's files.
-    pub(crate) fn stat_cache(&self, context: &Directory) -> &StatCache {
-        self.stat_cache.get_or_init(|| StatCache::open(self.tools.root.path(), context))
     }
 
     /// Notes that a layer was made that has a tree and no blob.

@@ -5,7 +5,9 @@
 //! ROOT/cache/layers/<content id>/<time policy>    a diff ID: the first layer of this content
 //! ROOT/cache/encodings/<diff id>/<compression>/<blob digest>   holds a layer's blob
 //! ROOT/cache/inputs/<content id>                  what a COPY selected, for `--explain`
+//! ROOT/cache/mounts/<name>/                       what steps keep for themselves: [`mounts`]
 //! ROOT/cache/near/{place,text}/<hash>             the newest records of a place, and of a text
+//! ROOT/cache/{http,git}/                          what was fetched for ADD and contexts
 //! ROOT/locks/steps/<key>                          as long as a step runs
 //! ```
 //!
@@ -29,9 +31,11 @@
 
 mod changed_files;
 mod difference;
+mod fetched;
 mod files;
 pub mod key;
 pub mod limits;
+pub mod mounts;
 mod near;
 pub mod prune;
 pub mod record;
@@ -60,6 +64,7 @@ pub use self::changed_files::{ChangedFile, ChangedFiles, FileChange};
 pub use self::difference::{Change, Difference, differences};
 pub use self::key::{Key, Part, Parts};
 pub use self::limits::{Amount, Limits};
+pub use self::mounts::{CacheId, CacheMounts, KeptMount};
 pub use self::prune::{Pruned, Rules};
 pub use self::record::{Below, Ground, Input, Record, RecordedLayer};
 pub use self::step_lock::StepLock;

@@ -8,6 +8,7 @@
 
 pub mod entries;
 mod hash;
+mod narrow;
 mod origin;
 mod plan;
 mod read;
@@ -16,8 +17,8 @@ mod unpack;
 mod words;
 pub mod write;
 
-pub use entries::{Entries, LayerOut};
-pub use selection::{SelectOptions, Selection, Source, select};
+pub use entries::{Entries, LayerOut, TreeOut};
+pub use selection::{SelectOptions, Selection, Source, select, select_path};
 pub use unpack::ArchiveError;
 pub use write::{Landing, make_directory, write};
 
@@ -58,6 +59,12 @@ pub enum CopyError {
         path: String,
         /// What is there.
         there: &'static str,
+    },
+    /// A pattern of `--exclude` cannot be read.
+    #[error("`{pattern}` is not a pattern")]
+    Exclude {
+        /// As it was written.
+        pattern: String,
     },
     /// The pattern cannot be read.
     #[error("`{pattern}` is not a pattern")]

@@ -44,6 +44,6 @@ pub use ladder::{Isolation, Refusal, Rung};
 pub use network::{NetworkError, NetworkOptions, Networks, Ways};
 pub use outcome::Outcome;
 pub use spec::{
-    Console, DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, HostAddress, Limits, MountKind, Network, Resource,
-    Rlimit, Security, Source, Spec, StepMount, User,
+    Console, DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Hidden, HostAddress, Limits, MountKind, Network,
+    Resource, Rlimit, Security, Source, Spec, StepMount, User,
 };

@@ -9,6 +9,7 @@
 mod archive;
 mod changes;
 mod docker;
+mod layout;
 mod legacy;
 mod names;
 mod oci;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub use changes::{ChangeError, apply_changes};
+pub use layout::{LayoutError, LayoutReference, layout};
 pub use names::{NameImageError, name};
 pub use rootfs::{RootfsError, RootfsOptions, rootfs};
 

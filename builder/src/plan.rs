@@ -5,6 +5,8 @@
 //! pure: ONBUILD triggers of base images are given to it by whoever has read their configurations.
 
 mod arguments;
+pub mod contexts;
+pub mod mounts;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use boatyard_oci::{ImageName, Platform};
 
 use crate::dockerfile::expansion::Expander;
+use crate::dockerfile::instruction::CopySource;
 use crate::dockerfile::lint::planned;
 use crate::dockerfile::{
     Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage, Warning,
-    suggest,
+    parse_trigger, suggest,
 };
 
 pub use arguments::{Arguments, PREDEFINED};
+pub use contexts::{Contexts, NamedContext};
+pub use mounts::MountFrom;
 
 /// What decides the plan beside the Dockerfile.
 #[derive(Clone, Debug)]
@@ -27,10 +32,23 @@ pub struct PlanOptions {
     pub target: Option<String>,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
+    /// `--build-context`.
+    pub contexts: Contexts,
     /// The platform that the image is for.
     pub platform: Platform,
     /// The platform that builds.
     pub build_platform: Platform,
+    /// `--allow`: what steps may do beyond what is usual.
+    pub allow: Allow,
+}
+
+/// What only whoever starts a build can allow its steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// `security.insecure`: `RUN --security=insecure`.
+    pub insecure: bool,
+    /// `network.host`: `RUN --network=host`.
+    pub host_network: bool,
 }
 
 /// What a stage begins with.
@@ -44,7 +62,7 @@ pub enum Base {
     Image(ImageName),
 }
 
-/// Where a COPY takes its files from.
+/// Where a COPY, or a mount of a RUN, takes its files from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyFrom {
     /// The build context.
@@ -53,6 +71,8 @@ pub enum CopyFrom {
     Stage(usize),
     /// An image.
     Image(ImageName),
+    /// The files of a named context, by the name under which [`Contexts`] has it.
+    Named(String),
 }
 
 /// A stage that the target needs.
@@ -79,6 +99,8 @@ pub struct PlannedInstruction {
     pub instruction: Instruction,
     /// Where a COPY takes its files from.
     pub copy_from: Option<CopyFrom>,
+    /// Where the mounts of a RUN take their files from, in their order.
+    pub mounts_from: Vec<MountFrom>,
     /// It comes from ONBUILD of the base: its spans do not point into this Dockerfile.
     pub is_trigger: bool,
 }
@@ -105,12 +127,25 @@ impl Plan {
                 images.insert((name.clone(), stage.platform.clone()));
             }
             for planned in &stage.instructions {
-                if let Some(CopyFrom::Image(name)) = &planned.copy_from {
-                    images.insert((name.clone(), stage.platform.clone()));
+                for from in planned.sources() {
+                    if let CopyFrom::Image(name) = from {
+                        images.insert((name.clone(), stage.platform.clone()));
+                    }
                 }
             }
         }
         images
+    }
+
+    /// Returns the named contexts whose files instructions take.
+    pub fn contexts(&self) -> BTreeSet<&str> {
+        let instructions = self.stages.iter().flat_map(|stage| &stage.instructions);
+        let sources = instructions.flat_map(PlannedInstruction::sources);
+        let named = sources.filter_map(|from| match from {
+            CopyFrom::Named(name) => Some(name.as_str()),
+            _ => None,
+        });
+        named.collect()
     }
 
     /// Says whether a RUN sees what an instruction of a stage makes: one after it, in its stage or in
@@ -186,8 +221,9 @@ fn needs(stage: &PlannedStage) -> Vec<usize> {
         Base::Stage(index) => Some(index),
         Base::Scratch | Base::Image(_) => None,
     };
-    let copies = stage.instructions.iter().filter_map(|planned| match planned.copy_from {
-        Some(CopyFrom::Stage(index)) => Some(index),
+    let sources = stage.instructions.iter().flat_map(PlannedInstruction::sources);
+    let copies = sources.filter_map(|from| match from {
+        CopyFrom::Stage(index) => Some(*index),
         _ => None,
     });
     base.into_iter().chain(copies).collect()
@@ -239,6 +275,40 @@ pub(crate) fn error(message: impl Into<String>, span: Span) -> Diagnostic {
     }
 }
 
+/// Returns what a stage begins with in whose place, or for whose base, a context was given: files
+/// are copied into an empty one.
+fn given_base(
+    (name, given): (&str, &NamedContext),
+    span: Span,
+    instructions: &mut Vec<PlannedInstruction>,
+) -> Base {
+    match given {
+        NamedContext::Image(image) => Base::Image(image.clone()),
+        NamedContext::Files(_) => {
+            let mut instruction = parse_trigger("COPY . /").expect("it is an instruction");
+            // It stands nowhere: messages show the FROM.
+            (instruction.span, instruction.keyword.span) = (span, span);
+            if let InstructionKind::Copy(copy) = &mut instruction.kind {
+                copy.destination.span = span;
+                for source in &mut copy.sources {
+                    if let CopySource::Path(word) = source {
+                        word.span = span;
+                    }
+                }
+            }
+            let copy_from = Some(CopyFrom::Named(name.to_owned()));
+            let mounts_from = Vec::new();
+            instructions.push(PlannedInstruction {
+                instruction,
+                copy_from,
+                mounts_from,
+                is_trigger: false,
+            });
+            Base::Scratch
+        }
+    }
+}
+
 struct Planner<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a PlanOptions,
@@ -256,9 +326,15 @@ impl Planner<'_> {
     ) -> Result<PlannedStage, Vec<Diagnostic>> {
         let stage = &self.dockerfile.stages[index];
         let platform = self.platform(stage).map_err(|problem| vec![problem])?;
-        let base = self.base(index, stage, warnings).map_err(|problem| vec![problem])?;
         let mut errors = Vec::new();
         let mut instructions = Vec::new();
+        let given = stage.name.as_ref().and_then(|name| self.options.contexts.find(&name.value));
+        let base = match given {
+            // All that the stage says is replaced.
+            Some(given) => return Ok(self.given_stage(index, given, platform)),
+            None => self.base(index, stage, warnings, &mut instructions),
+        };
+        let base = base.map_err(|problem| vec![problem])?;
         for trigger in self.base_triggers(&base) {
             self.instruction(index, &trigger, true, &mut instructions, &mut errors);
         }
@@ -298,11 +374,16 @@ impl Planner<'_> {
             }
             problem
         };
-        errors.extend(support::missing(instruction).into_iter().map(mark));
-        match self.copy_from(stage, instruction) {
-            Ok(copy_from) => planned.push(PlannedInstruction {
+        let missing = support::missing(instruction, self.options.allow);
+        errors.extend(missing.into_iter().map(mark));
+        let sources = self
+            .copy_from(stage, instruction)
+            .and_then(|copy| Ok((copy, self.mounts_from(stage, instruction)?)));
+        match sources {
+            Ok((copy_from, mounts_from)) => planned.push(PlannedInstruction {
                 instruction: instruction.clone(),
                 copy_from,
+                mounts_from,
                 is_trigger,
             }),
             Err(problem) => errors.push(mark(problem)),
@@ -314,6 +395,8 @@ impl Planner<'_> {
         match base {
             Base::Scratch => Vec::new(),
             Base::Image(name) => (self.triggers)(name).unwrap_or_default(),
+            // One that a context replaced has no triggers.
+            Base::Stage(index) if self.is_given(*index) => Vec::new(),
             Base::Stage(index) => self.dockerfile.stages[*index]
                 .instructions
                 .iter()
@@ -346,6 +429,7 @@ impl Planner<'_> {
         index: usize,
         stage: &Stage,
         warnings: &mut Vec<Warning>,
+        instructions: &mut Vec<PlannedInstruction>,
     ) -> Result<Base, Diagnostic> {
         let word = &stage.from.image;
         let (text, unset) = self.expand_global(word)?;
@@ -369,10 +453,32 @@ impl Planner<'_> {
         if let Some(earlier) = find_stage(self.dockerfile, &text, index) {
             return Ok(Base::Stage(earlier));
         }
+        if let Some(given) = self.options.contexts.find(&text) {
+            return Ok(given_base(given, word.span, instructions));
+        }
         match text.parse() {
             Ok(name) => Ok(Base::Image(name)),
             Err(problem) => Err(error(problem.to_string(), word.span)),
         }
+    }
+
+    fn is_given(&self, stage: usize) -> bool {
+        let name = self.dockerfile.stages[stage].name.as_ref();
+        name.is_some_and(|name| self.options.contexts.find(&name.value).is_some())
+    }
+
+    /// Plans a stage in whose place a context was given.
+    fn given_stage(
+        &self,
+        index: usize,
+        given: (&str, &NamedContext),
+        platform: Platform,
+    ) -> PlannedStage {
+        let stage = &self.dockerfile.stages[index];
+        let mut instructions = Vec::new();
+        let base = given_base(given, stage.from.image.span, &mut instructions);
+        let name = stage.name.as_ref().map_or_else(String::new, |name| name.value.clone());
+        PlannedStage { index, name, base, platform, from: stage.from.image.span, instructions }
     }
 
     /// Says whether a base image has no name, or a bad one, unless arguments are given.
@@ -383,7 +489,7 @@ impl Planner<'_> {
             && word.value.contains('$')
     }
 
-    /// Finds where a COPY takes its files from.
+    /// Finds where an instruction takes its files from.
     fn copy_from(
         &self,
         stage: usize,
@@ -394,17 +500,35 @@ impl Planner<'_> {
             InstructionKind::Add(_) => return Ok(Some(CopyFrom::Context)),
             _ => return Ok(None),
         };
-        let Some(from) = from else { return Ok(Some(CopyFrom::Context)) };
+        match from {
+            Some(from) => self.source(stage, from, instruction.span).map(Some),
+            None => Ok(Some(CopyFrom::Context)),
+        }
+    }
+
+    /// Finds what `from=` of an instruction of a stage means: a context that was given under this
+    /// name, an earlier stage by its name or number, or an image.
+    fn source(
+        &self,
+        stage: usize,
+        from: &Spanned<String>,
+        instruction: Span,
+    ) -> Result<CopyFrom, Diagnostic> {
+        match self.options.contexts.find(&from.value) {
+            Some((name, NamedContext::Files(_))) => return Ok(CopyFrom::Named(name.to_owned())),
+            Some((_, NamedContext::Image(image))) => return Ok(CopyFrom::Image(image.clone())),
+            None => {}
+        }
         if from.value == "scratch" {
             let text = "`scratch` is empty: there is nothing to copy from it";
             return Err(error(text, from.span));
         }
         if let Some(earlier) = find_stage(self.dockerfile, &from.value, stage) {
-            return Ok(Some(CopyFrom::Stage(earlier)));
+            return Ok(CopyFrom::Stage(earlier));
         }
         if let Ok(number) = from.value.parse::<usize>() {
             if number < stage {
-                return Ok(Some(CopyFrom::Stage(number)));
+                return Ok(CopyFrom::Stage(number));
             }
             let mut problem = error(format!("cannot copy from stage {number}"), from.span);
             problem.note = Some(match stage {
@@ -432,12 +556,12 @@ impl Planner<'_> {
                 if let Some(near) = near.filter(|_| !from.value.contains(['/', ':', '.'])) {
                     let mut problem =
                         error(format!("cannot copy from stage `{}`", from.value), from.span);
-                    problem.context = Some(instruction.span);
+                    problem.context = Some(instruction);
                     problem.note = Some("no stage has this name".to_owned());
                     problem.hint = Some(format!("did you mean `{near}`?"));
                     return Err(problem);
                 }
-                Ok(Some(CopyFrom::Image(name)))
+                Ok(CopyFrom::Image(name))
             }
             Err(problem) => Err(error(problem.to_string(), from.span)),
         }

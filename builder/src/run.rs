@@ -192,7 +192,7 @@ fn spec(image: &Image, request: &RunRequest) -> Result<Spec, RunError> {
     spec.read_only = request.read_only;
     spec.console = request.console.clone();
     for (target, size) in &request.tmpfs {
-        let kind = MountKind::Tmpfs { size: *size, mode: 0o1777 };
+        let kind = MountKind::Tmpfs { size: *size, mode: 0o1777, read_only: false };
         spec.mounts.push(StepMount { target: target.clone(), kind });
     }
     for volume in &request.volumes {

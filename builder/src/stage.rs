@@ -7,7 +7,9 @@ mod configure;
 mod environment;
 mod files;
 mod landing;
+mod mounts;
 mod origin;
+mod remote;
 mod run;
 
 use boatyard_oci::{Digest, History, ImageConfig, ImageName, Platform};

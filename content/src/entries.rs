@@ -239,14 +239,6 @@ impl Entries {
         }
     }
 
-    /// Returns all blobs that entries hold.
-    ///
-    /// # Errors
-    /// Where a directory cannot be listed.
-    pub(crate) fn held(&self) -> Result<Vec<Digest>, StoreError> {
-        Ok(self.keys()?.iter().flat_map(|key| self.blobs(key)).collect())
-    }
-
     fn directory(&self, key: &EntryKey) -> PathBuf {
         self.root.layout.entries().join(&key.as_str()[..2]).join(key.as_str())
     }

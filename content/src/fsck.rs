@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 
-use boatyard_oci::{Algorithm, Digest, Hasher, Tag};
+use boatyard_oci::{Digest, Hasher, Tag};
 use fs_err as fs;
 
 use crate::local::layout::shard_name;
-use crate::local::{Lock, Root, entries};
+use crate::local::{Lock, Root};
 use crate::repository::RepositoryError;
 use crate::store::{BlobInfo, Doing as _, StoreError};
 
@@ -84,7 +84,9 @@ pub fn check(
 ) -> Result<FsckReport, FsckError> {
     let mut report = FsckReport::default();
     let mut state: HashMap<Digest, bool> = HashMap::new();
-    for blob in blobs(root)? {
+    let mut blobs = Vec::new();
+    root.store().each_blocking(&mut |blob| blobs.push(blob))?;
+    for blob in blobs {
         let got = hash(root, &blob.digest);
         let whole = got.as_ref() == Some(&blob.digest);
         report.blobs += 1;
@@ -105,24 +107,6 @@ pub fn check(
         report.broken.extend(broken);
     }
     Ok(report)
-}
-
-fn blobs(root: &Root) -> Result<Vec<BlobInfo>, StoreError> {
-    let mut blobs = Vec::new();
-    for algorithm in Algorithm::ALL {
-        for shard in entries(&root.layout().algorithm(algorithm)) {
-            for entry in entries(&shard?.path()) {
-                let entry = entry?;
-                let name = entry.file_name();
-                let digest = name.to_str().and_then(|hex| Digest::from_parts(algorithm, hex).ok());
-                if let Some(digest) = digest {
-                    let size = entry.metadata().doing("look at a blob")?.len();
-                    blobs.push(BlobInfo { digest, size });
-                }
-            }
-        }
-    }
-    Ok(blobs)
 }
 
 /// Returns the digest of the bytes that are there, or `None` where they cannot be read.

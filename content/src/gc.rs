@@ -14,6 +14,8 @@
 //!    younger than that, and the blob stays.
 //! 4. A blob's ctime within the grace period counts as a holder: a client was told of it.
 
+mod why;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -21,12 +23,15 @@ use std::time::{Duration, SystemTime};
 use boatyard_oci::{Algorithm, Digest};
 use fs_err as fs;
 
+use crate::holders;
 use crate::ingest::IngestKey;
 use crate::lease::Holding;
 use crate::local::layout::shard_name;
 use crate::local::{Lock, Root, changed, discard_ingest, entries, holdings};
 use crate::repository::{Repository, RepositoryError};
-use crate::store::{BlobInfo, Doing as _, StoreError};
+use crate::store::{BlobInfo, StoreError};
+
+pub use why::{Why, why};
 
 /// The clock of ctimes is coarser than ours: what changed this shortly before the collector
 /// began may have changed after it.
@@ -185,25 +190,24 @@ pub fn collect_only(
 /// Where a repository cannot be read.
 pub fn held_by_repositories(root: &Root) -> Result<HashSet<Digest>, GcError> {
     let mut held = HashSet::new();
-    for repository in &root.repositories().all()? {
-        hold(repository, &mut held).map_err(|source| GcError::Repository {
-            repository: repository.key().to_owned(),
-            source,
-        })?;
-    }
+    holders::in_repositories(root, &mut |blob, _| note(&mut held, blob))?;
     Ok(held)
 }
 
-/// Returns all blobs that files hold: repositories, the encodings of the build cache, and the
-/// entries of the cache proxy.
+/// Returns all blobs that files hold.
 ///
 /// # Errors
 /// Where something cannot be read.
 pub fn held(root: &Root) -> Result<HashSet<Digest>, GcError> {
-    let mut held = held_by_repositories(root)?;
-    held.extend(root.encodings().all()?.into_iter().map(|encoding| encoding.blob));
-    held.extend(root.entries().held()?);
+    let mut held = HashSet::new();
+    holders::each(root, &mut |blob, _| note(&mut held, blob))?;
     Ok(held)
+}
+
+fn note(held: &mut HashSet<Digest>, blob: &Digest) {
+    if !held.contains(blob) {
+        held.insert(blob.clone());
+    }
 }
 
 /// Ends what is stale in a repository.
@@ -215,25 +219,10 @@ fn tidy(
     report: &mut GcReport,
 ) -> Result<(), RepositoryError> {
     if !options.dry_run {
-        report.abandoned += repository.end_stale_uploads(stale)?;
+        report.abandoned += repository.end_stale_uploads(stale)? as u64;
         repository.remove_temporary(stale);
     }
     report.unlinked += repository.unlink_unneeded(before, options.dry_run)?.len() as u64;
-    Ok(())
-}
-
-/// Adds all that a repository holds.
-///
-/// What is mirrored holds only what was fetched: its manifests name layers of other platforms too,
-/// and layers that were forgotten to keep within a limit, which can be fetched again.
-fn hold(repository: &Repository, held: &mut HashSet<Digest>) -> Result<(), RepositoryError> {
-    held.extend(repository.blobs()?);
-    for manifest in repository.manifests()? {
-        if !repository.is_mirrored() {
-            held.extend(repository.refs(&manifest)?);
-        }
-        held.insert(manifest);
-    }
     Ok(())
 }
 
@@ -285,7 +274,9 @@ impl Sweep<'_> {
         shard: &str,
         report: &mut GcReport,
     ) -> Result<(), StoreError> {
-        let blobs = self.blobs(algorithm, shard)?;
+        let directory = self.root.layout().algorithm(algorithm).join(shard);
+        let mut blobs = Vec::new();
+        self.root.store().each_in_shard(algorithm, &directory, &mut |blob| blobs.push(blob))?;
         let candidates = self.unheld(blobs, report);
         self.delete(shard, candidates, report)
     }
@@ -327,24 +318,6 @@ impl Sweep<'_> {
         report.kept += held.len() as u64;
         report.kept_bytes += held.iter().map(|blob| blob.size).sum::<u64>();
         unheld
-    }
-
-    /// Returns the blobs of a shard.
-    fn blobs(&self, algorithm: Algorithm, shard: &str) -> Result<Vec<BlobInfo>, StoreError> {
-        let mut blobs = Vec::new();
-        for entry in entries(&self.root.layout().algorithm(algorithm).join(shard)) {
-            let entry = entry?;
-            let name = entry.file_name();
-            let digest = name.to_str().and_then(|hex| Digest::from_parts(algorithm, hex).ok());
-            let Some(digest) = digest else { continue };
-            let size = match entry.metadata() {
-                Ok(metadata) => metadata.len(),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).doing("look at a blob"),
-            };
-            blobs.push(BlobInfo { digest, size });
-        }
-        Ok(blobs)
     }
 }
 

@@ -11,6 +11,8 @@ pub mod encodings;
 pub mod entries;
 pub mod fsck;
 pub mod gc;
+pub mod generations;
+pub mod holders;
 pub mod ingest;
 pub mod lease;
 pub mod local;
@@ -18,6 +20,7 @@ pub mod memory;
 pub mod repository;
 pub mod store;
 pub mod testing;
+pub mod usage;
 
 pub use ingest::{Expected, Growing, Growth, Ingest, IngestKey, Landed, Piece};
 pub use lease::Lease;

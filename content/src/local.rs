@@ -36,7 +36,7 @@ pub use sys::{Mapping, keep_buffers};
 
 pub(crate) use durable::{Staged, make_directories, temporary_name};
 pub(crate) use ingest::discard as discard_ingest;
-pub(crate) use leases::holdings;
+pub(crate) use leases::{holdings, who_holds};
 pub(crate) use lock::Lock;
 pub(crate) use root::Shared;
 pub(crate) use shelves::{changed, entries, read_if_there, touch};

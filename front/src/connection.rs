@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::Router;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -17,11 +16,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 use tower_service::Service as _;
-use tracing::{Instrument as _, debug, debug_span};
+use tracing::{Instrument as _, debug, debug_span, info_span};
 
 use crate::incoming::{InFlight, RequestBody, ResponseBody};
 use crate::limits::Limits;
+use crate::observe::{Attendance, Observer, REQUEST_ID, RequestId};
+use crate::patience::Patience;
 use crate::pulse::{Overdue, Pulse};
+use crate::routes::Routes;
 use crate::socket::Socket;
 use crate::tls::{ALPN_H2, Tls};
 
@@ -52,7 +54,8 @@ pub(crate) enum Phase {
 
 /// What all connections of a server share.
 pub(crate) struct Shared {
-    pub(crate) router: Router,
+    pub(crate) routes: Routes,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) limits: Limits,
     pub(crate) tls: Option<Arc<Tls>>,
 }
@@ -85,7 +88,7 @@ pub(crate) async fn serve(
             debug!(%error, "the connection is gone already");
             return;
         }
-        let pulse = Arc::new(Pulse::new());
+        let pulse = Arc::new(Pulse::new(&shared.limits));
         let socket = Socket::new(stream, Arc::clone(&pulse));
         let connection = Connection { address, shared, pulse, phase };
         match connection.shared.tls.clone() {
@@ -161,8 +164,8 @@ impl Connection {
     fn service(&self, tls: bool) -> Requests {
         Requests {
             peer: Peer { address: self.address, tls },
-            router: self.shared.router.clone(),
-            stall_timeout: self.shared.limits.stall_timeout,
+            patience: Patience::new(self.shared.limits.stall_timeout, self.shared.limits.rate_min),
+            shared: Arc::clone(&self.shared),
             pulse: Arc::clone(&self.pulse),
         }
     }
@@ -207,8 +210,9 @@ impl Connection {
 /// Answers the requests of a connection, each noted in its pulse until its answer has ended.
 struct Requests {
     peer: Peer,
-    router: Router,
-    stall_timeout: Duration,
+    shared: Arc<Shared>,
+    /// With each body.
+    patience: Patience,
     pulse: Arc<Pulse>,
 }
 
@@ -219,12 +223,27 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = InFlight::begin(Arc::clone(&self.pulse));
-        let mut request = request.map(|body| RequestBody::new(body, self.stall_timeout));
+        let id = RequestId::of(request.headers());
+        let mut attendance = self
+            .shared
+            .observer
+            .clone()
+            .map(|observer| Attendance::begin(observer, id.clone(), self.peer, &request));
+        let received = attendance.as_ref().map(Attendance::received);
+        let mut request = request.map(|body| RequestBody::new(body, self.patience, received));
         request.extensions_mut().insert(self.peer);
-        let answer = self.router.clone().call(request);
+        request.extensions_mut().insert(id.clone());
+        let span = info_span!("request", %id);
+        let answer = self.shared.routes.current().call(request).instrument(span);
         Box::pin(async move {
-            let answer = answer.await?;
-            Ok(answer.map(|body| ResponseBody::new(body, in_flight)))
+            let mut answer = answer.await?;
+            if let Some(name) = id.header() {
+                answer.headers_mut().insert(REQUEST_ID, name);
+            }
+            if let Some(attendance) = &mut attendance {
+                attendance.answered(&mut answer);
+            }
+            Ok(answer.map(|body| ResponseBody::new(body, in_flight, attendance)))
         })
     }
 }

@@ -18,19 +18,27 @@ pub mod body;
 pub mod health;
 pub mod limits;
 pub mod listener;
+pub mod observe;
 pub mod server;
 pub mod tls;
 pub mod wire;
 
+mod client;
 mod connection;
 mod incoming;
 mod mapped;
+mod patience;
 mod pulse;
+mod refusal;
+mod routes;
 mod socket;
 
+pub use client::client_of;
 pub use connection::Peer;
 pub use health::Health;
 pub use limits::Limits;
+pub use observe::{Exchange, Labels, Observer, RequestId};
+pub use routes::Routes;
 pub use server::{Server, ServerError, ServerOptions, Stop, StopReport};
 pub use tls::{Tls, TlsError, TlsFiles};
 

@@ -4,11 +4,17 @@
 //! idle; HTTP/2 and writing have none. So the times are kept here, noted by the socket, the
 //! service and the response bodies of one connection, and looked at by the task that drives it.
 //! They are not moved by bytes that trickle in: a request has its header complete in time or not.
+//!
+//! An HTTP/2 client can also refuse to take the bytes of a stream while it takes others; what it
+//! was handed and has not taken is noted, too.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::body::FRAME_MAX;
 use crate::limits::Limits;
+use crate::patience::Patience;
 
 /// The state of one connection. All writes are `Relaxed`: each value stands for itself.
 #[derive(Debug)]
@@ -18,6 +24,12 @@ pub(crate) struct Pulse {
     idle: Mark,
     header: Mark,
     write: Mark,
+    /// What the client's taking has earned it, and its waits have cost.
+    patience: Mutex<Patience>,
+    /// How many bodies have handed out bytes and were not asked for more since.
+    handed: AtomicU32,
+    /// Since when none of them was.
+    untaken: Mark,
 }
 
 /// Why a connection is to be ended.
@@ -29,9 +41,12 @@ pub(crate) enum Overdue {
 }
 
 impl Pulse {
-    pub(crate) fn new() -> Pulse {
+    pub(crate) fn new(limits: &Limits) -> Pulse {
         let pulse = Pulse {
             opened: Instant::now(),
+            patience: Mutex::new(Patience::new(limits.stall_timeout, limits.rate_min)),
+            handed: AtomicU32::new(0),
+            untaken: Mark::default(),
             requests: AtomicU32::new(0),
             idle: Mark::default(),
             header: Mark::default(),
@@ -69,9 +84,31 @@ impl Pulse {
         }
     }
 
-    /// The client took bytes.
-    pub(crate) fn written(&self) {
+    /// The client took so many bytes.
+    pub(crate) fn written(&self, bytes: usize) {
+        let waited = self.write.get(self.opened).map(|since| since.elapsed());
         self.write.clear();
+        self.patience().moved(waited.unwrap_or_default(), bytes);
+    }
+
+    fn patience(&self) -> std::sync::MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A body handed out bytes, which are to be sent before it is asked again.
+    pub(crate) fn hand_out(&self) {
+        if self.handed.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.untaken.set(self.opened, Instant::now());
+        }
+    }
+
+    /// A body that handed out bytes was asked for more, or ended.
+    pub(crate) fn taken(&self) {
+        if self.handed.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.untaken.clear();
+        } else {
+            self.untaken.set(self.opened, Instant::now());
+        }
     }
 
     /// Forgets a header that began: what came in was a TLS handshake.
@@ -97,15 +134,25 @@ impl Pulse {
             mark.get(self.opened).map(|since| (since + limit, why))
         };
         let header = due(&self.header, limits.header_timeout, Overdue::Header);
+        // HTTP/1 takes what was handed out as the socket does.
+        let untaken = due(&self.untaken, untaken_max(limits), Overdue::Write);
         [
             header.filter(|_| header_counts),
+            untaken.filter(|_| !header_counts),
             due(&self.idle, limits.idle_timeout, Overdue::Idle),
-            due(&self.write, limits.stall_timeout, Overdue::Write),
+            due(&self.write, self.patience().left(), Overdue::Write),
         ]
         .into_iter()
         .flatten()
         .min_by_key(|(at, _)| *at)
     }
+}
+
+/// Returns how long no stream of a connection may take what it was handed: a frame at the least
+/// rate, and the time in which nothing has to move.
+fn untaken_max(limits: &Limits) -> Duration {
+    let frame = (FRAME_MAX as u64).checked_div(limits.rate_min).unwrap_or(0);
+    limits.stall_timeout.saturating_add(Duration::from_secs(frame))
 }
 
 /// A moment or none: milliseconds after the connection was opened, plus one.
@@ -138,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_connection_owes_one_thing_after_the_other() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(&Limits::default());
         assert_eq!(overdue(&pulse), Some(Overdue::Idle));
         pulse.received();
         assert_eq!(overdue(&pulse), Some(Overdue::Header));
@@ -149,15 +196,46 @@ mod tests {
         assert_eq!(overdue(&pulse), None, "a body is not a header");
         pulse.write_blocked();
         assert_eq!(overdue(&pulse), Some(Overdue::Write));
-        pulse.written();
+        pulse.written(1);
         pulse.end_request();
         assert_eq!(overdue(&pulse), Some(Overdue::Idle));
         assert!(pulse.is_quiet());
     }
 
     #[test]
+    fn bytes_that_are_taken_one_by_one_earn_no_time() {
+        let limits = Limits { stall_timeout: Duration::from_secs(60), ..Limits::default() };
+        let pulse = Pulse::new(&limits);
+        let mut last = None;
+        for _ in 0..3 {
+            pulse.write_blocked();
+            std::thread::sleep(Duration::from_millis(5));
+            pulse.written(1);
+            let left = pulse.patience().left();
+            assert!(last.is_none_or(|last| left < last), "{left:?}");
+            last = Some(left);
+        }
+        pulse.written(1 << 20);
+        assert_eq!(pulse.patience().left(), limits.stall_timeout);
+    }
+
+    #[test]
+    fn what_no_stream_takes_is_owed() {
+        let pulse = Pulse::new(&Limits::default());
+        pulse.begin_request();
+        pulse.hand_out();
+        pulse.hand_out();
+        pulse.taken();
+        let owed = |header_counts| pulse.deadline(&Limits::default(), header_counts);
+        assert_eq!(owed(false).map(|(_, why)| why), Some(Overdue::Write));
+        assert_eq!(owed(true), None, "the socket knows that of HTTP/1");
+        pulse.taken();
+        assert_eq!(owed(false), None);
+    }
+
+    #[test]
     fn trickling_bytes_do_not_move_the_headers_deadline() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::new(&Limits::default());
         pulse.received();
         let first = pulse.deadline(&Limits::default(), true);
         pulse.received();

@@ -5,16 +5,19 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use axum::Router;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::client::Clients;
 use crate::connection::{self, Phase, Shared};
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::listener::{self, Listener};
+use crate::observe::Observer;
+use crate::refusal::Refusals;
+use crate::routes::Routes;
 use crate::tls::Tls;
 
 /// What a [`Server`] is made of.
@@ -28,6 +31,8 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// What tells others whether requests are wanted.
     pub health: Health,
+    /// Who is told of each request.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// A server that cannot begin.
@@ -91,14 +96,18 @@ impl Server {
         &self.addresses
     }
 
-    /// Serves `router` until `shutdown` is done, then stops.
+    /// Serves `routes` until `shutdown` is done, then stops.
     ///
     /// Stopping, in order: readiness turns false; no connection is accepted any more; those
     /// without a request end; the others may finish theirs within [`Limits::stop_timeout`]; what
     /// remains is cut.
-    pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) -> StopReport {
-        let (tls, limits) = (self.options.tls.clone(), self.options.limits.clone());
-        let shared = Arc::new(Shared { router, limits, tls });
+    pub async fn serve(
+        self,
+        routes: impl Into<Routes>,
+        shutdown: impl Future<Output = ()>,
+    ) -> StopReport {
+        let ServerOptions { tls, limits, observer, .. } = self.options.clone();
+        let shared = Arc::new(Shared { routes: routes.into(), observer, limits, tls });
         let serve = move |stream, address, phase| {
             connection::serve(stream, address, Arc::clone(&shared), phase)
         };
@@ -126,15 +135,28 @@ impl Server {
         F: Future<Output = ()> + Send + 'static,
     {
         let Server { sockets, options, addresses } = self;
-        let ServerOptions { limits, health, .. } = options;
+        let ServerOptions { tls, limits, health, .. } = options;
         let stop_timeout = limits.stop_timeout;
         let permits = Arc::new(Semaphore::new(limits.connections_max));
+        let clients = Clients::new(limits.connections_per_client_max);
+        let refusals = Arc::new(Refusals::new());
+        let is_plain = tls.is_none();
         // Each connection holds a receiver for life: to know the receivers is to know them.
         let (phase, first) = watch::channel(Phase::Serving);
         let mut accepting = JoinSet::new();
         for socket in sockets {
-            let accept =
-                accept(Listener::new(socket), Arc::clone(&permits), serve.clone(), first.clone());
+            let accept = accept(
+                Listener::new(socket),
+                Admission {
+                    permits: Arc::clone(&permits),
+                    clients: Arc::clone(&clients),
+                    refusals: Arc::clone(&refusals),
+                    limits: limits.clone(),
+                    is_plain,
+                },
+                serve.clone(),
+                first.clone(),
+            );
             accepting.spawn(accept);
         }
         drop(first);
@@ -182,27 +204,43 @@ impl Stop {
     }
 }
 
+/// Who may have a connection.
+struct Admission {
+    permits: Arc<Semaphore>,
+    clients: Arc<Clients>,
+    refusals: Arc<Refusals>,
+    limits: Limits,
+    /// Connections are not encrypted.
+    is_plain: bool,
+}
+
 /// Accepts connections for ever, each into a task of its own, as many at once as there are permits.
 async fn accept<H, F>(
     mut listener: Listener,
-    permits: Arc<Semaphore>,
+    admission: Admission,
     serve: H,
     phase: watch::Receiver<Phase>,
 ) where
     H: Fn(TcpStream, SocketAddr, watch::Receiver<Phase>) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
+    let Admission { permits, clients, refusals, limits, is_plain } = admission;
     loop {
         if permits.available_permits() == 0 {
-            warn!("no more connections are accepted for now: there are as many as there may be");
+            warn!(limit = limits.connections_max, "no more connections are accepted for now");
         }
         let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok(permit) = permit else { return };
         let (stream, address) = listener.accept().await;
+        let Some(counted) = clients.count(address.ip()) else {
+            let most = limits.connections_per_client_max;
+            refusals.refuse(stream, address.ip(), most, is_plain);
+            continue;
+        };
         let connection = serve(stream, address, phase.clone());
         tokio::spawn(async move {
             connection.await;
-            drop(permit);
+            drop((counted, permit));
         });
     }
 }

@@ -65,7 +65,7 @@ impl Socket {
     fn noting(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Pending => self.pulse.write_blocked(),
-            Poll::Ready(_) => self.pulse.written(),
+            Poll::Ready(result) => self.pulse.written(*result.as_ref().unwrap_or(&0)),
         }
         written
     }

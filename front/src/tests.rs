@@ -2,5 +2,6 @@
 
 mod bodies;
 mod limits;
+mod observe;
 mod stop;
 mod support;

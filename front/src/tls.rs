@@ -75,6 +75,11 @@ impl Tls {
         Ok(Tls { files, config })
     }
 
+    /// Returns where they are.
+    pub fn files(&self) -> &TlsFiles {
+        &self.files
+    }
+
     /// Reads the files again: connections from now on are given the new certificate. Blocking.
     ///
     /// # Errors

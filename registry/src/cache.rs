@@ -47,6 +47,13 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         }
     }
 
+    /// Returns how many entries there are.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.young.len() + generations.old.len()
+    }
+
     pub(crate) fn put(&self, key: K, value: V, weight: usize) {
         if weight > self.weight_max / 2 {
             return;

@@ -27,6 +27,7 @@ use axum::routing::any;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
+use boatyard_front::{Labels, Peer};
 use boatyard_oci::RepositoryName;
 
 use crate::access::{Action, Identity, Verdict};
@@ -54,18 +55,45 @@ pub fn router(registry: Arc<Registry>) -> Router {
 
 /// Answers a request; errors become the specification's body here and nowhere else.
 async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
-    let (parts, body) = request.into_parts();
-    let answer = answer(registry, parts, body).await;
+    let (parts, mut body) = request.into_parts();
+    let route = Route::parse(split_prefix(parts.uri.path()).1);
+    let who = parts.extensions.get::<Identity>().and_then(Identity::name).map(Into::into);
+    let labels = Labels { service: "registry", route: route.as_ref().map_or("", Route::kind), who };
+    let answer = match (within_rate(&registry, &parts), route) {
+        (Ok(()), Ok(route)) => answer(registry, parts, body, route).await,
+        (Ok(()), Err(error)) => Err(error),
+        (Err(refusal), _) => {
+            receive::drain(&mut body).await;
+            Err(refusal)
+        }
+    };
     let mut response = answer.unwrap_or_else(ApiError::into_response);
+    response.extensions_mut().insert(labels);
     // Clients tell a registry from a web server by it.
     response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     response
 }
 
+/// Refuses a client that makes more requests than it may.
+fn within_rate(registry: &Registry, parts: &Parts) -> Result<(), ApiError> {
+    let Some(peer) = parts.extensions.get::<Peer>() else { return Ok(()) };
+    registry.rates.count(peer.address.ip()).map_err(|wait| {
+        let most = registry.rates.limit().per_second;
+        let message =
+            format!("the client makes more requests than requests_per_second allows ({most})");
+        ApiError::new(Code::TooManyRequests, message)
+            .header(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1))
+    })
+}
+
 /// The way of a request: what it names, what it wants to do there, whether it may, and the doing.
-async fn answer(registry: Arc<Registry>, parts: Parts, body: Body) -> Result<Response, ApiError> {
-    let (prefix, path) = split_prefix(parts.uri.path());
-    let route = Route::parse(path)?;
+async fn answer(
+    registry: Arc<Registry>,
+    parts: Parts,
+    body: Body,
+    route: Route,
+) -> Result<Response, ApiError> {
+    let (prefix, _) = split_prefix(parts.uri.path());
     let action = action(&route, &parts.method)?;
     let prefix = prefix.map(str::to_owned);
     let call = Call::new(registry, parts);

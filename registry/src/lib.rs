@@ -11,13 +11,17 @@ pub mod limits;
 pub mod mirror;
 
 mod cache;
+mod chain;
 mod http;
+mod rate;
 mod registry;
+mod sessions;
 
 pub use access::{Access, Action, Identity, OpenAccess, Verdict};
 pub use http::router;
 pub use limits::Limits;
 pub use mirror::{Mirror, MirrorOptions, Mirrors};
+pub use rate::RateLimit;
 pub use registry::Registry;
 
 #[cfg(test)]

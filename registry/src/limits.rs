@@ -1,11 +1,26 @@
-//! How much one request may ask of the registry.
+//! How much clients may ask of the registry.
 
-/// The limits of a [`Registry`](crate::Registry). Manifests have theirs in
-/// [`boatyard_oci::Manifest::SIZE_MAX`].
+use std::time::Duration;
+
+use boatyard_oci::Manifest;
+
+use crate::rate::RateLimit;
+
+/// The limits of a [`Registry`](crate::Registry).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The most bytes of one blob.
     pub blob_bytes_max: u64,
+    /// The most bytes of one manifest, up to [`Manifest::SIZE_MAX`].
+    pub manifest_bytes_max: usize,
+    /// How many requests one client may make.
+    pub rate: RateLimit,
+    /// How many upload sessions there can be.
+    pub uploads_max: usize,
+    /// How many of them one repository can have.
+    pub uploads_per_repository_max: usize,
+    /// When a session ends to which nobody sends anything.
+    pub upload_expiry: Duration,
     /// How many `tag` parameters a push of a manifest may have.
     pub tags_per_push_max: usize,
     /// How many tags one answer lists.
@@ -28,6 +43,12 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             blob_bytes_max: 1 << 40,
+            manifest_bytes_max: Manifest::SIZE_MAX,
+            // A cluster behind one address starts with all its nodes at once.
+            rate: RateLimit { per_second: 5000, burst: 50_000, spares_loopback: true },
+            uploads_max: 20_000,
+            uploads_per_repository_max: 2000,
+            upload_expiry: Duration::from_secs(7 * 24 * 3600),
             tags_per_push_max: 50,
             tags_page_max: 10_000,
             catalog_page_max: 1000,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use boatyard_content::Root;
 use boatyard_content::local::LocalStore;
-use boatyard_content::repository::{Repositories, Repository, Space};
+use boatyard_content::repository::{Repositories, Repository, RepositoryError, Space};
 use boatyard_content::store::{BlobFile, FileIdentity};
 use boatyard_front::body::MappedBlob;
 use boatyard_oci::{Digest, MediaType, RepositoryName};
@@ -15,6 +15,8 @@ use crate::access::Access;
 use crate::cache::Cache;
 use crate::limits::Limits;
 use crate::mirror::Mirrors;
+use crate::rate::Rates;
+use crate::sessions::{self, Sessions};
 
 /// How many blobs the registry remembers the last repository of.
 const SOURCES_MAX: usize = 100_000;
@@ -40,6 +42,10 @@ pub struct Registry {
     pub(crate) blobs: Cache<Digest, OpenBlob>,
     /// In which repository a blob was seen last, for a mount that does not say.
     pub(crate) sources: Cache<Digest, RepositoryName>,
+    /// The upload sessions.
+    pub(crate) sessions: Sessions,
+    /// The requests of each client.
+    pub(crate) rates: Rates,
 }
 
 /// What a manifest's bytes say, whichever repository it is in.
@@ -105,11 +111,33 @@ impl Registry {
             manifests: Cache::new(limits.manifest_cache_bytes_max),
             blobs: Cache::new(limits.blob_cache_bytes_max),
             sources: Cache::new(SOURCES_MAX),
+            sessions: Sessions::default(),
+            rates: Rates::new(limits.rate.clone()),
             root,
             mirrors,
             access,
             limits,
         })
+    }
+
+    /// Ends upload sessions that nobody goes on with, again and again, for ever.
+    pub async fn end_stale_uploads(self: Arc<Registry>) {
+        loop {
+            let registry = Arc::clone(&self);
+            let end = move || {
+                let before = sessions::expired_before(&registry.limits);
+                let ended = registry.repositories.end_stale_uploads(before)?;
+                registry.sessions.end(ended);
+                Ok::<_, RepositoryError>(ended)
+            };
+            match tokio::task::spawn_blocking(end).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(ended)) => tracing::info!("{ended} uploads that nobody went on with ended"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot end uploads that have expired"),
+                Err(_) => return,
+            }
+            tokio::time::sleep(sessions::look_again(&self.limits)).await;
+        }
     }
 
     /// Returns a hosted repository, which need not exist.

@@ -1,11 +1,16 @@
 //! The registry over real connections: every row of the specification's table, and what clients
 //! and networks do to it.
 
+mod artifacts;
+mod conformance;
+mod cves;
 mod hostile;
+mod limits;
 mod lists;
 mod manifests;
 mod mirror;
 mod mounts;
+mod property;
 mod pull;
 mod push;
 mod sessions;

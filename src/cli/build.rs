@@ -1,15 +1,13 @@
 //! `boatyard build`
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, build};
-use boatyard_builder::context::directory::Directory;
-use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
+use boatyard_builder::context::load::Loader;
+use boatyard_builder::context::location::Location;
 use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
@@ -23,13 +21,18 @@ use crate::isolation;
 use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
-use crate::report::{Context as _, Failure, Result, advice};
+use crate::report::{Context as _, Failure, Result, advice, note};
+use crate::sources::Sources;
 use crate::world::World;
 
+mod context;
 mod deliver;
 mod explain;
+mod mounts;
 mod options;
+mod project;
 
+use context::Opened;
 use options::Options;
 pub use options::{Args, host, rlimit};
 
@@ -45,6 +48,10 @@ impl TransferProgress for Telling<'_> {
     fn advanced(&self, _digest: &Digest, _bytes: u64) {}
     fn finished(&self, _digest: &Digest, _outcome: Transferred) {}
 }
+
+/// Arguments that BuildKit takes for itself, and that we do not.
+const WITHOUT_EFFECT: [&str; 3] =
+    ["BUILDKIT_INLINE_CACHE", "BUILDKIT_MULTI_PLATFORM", "BUILDKIT_SANDBOX_HOSTNAME"];
 
 /// The exit code after Ctrl-C, as shells have it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -68,19 +75,29 @@ fn build_and_deliver(
     options: &Options,
 ) -> Result<ExitCode> {
     let lease = root.lease().context("cannot begin a lease")?;
-    let (dockerfile, file_name, path) = read_dockerfile(args)?;
-    let context = open_context(args, path.as_deref())?;
+    // Kept until the result is where it goes: a push can be interrupted too.
+    let session = Session::begin()?;
+    let Opened { dockerfile, file_name, dockerfile_path, context } =
+        open_context(world, &session, root, &lease, args)?;
+    if let Some(syntax) = options.build_args.get("BUILDKIT_SYNTAX") {
+        check_syntax(syntax)?;
+    }
+    let (contexts, given) = context::named(args, root, &lease)?;
+    let mounts = mounts::of(world, args, &dockerfile_path)?;
     let request = BuildRequest {
         dockerfile,
-        dockerfile_path: below(&args.context, path.as_deref()),
+        dockerfile_path,
         file_name,
-        context,
+        context: context.map(Arc::new),
         plan: PlanOptions {
             target: args.target.clone(),
             build_args: options.build_args.clone(),
+            contexts,
             platform: options.platform.clone(),
             build_platform: Platform::host(),
+            allow: options.allow,
         },
+        given,
         labels: options.labels.clone(),
         network: options.network.unwrap_or(Network::Default),
         network_may_fall_back: options.network.is_none(),
@@ -92,10 +109,10 @@ fn build_and_deliver(
         compression: options.compression,
         always_pull: args.pull,
         reuse: options.reuse.clone(),
+        mounts,
     };
     let reporter = progress::open(options.progress, progress::Environment::read());
-    // Kept until the result is where it goes: a push can be interrupted too.
-    let session = Session::begin()?;
+    warn_of_arguments(options, &reporter);
     let explanations = Mutex::new(Vec::new());
     let explain = |why| explanations.lock().unwrap_or_else(PoisonError::into_inner).push(why);
     let terms = Terms {
@@ -113,6 +130,36 @@ fn build_and_deliver(
     keep(root, &options.tags, &built)?;
     deliver::deliver(world, root, &lease, args, options, &built)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the context and reads the Dockerfile.
+fn open_context(
+    world: &World,
+    session: &Session,
+    root: &Arc<Root>,
+    lease: &Lease,
+    args: &Args,
+) -> Result<Opened> {
+    let location = context::location(args)?;
+    if let Location::Directory(directory) = &location {
+        return context::open_directory(args, directory);
+    }
+    let layers = world.open_layers(root, lease)?;
+    let sources = Sources::new(world, &session.runtime, root, lease, args.offline);
+    let say = |text: &str| {
+        if !args.quiet {
+            note(text);
+        }
+    };
+    let loader = Loader { layers: &layers, fetch: Some(&sources), say: &say };
+    context::open_loaded(args, &location, loader)
+}
+
+/// Says which arguments mean something to BuildKit and nothing here.
+fn warn_of_arguments(options: &Options, progress: &dyn Progress) {
+    for name in options.build_args.keys().filter(|name| WITHOUT_EFFECT.contains(&name.as_str())) {
+        progress.warning(&format!("warning: the build argument {name} has no effect here"));
+    }
 }
 
 /// The sockets of a build, and Ctrl-C as the way to cancel it, as long as this lives: the process
@@ -185,6 +232,7 @@ pub fn build_with(
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
+    let sources = Sources::new(world, &session.runtime, root, lease, terms.offline);
     let networks = Networks::new(NetworkOptions {
         search: world.environment.path.clone(),
         ..NetworkOptions::default()
@@ -197,6 +245,7 @@ pub fn build_with(
         executor: &*executor,
         networks: isolation::has_networks(world.rung()).then_some(&networks),
         pull: &pull,
+        fetch: Some(&sources),
         progress: terms.progress,
         cancel: session.cancel.clone(),
         now: &jiff::Timestamp::now,
@@ -247,92 +296,16 @@ fn failure(error: &BuildError, request: &BuildRequest) -> Failure {
     if reasons.is_empty() { failure } else { failure.because(reasons.join(": ")) }
 }
 
-/// Returns a Dockerfile's path below the context, or its name where it lies elsewhere: how records of
-/// the build cache name it.
-fn below(context: &Path, dockerfile: Option<&Path>) -> String {
-    let Some(path) = dockerfile else { return "Dockerfile".to_owned() };
-    let name = || path.file_name().map_or(path, Path::new);
-    path.strip_prefix(context).unwrap_or_else(|_| name()).display().to_string()
-}
-
-/// Reads the Dockerfile: `-f`, or `Dockerfile` or `dockerfile` in the context, or stdin.
-fn read_dockerfile(args: &Args) -> Result<(Dockerfile, String, Option<PathBuf>)> {
-    let from_stdin = args.file.as_deref() == Some(Path::new("-"))
-        || (args.file.is_none() && args.context == Path::new("-"));
-    let (bytes, name, path) = if from_stdin {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).context("cannot read stdin")?;
-        if args.file.is_none() && is_archive(&bytes) {
-            return Err(Failure::new("a build context from stdin is not supported yet")
-                .hint("unpack it, and name the directory"));
-        }
-        (bytes, "Dockerfile".to_owned(), None)
-    } else {
-        let path = find_dockerfile(args)?;
-        let bytes = fs_err::read(&path).map_err(|error| {
-            Failure::new("cannot read the Dockerfile")
-                .because(error)
-                .hint("-f names another file; it is relative to here, not to the context")
-        })?;
-        (bytes, path.display().to_string(), Some(path))
-    };
-    let dockerfile =
-        parse_bytes(&bytes).map_err(|errors| Failure::verbatim(errors.render(&name)))?;
-    if let Some(syntax) = &dockerfile.directives.syntax {
-        check_syntax(&syntax.value)?;
-    }
-    Ok((dockerfile, name, path))
-}
-
-/// Says whether stdin is a tar or a compressed one rather than a Dockerfile.
-fn is_archive(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x1f, 0x8b])
-        || bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
-        || bytes.starts_with(b"BZh")
-        || bytes.starts_with(&[0xfd, b'7', b'z', b'X', b'Z'])
-        || bytes.get(257..262) == Some(b"ustar")
-}
-
 /// Other front ends are programs of their own, which we do not run.
 fn check_syntax(syntax: &str) -> Result<()> {
     let name = syntax.split(['@', ' ']).next().unwrap_or_default();
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    let known = ["docker/dockerfile", "docker/dockerfile-upstream"];
+    let known = ["docker/dockerfile", "docker/dockerfile-upstream", "dockerfile.v0"];
     if known.iter().any(|known| name == *known || name.starts_with(&format!("{known}:"))) {
         return Ok(());
     }
     Err(Failure::new(format!("`# syntax={syntax}` asks for a front end that is not supported"))
         .hint("Boatyard reads Dockerfiles itself; without this line it will read this one"))
-}
-
-fn find_dockerfile(args: &Args) -> Result<PathBuf> {
-    if let Some(file) = &args.file {
-        return Ok(file.clone());
-    }
-    let is_url = args.context.to_string_lossy().contains("://");
-    if is_url {
-        return Err(Failure::new("a build context from a URL is not supported yet")
-            .hint("fetch it, and name the directory"));
-    }
-    if !args.context.is_dir() {
-        let what = if args.context.exists() { "is no directory" } else { "does not exist" };
-        return Err(Failure::new(format!("the build context {} {what}", args.context.display())));
-    }
-    for name in ["Dockerfile", "dockerfile"] {
-        let path = args.context.join(name);
-        if path.exists() {
-            return Ok(path);
-        }
-    }
-    Err(Failure::new(format!("there is no Dockerfile in {}", args.context.display()))
-        .hint("-f names a file elsewhere"))
-}
-
-fn open_context(args: &Args, dockerfile: Option<&Path>) -> Result<Option<Directory>> {
-    if args.context == Path::new("-") {
-        return Ok(None);
-    }
-    Directory::open(&args.context, dockerfile).context("cannot use the build context").map(Some)
 }
 
 /// Keeps the image under its names; without one, only its layers are cached.

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boatyard_builder::cache::{Amount, Cache, Kept, KeptRecord, Limits, Pruned, Rules, What};
+use boatyard_builder::cache::{
+    Amount, Cache, CacheMounts, Kept, KeptRecord, Limits, Pruned, Rules, What,
+};
 use boatyard_builder::snapshot::Layers;
 use boatyard_content::gc::GcOptions;
 use boatyard_content::{Lease, Root};
@@ -12,6 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::format::FormatArgs;
+use crate::isolation;
 use crate::output;
 use crate::quantity::{parse_amount, parse_duration};
 use crate::report::{self, Context as _, Result};
@@ -36,7 +39,8 @@ enum Command {
 /// List the steps whose results are kept, the one that was used last first.
 ///
 /// SIZE is what removing a step's layer would free: nothing, as long as an image has that layer
-/// too. Tables of contents and what is remembered of build contexts are summed up.
+/// too. Caches that steps mount are listed by their ids. Tables of contents and what is remembered
+/// of build contexts are summed up.
 #[derive(Debug, clap::Args)]
 struct ListArgs {
     #[command(flatten)]
@@ -58,6 +62,9 @@ struct PruneArgs {
     /// Only what was not used for so long, such as 12h or 7d
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     older_than: Option<Duration>,
+    /// Only caches that steps mount: RUN --mount=type=cache
+    #[arg(long)]
+    mounts: bool,
     /// Stop as soon as no more than this is kept, such as 10GB or 5%
     #[arg(long, value_name = "SIZE", value_parser = parse_amount)]
     keep_size: Option<Amount>,
@@ -71,6 +78,11 @@ const INSTRUCTION_WIDTH: usize = 48;
 
 /// Lists or prunes.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
+    let mounts = CacheMounts::below(world.root_path());
+    if !mounts.is_empty().context("cannot list the build cache")? {
+        // What steps keep there is closed to an ordinary user.
+        isolation::become_root()?;
+    }
     let root = world.open_root()?;
     match &args.command {
         Command::List(args) => list(args, &root)?,
@@ -108,7 +120,7 @@ fn layers(root: &Root) -> Result<Vec<Layers>> {
 struct Row {
     #[serde(rename = "ID")]
     id: String,
-    /// `step`, `layer`, `contents` or `contexts`.
+    /// `step`, `layer`, `mount`, `fetched`, `contents` or `contexts`.
     kind: &'static str,
     dockerfile: String,
     line: u32,
@@ -142,7 +154,12 @@ fn list(args: &ListArgs, root: &Arc<Root>) -> Result<()> {
 
 /// Returns a line for each record; the layer's bytes count for the first.
 fn rows_of(kept: &Kept) -> Vec<Row> {
-    let What::Layer(diff_id) = &kept.what else { return Vec::new() };
+    let (what, layer) = match &kept.what {
+        What::Layer(diff_id) => (None, diff_id.to_string()),
+        What::Fetched(from) => (Some(from), String::new()),
+        What::Mount(_) => (None, String::new()),
+        What::Contents(_) | What::Stat(_) => return Vec::new(),
+    };
     let row = |id: String, kind, bytes| Row {
         id,
         kind,
@@ -150,7 +167,7 @@ fn rows_of(kept: &Kept) -> Vec<Row> {
         line: 0,
         stage: String::new(),
         instruction: String::new(),
-        layer: diff_id.to_string(),
+        layer: layer.clone(),
         size: output::size(bytes),
         bytes,
         created_at: None,
@@ -158,10 +175,24 @@ fn rows_of(kept: &Kept) -> Vec<Row> {
         in_use: kept.is_in_use,
         shared: kept.is_shared,
     };
+    if let What::Mount(name) = &kept.what {
+        return vec![Row {
+            instruction: name_of(kept),
+            created_at: kept.about.as_ref().map(|about| about.created),
+            ..row(name.clone(), "mount", kept.bytes)
+        }];
+    }
+    if let Some(from) = what {
+        return vec![Row {
+            instruction: format!("fetched from {from}"),
+            ..row(String::new(), "fetched", kept.bytes)
+        }];
+    }
     if kept.records.is_empty() {
+        let hex = layer.split_once(':').map_or("", |(_, hex)| hex);
         return vec![Row {
             instruction: "a layer that no step names".to_owned(),
-            ..row(diff_id.digest().hex().to_owned(), "layer", kept.bytes)
+            ..row(hex.to_owned(), "layer", kept.bytes)
         }];
     }
     let step = |(at, KeptRecord { key, record, used, .. }): (usize, &KeptRecord)| Row {
@@ -174,6 +205,14 @@ fn rows_of(kept: &Kept) -> Vec<Row> {
         ..row(key.to_string(), "step", if at == 0 { kept.bytes } else { 0 })
     };
     kept.records.iter().enumerate().map(step).collect()
+}
+
+/// Returns what a cache is called that steps mount.
+fn name_of(kept: &Kept) -> String {
+    match &kept.about {
+        Some(about) => format!("cache {}", about.id),
+        None => "a cache whose description is damaged".to_owned(),
+    }
 }
 
 fn is_contents(kept: &&Kept) -> bool {
@@ -244,6 +283,7 @@ fn prune(args: &PruneArgs, world: &World, root: &Arc<Root>) -> Result<()> {
         all: args.all,
         older_than: args.older_than,
         keep_bytes: keep_bytes.context(failed)?,
+        only_mounts: args.mounts,
     };
     let gc =
         GcOptions { grace: world.config.gc.grace(), dry_run: args.dry_run, ..GcOptions::default() };
@@ -258,13 +298,16 @@ fn tell(pruned: &Pruned, dry_run: bool, grace: Duration) -> Result<()> {
             (What::Layer(diff_id) | What::Contents(diff_id), None) => {
                 diff_id.digest().short().to_owned()
             }
-            (What::Stat(_), None) => String::new(),
+            (What::Stat(_) | What::Fetched(_), None) => String::new(),
+            (What::Mount(name), None) => name.chars().take(12).collect(),
         };
         let name = match (&kept.what, kept.records.first()) {
             (_, Some(record)) => output::one_line(&record.record.text),
             (What::Layer(_), None) => "a layer that no step names".to_owned(),
             (What::Contents(_), None) => "a table of contents".to_owned(),
             (What::Stat(_), None) => "what is remembered of a context".to_owned(),
+            (What::Mount(_), None) => name_of(kept),
+            (What::Fetched(from), None) => format!("what was fetched from {from}"),
         };
         let name = output::shorten(&name, INSTRUCTION_WIDTH);
         output::line(&format!("{id:12}   {name}   {}", output::size(kept.bytes)))?;

@@ -8,11 +8,13 @@ use boatyard_builder::cache::Cache;
 use boatyard_builder::snapshot::Layers;
 use boatyard_content::gc::{self, GcError, GcOptions, GcReport};
 use boatyard_content::{Lease, Root};
+use boatyard_oci::Digest;
+use jiff::Timestamp;
 
 use crate::isolation;
 use crate::output;
 use crate::quantity::parse_duration;
-use crate::report::{self, Context as _, Failure, Result};
+use crate::report::{self, Context as _, FAILED, Failure, Result};
 use crate::world::World;
 
 /// Delete blobs that nothing refers to any more, and unpacked layers that no build used lately.
@@ -36,19 +38,25 @@ pub struct Args {
     /// List what is deleted
     #[arg(short, long)]
     verbose: bool,
+    /// Delete nothing, and say what keeps this blob
+    #[arg(long, value_name = "DIGEST", conflicts_with_all = ["dry_run", "layers", "verbose"])]
+    why: Option<Digest>,
 }
 
 /// Collects.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     isolation::become_root()?;
     let grace = args.grace.unwrap_or_else(|| world.config.gc.grace());
-    if grace.is_zero() && !args.dry_run {
+    if grace.is_zero() && !args.dry_run && args.why.is_none() {
         report::warn(
             "with --grace 0 a push that is under way on a server of this root can fail: a client \
              may have been told of a blob that is deleted now",
         );
     }
     let root = world.open_root()?;
+    if let Some(digest) = &args.why {
+        return why(&root, digest, grace);
+    }
     let layers = sweep_layers(world, &root, args)?;
     let options = GcOptions { grace, dry_run: args.dry_run, ..GcOptions::default() };
     let report = gc::collect(&root, &options).map_err(|error| {
@@ -65,6 +73,29 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     if layers > 0 {
         let would = if args.dry_run { "would be" } else { "were" };
         output::line(&format!("{} {would} removed", output::count(layers, "unpacked layer")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what keeps a blob. Ends with 1 where it is not there.
+fn why(root: &Root, digest: &Digest, grace: Duration) -> Result<ExitCode> {
+    let why = gc::why(root, digest, grace).context("cannot tell what is held")?;
+    let Some(blob) = &why.blob else {
+        output::line(&format!("{digest} is not here"))?;
+        let held = why.holders.iter().map(|holder| format!("  {holder}, and so lacks it"));
+        held.into_iter().try_for_each(|line| output::line(&line))?;
+        return Ok(ExitCode::from(FAILED));
+    };
+    let size = output::size(blob.size);
+    if why.is_garbage() {
+        output::line(&format!("{digest} ({size}) is garbage: the next collection deletes it"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(&format!("{digest} ({size}) stays:"))?;
+    why.holders.iter().try_for_each(|holder| output::line(&format!("  {holder}")))?;
+    why.leased.iter().try_for_each(|member| output::line(&format!("  in use by {member}")))?;
+    if let Some(until) = why.young_until.and_then(|until| Timestamp::try_from(until).ok()) {
+        output::line(&format!("  somebody was told of it: it stays until {until:.0} at least"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

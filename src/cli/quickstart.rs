@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boatyard_builder::build::BuildRequest;
+use boatyard_builder::build::{BuildRequest, MountSources};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
 use boatyard_builder::execute::{
@@ -17,7 +17,7 @@ use boatyard_builder::export;
 use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
 use boatyard_builder::layer::compress::Compression;
-use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::plan::{Allow, Contexts, PlanOptions};
 use boatyard_builder::solve::Reuse;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
@@ -32,6 +32,7 @@ use crate::output;
 use crate::progress::{self, ProgressMode};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result};
+use crate::serving;
 use crate::world::World;
 
 mod base;
@@ -104,7 +105,9 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
         .first()
         .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let router = serve::router(Arc::clone(&root), Mirrors::default(), &health);
+    let limits = boatyard_registry::Limits::default();
+    let registry = serving::registry(Arc::clone(&root), Mirrors::default(), limits);
+    let router = health.router().merge(boatyard_registry::router(registry));
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;
     }));
@@ -212,13 +215,16 @@ fn build_example(
         dockerfile,
         file_name: "Dockerfile".to_owned(),
         dockerfile_path: "Dockerfile".to_owned(),
-        context: Some(Directory::open(context, None).context("cannot use the example")?),
+        context: Some(Directory::open(context, None).context("cannot use the example")?.into()),
         plan: PlanOptions {
             target: None,
             build_args: std::collections::BTreeMap::new(),
+            contexts: Contexts::default(),
             platform: platform.clone(),
             build_platform: platform,
+            allow: Allow::default(),
         },
+        given: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         network: network(world.rung()),
         network_may_fall_back: false,
@@ -230,6 +236,7 @@ fn build_example(
         compression: Compression::GZIP,
         always_pull: false,
         reuse: Reuse::All,
+        mounts: MountSources::default(),
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;

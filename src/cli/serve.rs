@@ -7,19 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use boatyard_content::Root;
-use boatyard_front::health::Health;
-use boatyard_front::limits::Limits;
-use boatyard_front::server::{Server, ServerOptions, StopReport};
-use boatyard_front::tls::{Tls, TlsFiles};
-use boatyard_registry::{Mirrors, OpenAccess, Registry};
+use boatyard_front::{Limits, Observer, Routes, Server, ServerOptions, StopReport, Tls, TlsFiles};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::runtime;
-use crate::mirrors;
+use crate::config;
+use crate::metrics::Audience;
 use crate::proxy::{self, Listening};
 use crate::report::{Context as _, Failure, Result};
+use crate::serving::Services;
+use crate::serving::reload::Running;
+use crate::serving::upkeep;
 use crate::world::World;
 
 /// Run the registry: push images to it, and pull them from it, with any client.
@@ -44,29 +43,44 @@ pub struct Args {
 
 /// Serves until it is told to stop.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
-    let root = world.open_root()?;
-    let mirrors = mirrors::open(world, &root)?;
-    let options = options(world, args)?;
+    let services = Services::new(world.open_root()?);
+    let answers = services.answers(world)?;
+    let routes = Routes::from(answers.router.clone());
+    let options = options(world, args, &services)?;
     raise_descriptor_limit(options.limits.connections_max);
     runtime()?.block_on(async {
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        let health = options.health.clone();
+        let tls = options.tls.clone();
         let server = bind(options)?;
         for address in server.local_addrs() {
+            let root = world.root_path().display();
             tracing::info!("the registry listens on {scheme}://{address}, its root is {root}");
         }
-        for mirror in mirrors.all() {
-            tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
-        }
-        let proxy = proxy::listen(world, &root, &args.proxy_listen)?;
+        let proxy = proxy::listen(world, services.root(), &args.proxy_listen)?;
         for address in proxy.iter().flat_map(|listening| listening.server.local_addrs()) {
             tracing::info!("the cache proxy listens on {address}");
         }
-        let router = router(Arc::clone(&root), mirrors, &health);
+        let metrics = metrics(world, &services)?
+            .map(|(server, router)| tokio::spawn(server.serve(router, std::future::pending())));
+        let root = Arc::clone(services.root());
+        let collecting = tokio::spawn(upkeep::collect(root, world.config.gc.clone()));
+        let running = Running {
+            world: world.clone(),
+            services,
+            routes: routes.clone(),
+            tending: answers.tend(),
+            tls,
+        };
+        let following = tokio::spawn(running.follow());
         let proxied = proxied(proxy, stop_signal()?);
-        let (report, proxied) = tokio::join!(server.serve(router, stop_signal()?), proxied);
+        let (report, proxied) = tokio::join!(server.serve(routes, stop_signal()?), proxied);
         if let Some(report) = proxied {
             tracing::info!("the cache proxy stopped: {} connections were cut", report.cut);
+        }
+        following.abort();
+        collecting.abort();
+        if let Some(metrics) = metrics {
+            metrics.abort();
         }
         tracing::info!("stopped: {} connections ended, {} were cut", report.finished, report.cut);
         Ok(ExitCode::SUCCESS)
@@ -81,6 +95,16 @@ async fn proxied(
     let Listening { proxy, server } = listening?;
     let serve = move |stream, client, stop| proxy.clone().serve(stream, client, stop);
     Some(server.serve_by(serve, stop).await)
+}
+
+/// Listens where the metrics have an address of their own.
+fn metrics(world: &World, services: &Services) -> Result<Option<(Server, Router)>> {
+    let Some(address) = world.config.metrics.listen else { return Ok(None) };
+    let server = bind(ServerOptions { addresses: vec![address], ..ServerOptions::default() })?;
+    for address in server.local_addrs() {
+        tracing::info!("the metrics are at http://{address}/metrics");
+    }
+    Ok(Some((server, services.metrics().router(Audience::Everybody))))
 }
 
 /// Raises the limit of open files as far as it may be raised: each connection is one, and so is
@@ -109,44 +133,39 @@ pub fn bind(options: ServerOptions) -> Result<Server> {
     })
 }
 
-/// Returns all that the server answers.
-pub fn router(root: Arc<Root>, mirrors: Mirrors, health: &Health) -> Router {
-    let limits = boatyard_registry::Limits::default();
-    let registry = Registry::new(root, mirrors, Arc::new(OpenAccess), limits);
-    health.router().merge(boatyard_registry::router(registry))
+fn options(world: &World, args: &Args, services: &Services) -> Result<ServerOptions> {
+    let config = &world.config.serve;
+    let limits = Limits {
+        stop_timeout: Duration::from_secs(config.stop_seconds),
+        ..world.config.limits.of_connections()
+    };
+    let addresses = if args.listen.is_empty() { &config.listen } else { &args.listen };
+    let config = config::Serve {
+        tls_cert: args.tls_cert.clone().or_else(|| config.tls_cert.clone()),
+        tls_key: args.tls_key.clone().or_else(|| config.tls_key.clone()),
+        ..config.clone()
+    };
+    let tls = tls(&config)?.map(Arc::new);
+    Ok(ServerOptions {
+        addresses: addresses.clone(),
+        tls,
+        limits,
+        health: services.health().clone(),
+        observer: Some(Arc::clone(services.metrics()) as Arc<dyn Observer>),
+    })
 }
 
-fn options(world: &World, args: &Args) -> Result<ServerOptions> {
-    let config = &world.config.serve;
-    let mut limits = Limits::default();
-    if let Some(most) = config.connections_max {
-        limits.connections_max = most;
-    }
-    if let Some(seconds) = config.stop_seconds {
-        limits.stop_timeout = Duration::from_secs(seconds);
-    }
-    let addresses = if !args.listen.is_empty() {
-        args.listen.clone()
-    } else if !config.listen.is_empty() {
-        config.listen.clone()
-    } else {
-        vec![SocketAddr::from(([127, 0, 0, 1], 5000))]
-    };
-    let certificate = args.tls_cert.clone().or_else(|| config.tls_cert.clone());
-    let key = args.tls_key.clone().or_else(|| config.tls_key.clone());
-    let tls = match (certificate, key) {
+/// Reads the certificate, where HTTPS is to be served.
+pub fn tls(config: &config::Serve) -> Result<Option<Tls>> {
+    match (config.tls_cert.clone(), config.tls_key.clone()) {
         (Some(certificate), Some(key)) => {
-            let tls = Tls::load(TlsFiles { certificate, key }).context("cannot serve HTTPS")?;
-            Some(Arc::new(tls))
+            Tls::load(TlsFiles { certificate, key }).map(Some).context("cannot serve HTTPS")
         }
-        (None, None) => None,
-        _ => {
-            return Err(Failure::usage(
-                "[serve] needs both tls_cert and tls_key to serve HTTPS, or neither",
-            ));
-        }
-    };
-    Ok(ServerOptions { addresses, tls, limits, health: Health::new() })
+        (None, None) => Ok(None),
+        _ => Err(Failure::usage(
+            "[serve] needs both tls_cert and tls_key to serve HTTPS, or neither",
+        )),
+    }
 }
 
 /// Waits for SIGTERM or Ctrl-C.

@@ -12,6 +12,8 @@ pub mod built;
 pub mod clients;
 pub mod debian;
 pub mod distribution;
+pub mod files;
+pub mod git;
 pub mod http;
 pub mod images;
 pub mod lab;

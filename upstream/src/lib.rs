@@ -3,7 +3,8 @@
 //! No other crate of ours dials. [`transport`] moves one request and one answer; [`credentials`],
 //! [`challenge`], [`realm`] and [`token`] decide what is shown to whom; [`distribution`] speaks the
 //! OCI Distribution protocol and pulls and pushes whole images from and to a store; [`transfer`]
-//! brings objects, each once for all who want it, while they are read. Files that
+//! brings objects, each once for all who want it, while they are read; [`downloads`] and [`git`] keep
+//! what builds fetch by URL and from repositories, the latter by the `git` program. Files that
 //! other tools left ([`certs_d`], [`registries_conf`], docker's and podman's credentials) are read
 //! where the caller says they are: nothing here reads the environment.
 
@@ -15,7 +16,9 @@ pub mod challenge;
 pub mod clock;
 pub mod credentials;
 pub mod distribution;
+pub mod downloads;
 pub mod freshness;
+pub mod git;
 pub mod guard;
 pub mod http;
 pub mod realm;

@@ -63,8 +63,9 @@ pub(super) fn walk(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Removes files that were being written, long ago, when their process was killed.
-pub(super) fn remove_left(directory: &Path, now: SystemTime) -> io::Result<()> {
+/// Removes files that were being written, long ago, when their process was killed. What lies in
+/// `others` is not ours to judge.
+pub(super) fn remove_left(directory: &Path, others: &Path, now: SystemTime) -> io::Result<()> {
     let mut directories = vec![directory.to_path_buf()];
     while let Some(directory) = directories.pop() {
         let Some(entries) = absent_is_none(fs::read_dir(&directory))? else { continue };
@@ -72,7 +73,7 @@ pub(super) fn remove_left(directory: &Path, now: SystemTime) -> io::Result<()> {
             let entry = entry?;
             let path = entry.path();
             if entry.file_type()?.is_dir() {
-                directories.push(path);
+                directories.extend((path != others).then_some(path));
             } else if entry.file_name().as_encoded_bytes().starts_with(b".")
                 && size_and_time(&path)?.is_some_and(|(_, time)| is_older(time, YOUNG, now))
             {

@@ -200,6 +200,21 @@ impl Cache {
         layers.iter().map(sweep).sum()
     }
 
+    /// Returns how much is free on the file system of the root, if it says that.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        Space::of(self.root.path()).ok().map(|space| space.free)
+    }
+
+    /// Notes that a step that mounts caches may have added to them what is less free than before.
+    /// Others write too; but counting a cache would take longer than most steps.
+    ///
+    /// # Errors
+    /// Where the file could not be written.
+    pub(crate) fn note_taken_since(&self, free_before: u64) -> Result<(), CacheError> {
+        let taken = free_before.saturating_sub(self.free_bytes().unwrap_or(free_before));
+        if taken == 0 { Ok(()) } else { self.note_added(taken) }
+    }
+
     /// Notes that about so many bytes came to the cache.
     pub(super) fn note_added(&self, bytes: u64) -> Result<(), CacheError> {
         files::append(&self.added_path(), format!("{bytes}\n").as_bytes())

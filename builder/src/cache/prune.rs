@@ -28,7 +28,7 @@ use boatyard_content::local::write_unsynced;
 use boatyard_oci::Digest;
 
 use super::usage::{Kept, Layer, Usage, What, is_older};
-use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files, near, step_lock};
+use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, fetched, files, near, step_lock};
 use crate::snapshot::Layers;
 
 /// What may go. By default that is all whose removal frees something.
@@ -40,6 +40,8 @@ pub struct Rules {
     pub older_than: Option<Duration>,
     /// Only until the cache is no larger.
     pub keep_bytes: Option<u64>,
+    /// Only the caches that steps mount.
+    pub only_mounts: bool,
 }
 
 /// What a pruning did, or would do.
@@ -93,6 +95,8 @@ impl Cache {
         }
         let mut given_up = self.remove_encodings(&mut chosen)?;
         let mut freed_bytes = self.remove_trees(layers, &mut chosen)?;
+        freed_bytes += self.remove_mounts(&mut chosen)?;
+        freed_bytes += remove_fetched(&mut chosen)?;
         for removal in &chosen {
             freed_bytes += self.remove_files(removal)?;
         }
@@ -146,6 +150,25 @@ impl Cache {
         Ok(chosen.iter().map(Removal::tree_bytes).sum())
     }
 
+    /// Removes the caches of steps that were chosen. What a step uses by now is chosen no more.
+    /// Returns their bytes.
+    fn remove_mounts(&self, chosen: &mut Vec<Removal>) -> Result<u64, CacheError> {
+        let mounts = self.mounts();
+        let (mut freed, mut busy) = (0, HashSet::new());
+        for kept in chosen.iter().map(|removal| &removal.kept) {
+            let What::Mount(name) = &kept.what else { continue };
+            match mounts.remove(name)? {
+                true => freed += kept.bytes,
+                false => drop(busy.insert(name.clone())),
+            }
+        }
+        chosen.retain(|removal| match &removal.kept.what {
+            What::Mount(name) => !busy.contains(name),
+            _ => true,
+        });
+        Ok(freed)
+    }
+
     /// Removes the files of a thing; a record that was replaced meanwhile stays.
     fn remove_files(&self, removal: &Removal) -> Result<u64, CacheError> {
         let mut freed = 0;
@@ -165,8 +188,11 @@ impl Cache {
     fn tidy(&self) -> Result<(), CacheError> {
         let is_there = |key: &super::Key| self.record_path(key).exists();
         near::sweep(&self.directory.join("near"), is_there).doing("tidy the places")?;
+        fetched::sweep(&self.directory).doing("tidy what was fetched")?;
         step_lock::sweep(&self.root.layout().step_locks()).doing("tidy the locks")?;
-        files::remove_left(&self.directory, SystemTime::now()).doing("tidy the files")
+        self.mounts().tidy()?;
+        let mounts = self.mounts().directory;
+        files::remove_left(&self.directory, &mounts, SystemTime::now()).doing("tidy the files")
     }
 
     fn collect(
@@ -229,6 +255,9 @@ pub(super) fn choose(usage: &Usage, rules: &Rules, now: SystemTime) -> Vec<usize
         if kept.is_in_use || !(rules.all || kept.frees()) {
             continue;
         }
+        if rules.only_mounts && !matches!(kept.what, What::Mount(_)) {
+            continue;
+        }
         let is_young = rules.older_than.is_some_and(|age| !is_older(kept.used, age, now));
         let is_small = rules.keep_bytes.is_some_and(|keep| left <= keep);
         if kept.is_usable && (is_young || is_small) {
@@ -238,6 +267,22 @@ pub(super) fn choose(usage: &Usage, rules: &Rules, now: SystemTime) -> Vec<usize
         chosen.push(at);
     }
     chosen
+}
+
+/// Removes what was fetched. What somebody uses by now is chosen no more.
+fn remove_fetched(chosen: &mut Vec<Removal>) -> Result<u64, CacheError> {
+    let (mut freed, mut busy) = (0, HashSet::new());
+    for (directory, bytes) in chosen.iter().filter_map(|it| it.kept.holds.directory.as_ref()) {
+        match fetched::remove(directory).doing("remove what was fetched")? {
+            true => freed += bytes,
+            false => drop(busy.insert(directory.clone())),
+        }
+    }
+    let is_busy = |removal: &Removal| {
+        removal.kept.holds.directory.as_ref().is_some_and(|(path, _)| busy.contains(path))
+    };
+    chosen.retain(|removal| !is_busy(removal));
+    Ok(freed)
 }
 
 /// What goes first: what nobody can use, then by the last use, then what lies higher. Tables of base

@@ -68,7 +68,7 @@ impl StepLock {
 }
 
 /// Says whether an open file is the one of this name.
-fn is_named(file: &fs::File, path: &Path) -> io::Result<bool> {
+pub(super) fn is_named(file: &fs::File, path: &Path) -> io::Result<bool> {
     let own = file.metadata()?;
     match fs::metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (own.dev(), own.ino())),

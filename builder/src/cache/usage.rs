@@ -4,7 +4,7 @@
 //! it, the layers that have it (one for each time policy), their blobs, unpacked trees and tables, and
 //! the tables of what was copied into it. They come and go together. What belongs to no record any
 //! more is kept on its own: a layer without records, a table of a base image, the stat cache of a
-//! context.
+//! context, a cache that steps mount.
 //!
 //! Counted is what removing would free: blobs that no image and no repository holds as well, a tree
 //! that is a layer's only form, and files of the cache's own. An unpacked tree of a layer that has
@@ -22,8 +22,9 @@ use boatyard_content::lease::Holding;
 use boatyard_oci::{Algorithm, ChainId, DiffId, Digest};
 
 use super::key::Key;
+use super::mounts::About;
 use super::record::Record;
-use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, files};
+use super::{Cache, CacheError, Doing as _, Lookup, Storing as _, fetched, files};
 use crate::layer::ContentId;
 
 /// A file without a record may be one whose record is about to be written.
@@ -36,6 +37,8 @@ pub struct Kept {
     pub what: What,
     /// The records that name it, the one that was used last first.
     pub records: Vec<KeptRecord>,
+    /// What is written about it, if it is a cache that steps mount.
+    pub about: Option<About>,
     /// How many bytes removing it would free.
     pub bytes: u64,
     /// When it, or a step above it, was used last, give or take an hour.
@@ -58,6 +61,10 @@ pub enum What {
     Contents(DiffId),
     /// What is remembered of a context's files.
     Stat(PathBuf),
+    /// What steps keep in a cache that they mount, by the name of its directory.
+    Mount(String),
+    /// What was fetched for ADD or a context: where it came from.
+    Fetched(String),
 }
 
 /// A record, and how it is found.
@@ -79,6 +86,8 @@ pub(super) struct Holds {
     pub layers: Vec<Layer>,
     /// Files of the cache, with their sizes.
     pub files: Vec<(PathBuf, u64)>,
+    /// The directory of something that was fetched.
+    pub directory: Option<(PathBuf, u64)>,
 }
 
 /// A layer in all its forms.
@@ -206,6 +215,8 @@ impl<'a> Survey<'a> {
         self.inputs(&mut usage)?;
         self.contents(&mut usage, &at)?;
         self.stat_caches(&mut usage)?;
+        self.mounts(&mut usage)?;
+        self.fetched(&mut usage)?;
         for kept in &mut usage.kept {
             let files: u64 = kept.holds.files.iter().map(|(_, size)| size).sum();
             // As long as an image has the layer, so do its records stay.
@@ -296,6 +307,7 @@ impl<'a> Survey<'a> {
             is_shared: has(|layer| !layer.shared.is_empty()),
             is_usable: has(|layer| layer.has_blob() || !layer.trees.is_empty()),
             records,
+            about: None,
             holds,
         };
         kept.bytes = kept.blob_bytes() + kept.tree_bytes();
@@ -428,12 +440,61 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
+    /// Adds the caches that steps mount.
+    fn mounts(&self, usage: &mut Usage) -> Result<(), CacheError> {
+        for mount in self.cache.mounts().list()? {
+            let is_leased = self.leased.contains(&Holding::Mount(mount.name.clone()));
+            usage.kept.push(Kept {
+                what: What::Mount(mount.name),
+                records: Vec::new(),
+                about: mount.about,
+                bytes: mount.bytes,
+                used: mount.used,
+                is_in_use: mount.is_locked || is_leased,
+                is_shared: false,
+                is_usable: true,
+                holds: Holds::default(),
+            });
+        }
+        Ok(())
+    }
+
+    fn fetched(&self, usage: &mut Usage) -> Result<(), CacheError> {
+        let listed = fetched::list(&self.cache.directory).doing("list what was fetched")?;
+        let (found, lost) = listed;
+        for path in lost {
+            self.give(usage, None, path)?;
+        }
+        for fetched in found {
+            let place = usage.kept.len();
+            usage.kept.push(Kept {
+                what: What::Fetched(fetched.name),
+                records: Vec::new(),
+                about: None,
+                bytes: fetched.bytes,
+                used: fetched.used,
+                is_in_use: fetched.is_in_use,
+                is_shared: false,
+                is_usable: true,
+                holds: Holds {
+                    directory: Some((fetched.directory, fetched.bytes)),
+                    ..Holds::default()
+                },
+            });
+            for path in fetched.names {
+                self.give(usage, Some(place), path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns a file that is kept for itself.
     fn alone(&self, what: What, path: &Path) -> Result<Option<Kept>, CacheError> {
         let found = files::size_and_time(path).doing("look at a file")?;
         Ok(found.map(|(size, used)| Kept {
             what,
             records: Vec::new(),
+            about: None,
             bytes: 0,
             used,
             is_in_use: false,

@@ -1,11 +1,15 @@
 //! A build context that is a directory, read where it lies.
 
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 use super::ignore::{IgnoreError, Patterns};
+use crate::snapshot::layers::Temporary;
 
 /// The largest ignore file that is read, in bytes.
 const IGNORE_BYTES_MAX: u64 = 4 << 20;
@@ -16,6 +20,8 @@ pub struct Directory {
     root: OwnedFd,
     path: PathBuf,
     patterns: Patterns,
+    /// What removes it.
+    temporary: Option<Temporary>,
 }
 
 /// Why a directory cannot be a context.
@@ -28,7 +34,7 @@ pub enum DirectoryError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It is not a directory.
     #[error("the build context {} is not a directory", path.display())]
@@ -75,7 +81,45 @@ impl Directory {
             .chain([path.join(".dockerignore")])
             .find(|candidate| candidate.is_file());
         let patterns = ignore.map_or(Ok(Patterns::default()), |file| read_ignore(&file))?;
-        Ok(Directory { root, path: path.to_path_buf(), patterns })
+        Ok(Directory { root, path: path.to_path_buf(), patterns, temporary: None })
+    }
+
+    /// Makes a context of files that were brought here. Its ignore files are those of [`Self::open`],
+    /// and no link leads to another.
+    ///
+    /// # Errors
+    /// Where the directory or the ignore file cannot be read.
+    pub(crate) fn of_tree(
+        path: &Path,
+        temporary: Temporary,
+        dockerfile: Option<&Path>,
+    ) -> Result<Directory, DirectoryError> {
+        let beside = dockerfile.map(|file| {
+            let mut name = file.as_os_str().to_owned();
+            name.push(".dockerignore");
+            PathBuf::from(name)
+        });
+        let mut patterns = Patterns::default();
+        for name in beside.into_iter().chain([PathBuf::from(".dockerignore")]) {
+            let failed = |source| DirectoryError::Open { path: name.clone(), source };
+            if let Some(bytes) = read_inside(path, &name, IGNORE_BYTES_MAX).map_err(failed)? {
+                patterns = parse_ignore(&name, bytes)?;
+                break;
+            }
+        }
+        let directory = Directory::plain(path)?;
+        Ok(Directory { patterns, temporary: Some(temporary), ..directory })
+    }
+
+    /// Opens a directory of which nothing is left out.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn plain(path: &Path) -> Result<Directory, DirectoryError> {
+        let failed = |source| DirectoryError::Open { path: path.to_path_buf(), source };
+        let root = fs::File::open(path).map_err(failed)?.into_file().into();
+        let patterns = Patterns::default();
+        Ok(Directory { root, path: path.to_path_buf(), patterns, temporary: None })
     }
 
     /// Returns where it is.
@@ -86,6 +130,11 @@ impl Directory {
     /// Returns what is left out.
     pub fn patterns(&self) -> &Patterns {
         &self.patterns
+    }
+
+    /// Says whether it is there after the build, too.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.temporary.is_none()
     }
 
     /// Returns its root.
@@ -100,7 +149,34 @@ fn read_ignore(path: &Path) -> Result<Patterns, DirectoryError> {
     if fs::metadata(path).map_err(failed)?.len() > IGNORE_BYTES_MAX {
         return Err(not_text());
     }
-    let text = String::from_utf8(fs::read(path).map_err(failed)?).map_err(|_| not_text())?;
+    parse_ignore(path, fs::read(path).map_err(failed)?)
+}
+
+fn parse_ignore(path: &Path, bytes: Vec<u8>) -> Result<Patterns, DirectoryError> {
+    let not_text = |_| DirectoryError::NotText { path: path.to_path_buf() };
+    let text = String::from_utf8(bytes).map_err(not_text)?;
     Patterns::parse(&text)
         .map_err(|source| DirectoryError::Ignore { path: path.to_path_buf(), source })
+}
+
+/// Reads a file of a directory that others filled: links are resolved inside it, and it is a regular
+/// file. `None` where there is none.
+pub(super) fn read_inside(root: &Path, name: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let root = fs::File::open(root)?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match openat2(&root, name, flags, Mode::empty(), resolve) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        opened => std::fs::File::from(opened?),
+    };
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Ok(None);
+    }
+    if found.len() > most {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }

@@ -6,6 +6,9 @@ use crate::contents::Table;
 use crate::layer::tree::{TreeFile, TreeWriter};
 use crate::layer::{Content, Entry, LayerWriter, WriteError, Written};
 
+/// How much of a file is copied at once.
+const COPY_BYTES: usize = 64 << 10;
+
 /// Takes the entries of a layer in order, as [`LayerWriter`] wants them.
 pub trait Entries {
     /// Takes the next entry; `content` is a file's, and is read to its end.
@@ -49,6 +52,46 @@ impl<W: Write> Entries for LayerOut<W> {
         let mut both = Both { content, file };
         self.archive.append_content(entry, &mut both)?;
         both.file.finish()
+    }
+}
+
+/// Writes a tree, and no archive of it.
+#[derive(Debug)]
+pub struct TreeOut(TreeWriter);
+
+impl TreeOut {
+    /// Starts with a tree.
+    pub fn new(tree: TreeWriter) -> TreeOut {
+        TreeOut(tree)
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// Fails if what remains cannot be written.
+    pub fn finish(self) -> Result<(), WriteError> {
+        self.0.finish()
+    }
+}
+
+impl Entries for TreeOut {
+    fn append(&mut self, entry: Entry, content: &mut dyn Content) -> Result<(), WriteError> {
+        let Some(mut file) = self.0.begin(&entry)? else { return Ok(()) };
+        let mut buffer = vec![0; COPY_BYTES];
+        let copied = loop {
+            match content.read(&mut buffer) {
+                Ok(0) => break Ok(()),
+                Ok(length) => {
+                    if let Err(error) = file.write(&buffer[..length]) {
+                        break Err(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        copied.map_err(|source| WriteError::Entry { path: entry.path.clone(), source })?;
+        file.finish()
     }
 }
 

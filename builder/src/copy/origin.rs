@@ -40,6 +40,9 @@ pub(super) trait Origin: Names<Error = CopyError> {
     /// Says whether the path, or something below it, may be copied.
     fn is_visible(&self, path: &EntryPath, is_directory: bool) -> Result<bool, CopyError>;
 
+    /// Reads a directory without what is in it; `None` where there is none.
+    fn directory(&self, path: &EntryPath, load: &Load) -> Result<Option<Node<Note>>, CopyError>;
+
     /// Reads what lies at a path that leads through directories only, with all below it.
     fn load(&self, path: &EntryPath, load: &mut Load) -> Result<Option<Node<Note>>, CopyError>;
 }
@@ -144,6 +147,14 @@ impl Origin for ContextTree<'_> {
                 || (is_directory && self.is_visible(&below, true)?);
         }
         Ok(visible)
+    }
+
+    fn directory(&self, path: &EntryPath, load: &Load) -> Result<Option<Node<Note>>, CopyError> {
+        let directory = self.open_directory(path)?;
+        let stat = rustix::fs::fstat(&directory).at("look at", text(path))?;
+        let what = What::Directory { opaque: false, implicit: false };
+        let note = Note { source: load.source, ..Note::default() };
+        Ok(Some(Node { note, ..context_node(what, &stat) }))
     }
 
     fn load(&self, path: &EntryPath, load: &mut Load) -> Result<Option<Node<Note>>, CopyError> {
@@ -294,6 +305,11 @@ impl Origin for StackTree<'_> {
 
     fn is_visible(&self, _path: &EntryPath, _is_directory: bool) -> Result<bool, CopyError> {
         Ok(true)
+    }
+
+    fn directory(&self, path: &EntryPath, load: &Load) -> Result<Option<Node<Note>>, CopyError> {
+        let directory = self.0.get(path);
+        Ok(directory.map(|seen| directory_node(&Attributes::of(seen.row), load)))
     }
 
     fn load(&self, path: &EntryPath, load: &mut Load) -> Result<Option<Node<Note>>, CopyError> {

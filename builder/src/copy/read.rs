@@ -39,6 +39,7 @@ pub(super) enum Bytes<'a> {
     Context(&'a Directory, EntryPath),
     Stack { open: &'a OpenFile<'a>, layer: usize, path: EntryPath },
     Spool(&'a File, u64),
+    Fetched(&'a File),
     Memory(&'a [u8]),
 }
 
@@ -48,6 +49,8 @@ impl Bytes<'_> {
         match self {
             Bytes::Context(directory, path) => open_file_in_context(directory, path).map(Some),
             Bytes::Stack { open, layer, path } => open(*layer, path).map(Some),
+            // Who reads it by its position is alone with that: others read at an offset.
+            Bytes::Fetched(file) => file.try_clone().map(Some),
             Bytes::Spool(..) | Bytes::Memory(_) => Ok(None),
         }
     }
@@ -327,6 +330,7 @@ impl Job<'_> {
 
     fn open(&self) -> io::Result<Opened<'_>> {
         Ok(match &self.bytes {
+            Bytes::Fetched(file) => Opened::Spool { file, offset: 0, left: self.size },
             Bytes::Spool(file, offset) => Opened::Spool { file, offset: *offset, left: self.size },
             Bytes::Memory(bytes) => Opened::Memory(bytes),
             bytes => bytes.open_file()?.map_or(Opened::Memory(&[]), Opened::File),

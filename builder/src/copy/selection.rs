@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use rustix::fs::{Stat, fstat};
 
 use super::hash::hash_exactly;
+use super::narrow::{self, Pivoted};
 use super::origin::{
     ContextTree, Load, Note, Origin, StackTree, ToHash, open_file_in_context, text,
 };
@@ -17,11 +18,14 @@ use crate::contents::growing::{Beside, Node, What, freeze};
 use crate::contents::view::{OpenFile, View};
 use crate::contents::{Recorder, Row, Table};
 use crate::context::directory::Directory;
+use crate::context::ignore::Patterns;
 use crate::context::stat_cache::StatCache;
 use crate::layer::{ContentId, ContentTimes, EntryPath};
+use crate::source::FetchedFile;
 
 const FORMAT: &[u8] = b"boatyard selection 1\n";
 const HEREDOC_MODE: u32 = 0o644;
+const FETCHED_MODE: u32 = 0o600;
 
 /// What is copied from.
 #[derive(Clone, Copy)]
@@ -42,6 +46,13 @@ pub enum Source<'a> {
         /// Opens its files. Only [`write`](super::write()) does, so it may unpack a layer first.
         open: &'a OpenFile<'a>,
     },
+    /// A file that was fetched, of mode 0600.
+    Fetched {
+        /// Its name.
+        name: &'a str,
+        /// Its bytes, their number and hash, and its time.
+        file: &'a FetchedFile,
+    },
     /// A file in the Dockerfile, of mode 0644.
     Heredoc {
         /// Its delimiter; the part after the last slash is the file's name.
@@ -57,18 +68,23 @@ impl Source<'_> {
         match self {
             Source::Context { .. } => "the build context",
             Source::Stack { name, .. } => name,
+            Source::Fetched { name, .. } => name,
             Source::Heredoc { .. } => "the Dockerfile",
         }
     }
 }
 
 /// How to select.
-#[derive(Clone, Copy, Debug)]
-pub struct SelectOptions {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SelectOptions<'a> {
     /// Archives will be unpacked: ADD.
     pub unpack: bool,
     /// Threads that read and hash.
     pub threads: usize,
+    /// The directories above a source are copied, too: `--parents`.
+    pub parents: bool,
+    /// What is left out: `--exclude`.
+    pub exclude: Option<&'a Patterns>,
 }
 
 /// What the sources of an instruction mean: their entries with the content of each file.
@@ -79,6 +95,8 @@ pub struct Selection<'a> {
     pub(super) sources: Vec<Lands>,
     /// The destination must be a directory.
     pub(super) several: bool,
+    /// Its archives may be unpacked.
+    pub(super) unpack: bool,
     merged: Option<Table>,
 }
 
@@ -171,6 +189,7 @@ impl<'a> Selection<'a> {
             Source::Stack { open, .. } => {
                 Bytes::Stack { open, layer: part.note(row).layer as usize, path: origin }
             }
+            Source::Fetched { file, .. } => Bytes::Fetched(&file.file),
             Source::Heredoc { body, .. } => Bytes::Memory(body),
         }
     }
@@ -190,12 +209,16 @@ impl std::fmt::Debug for Selection<'_> {
 pub fn select<'a>(
     source: Source<'a>,
     words: &[String],
-    options: SelectOptions,
+    options: SelectOptions<'_>,
 ) -> Result<Selection<'a>, CopyError> {
-    let mut selecting = Selecting { options, load: Load::default(), ..Selecting::new() };
+    let mut selecting = Selecting::new(options);
     let several = match source {
         Source::Heredoc { name, body } => {
             selecting.heredoc(name, body);
+            false
+        }
+        Source::Fetched { name, file } => {
+            selecting.fetched(name, file);
             false
         }
         Source::Context { directory, .. } => {
@@ -205,7 +228,12 @@ pub fn select<'a>(
         Source::Stack { view, .. } => selecting.find_all(&source, &StackTree(view), words)?,
     };
     if let Source::Context { directory, known } = source {
-        let hashes = hash_all(directory, known, &selecting.load.files, options.threads)?;
+        let mut wanted = vec![false; selecting.load.files.len()];
+        for landing in &selecting.landings {
+            note_wanted(&landing.root, &mut wanted);
+        }
+        let files = Wanted { files: &selecting.load.files, wanted };
+        let hashes = hash_all(directory, known, &files, options.threads)?;
         for landing in &mut selecting.landings {
             set_hashes(&mut landing.root, &hashes);
         }
@@ -213,9 +241,37 @@ pub fn select<'a>(
     selecting.finish(source, several)
 }
 
+/// Finds what lies at one path, in which nothing is a wildcard, and hashes it.
+///
+/// # Errors
+/// Where nothing is there, or the tree cannot be read.
+pub fn select_path<'a>(
+    source: Source<'a>,
+    path: &str,
+    threads: usize,
+) -> Result<Selection<'a>, CopyError> {
+    let mut word = String::with_capacity(path.len());
+    for character in path.chars() {
+        if matches!(character, '*' | '?' | '[' | '\\') {
+            word.push('\\');
+        }
+        word.push(character);
+    }
+    let selection = select(
+        source,
+        &[word],
+        SelectOptions { unpack: false, threads, parents: false, exclude: None },
+    )?;
+    if selection.sources.is_empty() {
+        let tree = source.name().to_owned();
+        return Err(CopyError::Missing { path: path.to_owned(), tree, ignored: false });
+    }
+    Ok(selection)
+}
+
 /// A selection under way.
-struct Selecting {
-    options: SelectOptions,
+struct Selecting<'o> {
+    options: SelectOptions<'o>,
     load: Load,
     sources: Vec<Lands>,
     landings: Vec<Landed>,
@@ -235,14 +291,9 @@ impl Landed {
     }
 }
 
-impl Selecting {
-    fn new() -> Self {
-        Self {
-            options: SelectOptions { unpack: false, threads: 1 },
-            load: Load::default(),
-            sources: Vec::new(),
-            landings: Vec::new(),
-        }
+impl<'o> Selecting<'o> {
+    fn new(options: SelectOptions<'o>) -> Self {
+        Self { options, load: Load::default(), sources: Vec::new(), landings: Vec::new() }
     }
 
     /// Reads all that the words mean; returns whether the destination must be a directory.
@@ -252,6 +303,10 @@ impl Selecting {
         tree: &dyn Origin,
         words: &[String],
     ) -> Result<bool, CopyError> {
+        if self.options.parents {
+            self.find_with_parents(source, tree, words)?;
+            return Ok(true);
+        }
         let mut found = Vec::new();
         for word in words {
             found.extend(words::find(tree, source, word)?);
@@ -259,8 +314,12 @@ impl Selecting {
         let several = words.len() > 1 || found.len() > 1;
         for Found { path, name } in found {
             self.load.source = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
-            let Some(node) = tree.load(&path, &mut self.load)? else { continue };
+            let Some(mut node) = tree.load(&path, &mut self.load)? else { continue };
             let is_directory = node.is_directory();
+            if !is_directory && self.is_excluded(&name) {
+                continue;
+            }
+            self.exclude(&mut node);
             let at = if is_directory { EntryPath::root() } else { EntryPath::root().join(&name) };
             self.sources.push(Lands { from: path, at });
             if is_directory {
@@ -270,6 +329,45 @@ impl Selecting {
             }
         }
         Ok(several)
+    }
+
+    /// The same, with the directories above what is found.
+    fn find_with_parents(
+        &mut self,
+        source: &Source<'_>,
+        tree: &dyn Origin,
+        words: &[String],
+    ) -> Result<(), CopyError> {
+        for word in words {
+            let pivoted = Pivoted::parse(word);
+            let mut is_found = false;
+            for base in words::find(tree, source, &pivoted.base)? {
+                self.load.source = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
+                let found = pivoted.load(tree, &base.path, &mut self.load)?;
+                let Some(mut node) = found.filter(Node::is_directory) else { continue };
+                is_found = true;
+                self.exclude(&mut node);
+                self.sources.push(Lands { from: base.path, at: EntryPath::root() });
+                self.directory(node);
+                // The destination is made as any other that is missing.
+                self.landing(false).states_root = false;
+            }
+            if pivoted.is_required && !is_found {
+                return Err(narrow::missing(source, word));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_excluded(&self, name: &[u8]) -> bool {
+        let name = String::from_utf8_lossy(name);
+        self.options.exclude.is_some_and(|patterns| patterns.matches(&name, false))
+    }
+
+    fn exclude(&self, node: &mut Node<Note>) {
+        if let Some(patterns) = self.options.exclude {
+            narrow::exclude(node, patterns);
+        }
     }
 
     fn directory(&mut self, node: Node<Note>) {
@@ -300,6 +398,19 @@ impl Selecting {
         self.landings.last_mut().expect("one was pushed if there was none")
     }
 
+    fn fetched(&mut self, name: &str, file: &FetchedFile) {
+        if self.is_excluded(name.as_bytes()) {
+            return;
+        }
+        let mut node = Node::new(What::File, FETCHED_MODE);
+        node.size = file.size;
+        node.content = file.content;
+        node.seconds = file.modified.map_or(0, jiff::Timestamp::as_second);
+        let at = EntryPath::root().join(name.as_bytes());
+        self.sources.push(Lands { from: at.clone(), at });
+        self.file(name.as_bytes(), node, false);
+    }
+
     fn heredoc(&mut self, name: &str, body: &[u8]) {
         let name = name.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("EOF");
         let mut node = Node::new(What::File, HEREDOC_MODE);
@@ -321,7 +432,8 @@ impl Selecting {
             parts.push(Part { table, notes, is_file, conflict });
         }
         let merged = if parts.len() == 1 { None } else { Some(merge_tables(&parts)?) };
-        Ok(Selection { source, parts, sources: self.sources, several, merged })
+        let (sources, unpack) = (self.sources, self.options.unpack);
+        Ok(Selection { source, parts, sources, several, unpack, merged })
     }
 }
 
@@ -375,16 +487,30 @@ fn set_hashes(node: &mut Node<Note>, hashes: &[[u8; 32]]) {
     node.children.values_mut().for_each(|child| set_hashes(child, hashes));
 }
 
-/// Returns the hashes of a context's files, in their order.
+/// Files that were met, of which some are left out by now.
+struct Wanted<'a> {
+    files: &'a [ToHash],
+    wanted: Vec<bool>,
+}
+
+fn note_wanted(node: &Node<Note>, wanted: &mut [bool]) {
+    let number = (node.note.to_hash as usize).checked_sub(1);
+    if let Some(wanted) = number.and_then(|number| wanted.get_mut(number)) {
+        *wanted = true;
+    }
+    node.children.values().for_each(|child| note_wanted(child, wanted));
+}
+
+/// Returns the hashes of a context's files, in their order; zeros for those that nobody wants.
 fn hash_all(
     context: &Directory,
     known: &StatCache,
-    files: &[ToHash],
+    Wanted { files, wanted }: &Wanted<'_>,
     threads: usize,
 ) -> Result<Vec<[u8; 32]>, CopyError> {
     let mut hashes = vec![[0; 32]; files.len()];
     let mut unknown = Vec::new();
-    for (at, file) in files.iter().enumerate() {
+    for (at, file) in files.iter().enumerate().filter(|(at, _)| wanted[*at]) {
         match known.find(&file.stat) {
             Some(hash) => hashes[at] = hash,
             None => unknown.push(at),

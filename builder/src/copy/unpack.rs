@@ -104,7 +104,7 @@ pub(super) fn open(
     row: Row<'_>,
     landing: &Landing<'_>,
 ) -> Result<Option<Opened>, CopyError> {
-    if !landing.unpack || row.kind() != Kind::File {
+    if !landing.unpack || !selection.unpack || row.kind() != Kind::File {
         return Ok(None);
     }
     let origin = selection.origin(part, row, &EntryPath::root().join(row.name()));

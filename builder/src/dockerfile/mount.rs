@@ -121,6 +121,10 @@ pub enum MountError {
     SecretTwice,
     #[error("`from` cannot use variables")]
     VariableInFrom,
+    #[error("it is to be read-only, and to be writable")]
+    ReadOnlyAndWritable,
+    #[error("`source` of a cache mount needs `from`: what the cache begins with")]
+    SourceWithoutFrom,
     #[error("{0}")]
     Expansion(ExpansionError),
 }
@@ -211,6 +215,17 @@ pub fn parse_with(
     options.mount()
 }
 
+/// Returns the stage, image or context that a mount names as its source, as it is written.
+#[must_use]
+pub fn from_of(text: &str) -> Option<String> {
+    let fields = csv::fields(text).ok()?;
+    let from = fields.iter().rev().find_map(|field| {
+        let (key, value) = field.split_once('=')?;
+        key.eq_ignore_ascii_case("from").then_some(value)
+    });
+    from.filter(|from| !from.is_empty()).map(str::to_owned)
+}
+
 /// Checks what can be checked before variables are known.
 pub(super) fn check(text: &str) -> Result<(), MountError> {
     if !text.contains('$') {
@@ -247,8 +262,8 @@ fn known_key(key: &str) -> Result<&'static str, MountError> {
 impl Options {
     fn set(&mut self, key: &'static str, value: Option<String>) -> Result<(), MountError> {
         match (key, value) {
-            ("readonly" | "ro", value) => self.read_only = Some(boolean(key, value)?),
-            ("readwrite" | "rw", value) => self.read_only = Some(!boolean(key, value)?),
+            ("readonly" | "ro", value) => self.set_read_only(boolean(key, value)?)?,
+            ("readwrite" | "rw", value) => self.set_read_only(!boolean(key, value)?)?,
             ("required", value) => self.required = Some(boolean(key, value)?),
             (key, None) => return Err(MountError::NoValue(key.to_owned())),
             ("type", Some(value)) => self.kind = value,
@@ -263,6 +278,14 @@ impl Options {
             ("uid", Some(value)) => self.owner.uid = Some(parsed(key, value, decimal)?),
             (_, Some(value)) => self.owner.gid = Some(parsed(key, value, decimal)?),
         }
+        Ok(())
+    }
+
+    fn set_read_only(&mut self, read_only: bool) -> Result<(), MountError> {
+        if self.read_only.is_some_and(|before| before != read_only) {
+            return Err(MountError::ReadOnlyAndWritable);
+        }
+        self.read_only = Some(read_only);
         Ok(())
     }
 
@@ -312,6 +335,9 @@ impl Options {
 
     fn cache(self) -> Result<Mount, MountError> {
         self.refuse("cache", &["required", "size", "env"])?;
+        if self.from.is_none() && self.source.as_ref().is_some_and(|source| !source.is_empty()) {
+            return Err(MountError::SourceWithoutFrom);
+        }
         let kind = MountKind::Cache {
             id: self.id,
             sharing: self.sharing.unwrap_or_default(),

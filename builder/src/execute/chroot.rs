@@ -15,7 +15,8 @@
 //! What the other executor mounts is put into the tree here, and what the image has in its place
 //! is set aside meanwhile ([`furniture`]): `/dev` with devices, or with what the helper plays
 //! where none can be made ([`devices`]); `/proc` and `/sys` empty; `/etc/resolv.conf` and
-//! `/etc/hosts`; the sources of read-only mounts, copied ([`mounts`]). When the step is over all
+//! `/etc/hosts`; the sources of read-only mounts, copied, and caches, which are moved there and back
+//! ([`mounts`]). When the step is over all
 //! of that goes, whatever became of it, and the image's own returns.
 //!
 //! Left out: a network, host name, limits on memory of the step's own, and a filter for system
@@ -27,14 +28,16 @@ pub(super) mod helper;
 mod mounts;
 mod processes;
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
-use super::executor::{CancelHandle, Execute, InitCommand, Output, Running};
+use super::executor::{CancelHandle, Execute, InitCommand, Output, Running, check_count};
 use super::failure::ExecuteError;
 use super::outcome::Outcome;
 use super::spec::{Console, MountKind, Network, Spec, StepMount};
-use super::wire::{self, MOUNTS_MAX};
+use super::wire;
 
 /// What the helper is called with, after the arguments of its [`InitCommand`].
 pub(super) const ROLE: &str = "chroot";
@@ -46,13 +49,15 @@ pub(super) const ROLE: &str = "chroot";
 #[derive(Debug)]
 pub struct ChrootExecutor {
     init: InitCommand,
+    /// What was said, and need not be said again.
+    warned: Mutex<BTreeSet<&'static str>>,
 }
 
 impl ChrootExecutor {
     /// Returns an executor whose helpers are started by `init`.
     #[must_use]
     pub fn new(init: InitCommand) -> ChrootExecutor {
-        ChrootExecutor { init }
+        ChrootExecutor { init, warned: Mutex::default() }
     }
 
     fn start_helper(&self, socket: OwnedFd) -> Result<Helper, ExecuteError> {
@@ -90,6 +95,11 @@ impl Execute for ChrootExecutor {
             return Err(ExecuteError::NoNamespaces { wish });
         }
         let sources = sources(spec)?;
+        for warning in warnings(spec) {
+            if self.warned.lock().is_ok_and(|mut warned| warned.insert(warning)) {
+                output.warning(warning);
+            }
+        }
         let (ours, theirs) = wire::pair().map_err(ExecuteError::builder("make a socket"))?;
         let helper = self.start_helper(theirs)?;
         let mut running = Running::start(ours.as_fd(), rootfs.as_fd(), None, spec, &sources)?;
@@ -110,31 +120,44 @@ impl Drop for Helper {
     }
 }
 
-/// Returns the sources of bind mounts, which the helper copies.
+/// Returns what the mounts need: the helper copies it, or moves it into the tree and back.
 fn sources(spec: &Spec) -> Result<Vec<OwnedFd>, ExecuteError> {
-    let count = spec.mounts.len();
-    if count > MOUNTS_MAX {
-        return Err(ExecuteError::TooManyMounts { count, limit: MOUNTS_MAX });
-    }
+    check_count(spec)?;
     let mut sources = Vec::new();
     for StepMount { target, kind } in &spec.mounts {
-        match kind {
-            MountKind::Tmpfs { .. } => {}
-            MountKind::Bind { read_only: false, .. } => {
-                let wish = format!("have a writable mount at {target}");
-                return Err(ExecuteError::NoNamespaces { wish });
-            }
-            MountKind::Bind { source, .. } => {
-                let source = source.descriptor();
-                let source =
-                    source.ok_or_else(|| ExecuteError::NoSource { target: target.clone() })?;
-                let source = source.try_clone_to_owned();
-                sources.push(source.map_err(|source| ExecuteError::Builder {
-                    operation: "keep the source of a mount",
-                    source,
-                })?);
-            }
+        let wish = match kind {
+            MountKind::Bind { read_only: false, .. } => Some("a writable mount"),
+            MountKind::Part { .. } => Some("a part of a file system"),
+            MountKind::Secret { .. } => Some("a secret as a file, which would lie on the disk,"),
+            MountKind::Bind { .. } | MountKind::Kept { .. } | MountKind::Tmpfs { .. } => None,
+        };
+        if let Some(wish) = wish {
+            let wish = format!("have {wish} at {target}");
+            return Err(ExecuteError::NoNamespaces { wish });
         }
+        let Some(source) = kind.source() else { continue };
+        let source = source.descriptor();
+        let source = source.ok_or_else(|| ExecuteError::NoSource { target: target.clone() })?;
+        sources.push(source.try_clone_to_owned().map_err(|source| ExecuteError::Builder {
+            operation: "keep the source of a mount",
+            source,
+        })?);
     }
     Ok(sources)
+}
+
+/// Returns what of a step's mounts is not as it was asked for.
+fn warnings(spec: &Spec) -> Vec<&'static str> {
+    let has = |is: fn(&MountKind) -> bool| spec.mounts.iter().any(|mount| is(&mount.kind));
+    let mut warnings = Vec::new();
+    if has(|kind| matches!(kind, MountKind::Tmpfs { .. })) {
+        warnings.push(
+            "file systems in memory are directories on the disk here, and their size is not \
+             limited: steps without namespaces cannot mount any",
+        );
+    }
+    if has(|kind| matches!(kind, MountKind::Kept { read_only: true, .. })) {
+        warnings.push("read-only caches can be written to by steps without namespaces");
+    }
+    warnings
 }

@@ -1,9 +1,17 @@
 //! The environment that a command starts with.
 
-use super::spec::User;
+use super::spec::{Spec, User};
 
 /// The `PATH` of an image that names none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Returns the environment of a step's command, secrets among it.
+pub(super) fn of_step(spec: &Spec) -> Vec<(String, String)> {
+    let secrets = spec.secret_env.iter();
+    let secrets = secrets.map(|(name, value)| (name.clone(), value.reveal().to_owned()));
+    let given: Vec<_> = spec.env.iter().cloned().chain(secrets).collect();
+    complete(&given, &spec.user)
+}
 
 /// Returns `given` with each name once, and with `PATH` and `HOME` if it lacks them.
 ///

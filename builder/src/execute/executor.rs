@@ -19,7 +19,7 @@ use super::failure::ExecuteError;
 use super::network::{Lent, NetworkError, Networks};
 use super::outcome::Outcome;
 use super::rootfs::{self, Made};
-use super::spec::{Console, MountKind, Network, Spec, StepMount};
+use super::spec::{Console, MountKind, Network, Source, Spec, StepMount};
 use super::wire::{self, Heading, MOUNTS_MAX, Report, Streams};
 
 /// How much output is taken at once: what a pipe holds.
@@ -249,6 +249,8 @@ impl<'a> Running<'a> {
         descriptors.extend([stdout_end.as_fd(), stderr_end.as_fd()]);
         let guard = network.and_then(Lent::guard);
         descriptors.extend(network.and_then(Lent::namespace).into_iter().chain(guard));
+        let held: Vec<_> = spec.held.iter().filter_map(Source::descriptor).collect();
+        descriptors.extend(&held);
         if let Console::Input(input) = &spec.console {
             descriptors.push(input.descriptor().ok_or(ExecuteError::NoInput)?);
         }
@@ -256,6 +258,7 @@ impl<'a> Running<'a> {
         let heading = Heading {
             network: spec.network,
             guarded: guard.is_some(),
+            held: held.len(),
             limits: spec.limits.clone(),
             console: Streams::from(&spec.console),
         };
@@ -435,30 +438,45 @@ impl Stream {
     }
 }
 
-/// Makes a mount of each bind mount's source.
+/// Makes a mount of each bind mount's source, and returns what else the mounts need.
 ///
 /// Here, not in the step: a mount can be copied only in the namespace that it is in.
 fn sources(spec: &Spec) -> Result<Vec<OwnedFd>, ExecuteError> {
-    let count = spec.mounts.len();
+    check_count(spec)?;
+    let mut sources = Vec::new();
+    for StepMount { target, kind } in &spec.mounts {
+        let Some(source) = kind.source() else { continue };
+        let source = source.descriptor();
+        let source = source.ok_or_else(|| ExecuteError::NoSource { target: target.clone() })?;
+        let opened = match kind {
+            MountKind::Bind { .. } => copy_mount(source, ""),
+            MountKind::Kept { name, .. } => copy_mount(source, name),
+            _ => source.try_clone_to_owned().map_err(|_| Errno::MFILE),
+        };
+        sources.push(opened.map_err(|errno| ExecuteError::Setup {
+            operation: "open the source of the mount at".to_owned(),
+            path: target.clone(),
+            source: errno.into(),
+        })?);
+    }
+    Ok(sources)
+}
+
+fn copy_mount(source: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    match name.is_empty() {
+        true => open_tree(source, "", flags | OpenTreeFlags::AT_EMPTY_PATH),
+        false => open_tree(source, name, flags),
+    }
+}
+
+/// Refuses more mounts than one packet can hand over.
+pub(super) fn check_count(spec: &Spec) -> Result<(), ExecuteError> {
+    let count = spec.mounts.len() + spec.held.len();
     if count > MOUNTS_MAX {
         return Err(ExecuteError::TooManyMounts { count, limit: MOUNTS_MAX });
     }
-    let mut sources = Vec::new();
-    for StepMount { target, kind } in &spec.mounts {
-        if let MountKind::Bind { source, .. } = kind {
-            let descriptor = source.descriptor();
-            let descriptor =
-                descriptor.ok_or_else(|| ExecuteError::NoSource { target: target.clone() })?;
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH;
-            let mount = open_tree(descriptor, "", flags).map_err(|errno| ExecuteError::Setup {
-                operation: "open the source of the mount at".to_owned(),
-                path: target.clone(),
-                source: errno.into(),
-            })?;
-            sources.push(mount);
-        }
-    }
-    Ok(sources)
+    Ok(())
 }

@@ -16,6 +16,7 @@ pub(super) mod command;
 pub(super) mod devices;
 pub(super) mod files;
 pub(super) mod mounts;
+mod own;
 pub(super) mod privileges;
 pub(super) mod reaper;
 mod seal;
@@ -101,6 +102,8 @@ struct Step {
     leaf: Option<Leaf>,
     /// Of its network: open until it is gone, also when the builder is gone before.
     _guard: Option<OwnedFd>,
+    /// Open until it is gone, likewise.
+    _held: Vec<OwnedFd>,
     killed: bool,
 }
 
@@ -202,6 +205,8 @@ impl Helper {
         let socket = socket.during("keep", "the socket")?;
         let guard = request.guard.as_ref().map(OwnedFd::try_clone).transpose();
         let guard = guard.map_err(|_| Errno::MFILE).during("keep", "the firewall's socket")?;
+        let held = request.held.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
+        let held = held.map_err(|_| Errno::MFILE).during("keep", "the locks of caches")?;
         let leaf = self.limit(request)?;
         let namespaces = step::namespaces(request.heading.network, leaf.as_ref());
         match clone_process(self.single, namespaces) {
@@ -215,7 +220,8 @@ impl Helper {
                     let first = [first_process.as_fd()];
                     let _ = wire::send_with(&socket, &Report::Started, &first);
                 }
-                let step = Step { first_process, socket, leaf, _guard: guard, killed: false };
+                let (_guard, _held) = (guard, held);
+                let step = Step { first_process, socket, leaf, _guard, _held, killed: false };
                 self.steps.push(step);
                 Ok(())
             }

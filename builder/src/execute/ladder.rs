@@ -90,6 +90,15 @@ pub enum Isolation {
     Only(Rung),
 }
 
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Isolation::Auto => f.write_str("auto"),
+            Isolation::Only(rung) => rung.fmt(f),
+        }
+    }
+}
+
 /// There is no such way.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no isolation `{0}`: use auto, full, userns or chroot")]

@@ -100,7 +100,7 @@ fn cannot_open(path: &str) -> impl Fn(Errno) -> RootfsError {
 }
 
 /// Opens `path` inside `root`; `..` and absolute links stay inside, magic links are refused.
-fn open(root: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn open(root: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { "." } else { path };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // The kernel asks to try again when something was renamed anywhere meanwhile.

@@ -1,10 +1,12 @@
 //! What a step is to run, and within what: plain data, made by the plan and the snapshotter.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 /// The host name of a step that asks for none.
@@ -44,8 +46,14 @@ pub struct Spec {
     pub security: Security,
     /// Whether it cannot write to the root, but only to what is mounted.
     pub read_only: bool,
+    /// Variables that nobody may see written down; they win over those of `env`.
+    pub secret_env: Vec<(String, Hidden)>,
     /// What `RUN --mount` asks for, in the order of mounting: a directory before what lies in it.
     pub mounts: Vec<StepMount>,
+    /// What has to stay open until the last process of the step is gone, whatever becomes of the
+    /// builder: the locks of its caches.
+    #[serde(skip)]
+    pub held: Vec<Source>,
     /// How long the step may run.
     pub timeout: Option<Duration>,
     /// What the command reads and writes.
@@ -70,7 +78,9 @@ impl Spec {
             umask: 0o022,
             security: Security::Sandboxed,
             read_only: false,
+            secret_env: Vec::new(),
             mounts: Vec::new(),
+            held: Vec::new(),
             timeout: None,
             console: Console::Outputs,
         }
@@ -263,13 +273,91 @@ pub enum MountKind {
         /// Whether the step cannot write to it.
         read_only: bool,
     },
+    /// A part of a file system that is mounted nowhere, and that nobody else uses.
+    ///
+    /// It takes mounts: the executor without namespaces has to be given the part itself.
+    Part {
+        /// The file system, as fsmount(2) returns it.
+        #[serde(skip)]
+        of: Source,
+        /// Where in it. Links are followed inside of it.
+        path: String,
+        /// Whether that is a directory.
+        directory: bool,
+        /// Whether the step cannot write to it.
+        read_only: bool,
+    },
+    /// A directory that outlives the step, and keeps what it writes.
+    ///
+    /// The executor without mounts moves it into the tree and back: there a step must have it alone.
+    Kept {
+        /// The directory that it is in.
+        #[serde(skip)]
+        within: Source,
+        /// Its name in there.
+        name: String,
+        /// Whether the step cannot write to it.
+        read_only: bool,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// Its largest size in bytes; half of the memory if none is given.
         size: Option<u64>,
         /// The mode of its root.
         mode: u32,
+        /// Whether the step cannot write to it.
+        read_only: bool,
     },
+    /// A file in memory, never on a disk.
+    Secret {
+        /// A file with its content, in memory too.
+        #[serde(skip)]
+        content: Source,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+impl MountKind {
+    /// Returns the descriptor that goes beside the [`Spec`], if it takes one.
+    pub(super) fn source(&self) -> Option<&Source> {
+        match self {
+            MountKind::Bind { source, .. } => Some(source),
+            MountKind::Part { of, .. } => Some(of),
+            MountKind::Kept { within, .. } => Some(within),
+            MountKind::Secret { content, .. } => Some(content),
+            MountKind::Tmpfs { .. } => None,
+        }
+    }
+}
+
+/// A text that is written nowhere but where it is needed: its `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// Hides a text.
+    #[must_use]
+    pub fn new(text: String) -> Hidden {
+        Hidden(text)
+    }
+
+    /// Returns the text, to be used and not to be shown.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// The file or directory behind a bind mount, by a descriptor in the caller's mount namespace.
@@ -283,6 +371,18 @@ impl Source {
     #[must_use]
     pub fn new(descriptor: OwnedFd) -> Source {
         Source(Some(Arc::new(descriptor)))
+    }
+
+    /// Keeps bytes in memory: they are on no disk, and gone with the last descriptor.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory or no descriptor for them.
+    pub fn in_memory(bytes: &[u8]) -> std::io::Result<Source> {
+        let memory = memfd_create("secret", MemfdFlags::CLOEXEC)?;
+        let mut file = fs_err::File::from_parts(memory.into(), "secret");
+        file.write_all(bytes)?;
+        Ok(Source::new(file.into_parts().0.into()))
     }
 
     /// Returns the descriptor, unless this was deserialised.

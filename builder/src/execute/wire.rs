@@ -8,8 +8,9 @@
 //! 1  the step's own socket                  4  standard error
 //! 2  the root, a detached mount             5  the network namespace, if there is one; then
 //!                                              what guards the host from it, if there is any;
-//!                                              then standard input, if there is any; then the
-//!                                              sources of the bind mounts, in order
+//!                                              then what is only to be held; then standard
+//!                                              input, if there is any; then the sources of the
+//!                                              mounts, in order
 //! ```
 //!
 //! Answers come on the step's socket, from whoever knows: the step what it made and why it could
@@ -73,6 +74,8 @@ pub(super) struct Heading {
     pub(super) network: Network,
     /// Whether a descriptor comes along that has to stay open until the step is gone.
     pub(super) guarded: bool,
+    /// How many descriptors come along that only have to stay open until the step is gone.
+    pub(super) held: usize,
     /// They decide which cgroups are made.
     pub(super) limits: Limits,
     pub(super) console: Streams,
@@ -109,6 +112,8 @@ pub(super) struct Request {
     pub(super) namespace: Option<OwnedFd>,
     /// What keeps the step from the host: the helper's to hold, and never the step's.
     pub(super) guard: Option<OwnedFd>,
+    /// The helper's to hold until the step is gone, and never the step's.
+    pub(super) held: Vec<OwnedFd>,
     pub(super) stdin: Option<OwnedFd>,
     pub(super) sources: Vec<OwnedFd>,
 }
@@ -172,6 +177,7 @@ pub(super) fn receive_request(builder: impl AsFd) -> Result<Option<Request>, Err
         Network::Host | Network::None => None,
     };
     let guard = if heading.guarded { Some(next()?) } else { None };
+    let held = (0..heading.held).map(|_| next()).collect::<Result<_, _>>()?;
     let stdin = match heading.console {
         Streams::Input => Some(next()?),
         Streams::Outputs | Streams::Terminal => None,
@@ -186,6 +192,7 @@ pub(super) fn receive_request(builder: impl AsFd) -> Result<Option<Request>, Err
         stderr,
         namespace,
         guard,
+        held,
         stdin,
         sources,
     }))

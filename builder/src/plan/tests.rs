@@ -1,4 +1,5 @@
 use super::*;
+use crate::context::location::Location;
 use crate::dockerfile::{parse, render};
 
 fn options() -> PlanOptions {
@@ -6,8 +7,10 @@ fn options() -> PlanOptions {
     PlanOptions {
         target: None,
         build_args: BTreeMap::new(),
+        contexts: Contexts::default(),
         platform: platform.clone(),
         build_platform: platform,
+        allow: Allow::default(),
     }
 }
 
@@ -83,12 +86,8 @@ fn every_mistake_points_at_its_word() {
         ),
         ("FROM UPPER\n", "error: `UPPER` is not a repository name"),
         (
-            "FROM scratch\nRUN --mount=type=cache,target=/x true\n",
-            "error: RUN --mount is not supported yet\n  --> Dockerfile:2\n",
-        ),
-        (
-            "FROM scratch\nADD https://example.com/x /\n",
-            "error: ADD of a URL or a Git repository is not",
+            "FROM scratch\nRUN --mount=from=later,target=/x true\nFROM scratch AS later\nCOPY --from=0 a b\n",
+            "error: cannot mount from stage `later`\n  --> Dockerfile:2\n",
         ),
         ("FROM --platform=a/b/c/d scratch\n", "error: `a/b/c/d` is not a platform"),
     ];
@@ -104,4 +103,25 @@ fn an_unknown_target_is_told_with_what_may_be_meant() {
     let error = plan_of("FROM scratch AS build\n", &options).unwrap_err();
     assert!(error.contains("target stage `buidl` is not in the Dockerfile"), "{error}");
     assert!(error.contains("hint: did you mean `build`?"), "{error}");
+}
+
+#[test]
+fn a_context_that_was_given_comes_before_stages_and_images() {
+    let text = "FROM debian AS base\nRUN x\nFROM base AS tools\nFROM golang:latest\n\
+                COPY --from=tools /a /a\nCOPY --from=files /b /b\nCOPY --from=0 /c /c\n";
+    let mut given = options();
+    let files = NamedContext::Files(Location::Directory("dir".into()));
+    given.contexts.insert("files", files.clone());
+    given.contexts.insert("BASE", files);
+    given.contexts.insert("docker.io/library/golang", NamedContext::Image("go:1".parse().unwrap()));
+    let plan = plan_of(text, &given).unwrap();
+    assert_eq!(names(&plan), ["base", "tools", "stage-2"]);
+    let [base, tools, last] = &plan.stages[..] else { panic!("there are three") };
+    assert_eq!((&base.base, base.instructions.len()), (&Base::Scratch, 1));
+    assert_eq!(base.instructions[0].copy_from, Some(CopyFrom::Named("base".to_owned())));
+    assert_eq!(tools.base, Base::Stage(0));
+    assert_eq!(last.base, Base::Image("go:1".parse().unwrap()));
+    let from: Vec<_> = last.instructions.iter().filter_map(|it| it.copy_from.clone()).collect();
+    let named = CopyFrom::Named("files".to_owned());
+    assert_eq!(from, [CopyFrom::Stage(1), named, CopyFrom::Stage(0)]);
 }

@@ -19,9 +19,10 @@ impl Step<'_> {
         }
         // A step begins once what it needs is there: it does not take the time of another stage.
         let from = self.copied_stage()?;
+        let needed = self.needed()?;
         self.builder.steps.solve(&self.name, |id| {
             let end = match &self.planned.instruction.kind {
-                InstructionKind::Run(run) => self.run(state, run, id),
+                InstructionKind::Run(run) => self.run(state, run, &needed, id),
                 InstructionKind::Copy(copy) => self.copy(state, copy, from, id),
                 InstructionKind::Add(add) => self.add(state, add, id),
                 InstructionKind::Workdir(path) => self.workdir(state, path, id),
@@ -119,7 +120,7 @@ impl Step<'_> {
         StepFailure::new(self.error(error.to_string(), word.span))
     }
 
-    fn warn_undefined(&self, state: &StageState, name: &str, word: &Spanned<String>) {
+    pub(super) fn warn_undefined(&self, state: &StageState, name: &str, word: &Spanned<String>) {
         let known = state.environment.names();
         let instruction = self.planned.instruction.span;
         self.warn(&planned::undefined_variable(name, known, word.span, instruction));

@@ -3,10 +3,12 @@
 //! [`origin`](super::origin) selects what is copied, which is what a key needs; only if no earlier
 //! build copied the same to the same place does [`landing`](super::landing) write a layer.
 
-use super::origin::Origin;
+use super::origin::{Origin, Sources};
+use super::remote::{self, Remote, RemoteWord};
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
 use crate::cache::{Input, Parts};
+use crate::context::ignore::Patterns;
 use crate::copy::{CopyError, Selection};
 use crate::dockerfile::instruction::{Add, Copy, CopySource};
 use crate::dockerfile::lint::planned;
@@ -23,13 +25,26 @@ pub(super) struct Files<'a> {
     pub(super) chown: Option<&'a Spanned<String>>,
     chmod: Option<&'a Spanned<String>>,
     link: bool,
+    pub(super) parents: bool,
+    exclude: &'a [Spanned<String>],
+    /// Archives of the context are unpacked.
     pub(super) unpack: bool,
+    /// Archives of URLs are unpacked.
+    pub(super) unpack_fetched: bool,
+    /// It is ADD.
+    pub(super) may_be_remote: bool,
+    pub(super) keep_git_dir: Option<&'a Spanned<bool>>,
+    pub(super) checksum: Option<&'a Spanned<String>>,
 }
 
 /// The same with its variables expanded.
 pub(super) struct Words {
     /// The sources that are paths.
     pub(super) paths: Vec<String>,
+    /// The sources that are elsewhere.
+    pub(super) remotes: Vec<RemoteWord>,
+    /// What is left out.
+    pub(super) exclude: Patterns,
     /// The sources that are in the Dockerfile: names and contents.
     pub(super) heredocs: Vec<(String, String)>,
     /// Where they go, absolute.
@@ -58,7 +73,13 @@ impl Step<'_> {
             chown: copy.chown.as_ref(),
             chmod: copy.chmod.as_ref(),
             link: copy.link.as_ref().is_some_and(|link| link.value),
+            parents: copy.parents.as_ref().is_some_and(|parents| parents.value),
+            exclude: &copy.exclude,
             unpack: false,
+            unpack_fetched: false,
+            may_be_remote: false,
+            keep_git_dir: None,
+            checksum: None,
         };
         self.files(state, from, id, &files)
     }
@@ -71,7 +92,13 @@ impl Step<'_> {
             chown: add.chown.as_ref(),
             chmod: add.chmod.as_ref(),
             link: add.link.as_ref().is_some_and(|link| link.value),
+            parents: false,
+            exclude: &add.exclude,
             unpack: add.unpack.as_ref().is_none_or(|unpack| unpack.value),
+            unpack_fetched: add.unpack.as_ref().is_some_and(|unpack| unpack.value),
+            may_be_remote: true,
+            keep_git_dir: add.keep_git_dir.as_ref(),
+            checksum: add.checksum.as_ref(),
         };
         self.files(state, None, id, &files)
     }
@@ -97,21 +124,40 @@ impl Step<'_> {
         self.warn_of_ignored(files);
         let origin = self.origin(from)?;
         let parts = parts(state, files, &words);
+        let remotes = self.remotes(&words, id)?;
         let definition = origin.stack().map(|stack| {
             let mut parts = parts.clone();
             let paths = serde_json::to_string(&words.paths).expect("texts always serialise");
             parts.push("stack", stack.id().to_string());
             parts.push("paths", paths);
+            for (name, body) in &words.heredocs {
+                parts.push(format!("heredoc {name}"), body);
+            }
             parts.key()
         });
+        let definition = definition.or_else(|| remote::definition(&parts, &words, &remotes));
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
         let solved = match known.map(|key| self.recall(&key, state)) {
             Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
             _ => {
                 let view = self.view_of(&origin, id)?;
                 let open = self.opener(origin.stack(), id);
-                let selections = self.selections(files, &words, &origin, view.as_ref(), &open)?;
-                let question = question(parts, definition, &origin, &words, &selections);
+                let has_commit = remotes.iter().any(|it| matches!(it, Remote::Commit(_)));
+                let scratch = has_commit.then(|| self.scratch()).transpose()?;
+                let checkouts = match &scratch {
+                    Some(scratch) => self.checkouts(&remotes, scratch.path(), id)?,
+                    None => Vec::new(),
+                };
+                let sources = Sources {
+                    origin: &origin,
+                    view: view.as_ref(),
+                    open: &open,
+                    remotes: &remotes,
+                    checkouts: &checkouts,
+                };
+                let selections = self.selections(files, &words, &sources)?;
+                let names = names(&origin, &words, &remotes);
+                let question = question(parts, definition, &origin, names, &selections);
                 self.solve(state, id, &question, |state| {
                     self.keep_inputs(&selections);
                     self.land(state, files, &words, &selections, id)
@@ -125,6 +171,9 @@ impl Step<'_> {
     /// Expands the words of the instruction.
     fn words(&self, state: &StageState, files: &Files<'_>) -> StepResult<Words> {
         let mut text = String::from(files.keyword);
+        if files.parents {
+            text.push_str(" --parents");
+        }
         let mut flag = |name, word: Option<&Spanned<String>>| {
             let Some(word) = word else { return Ok(None) };
             let value = self.expand(state, word)?;
@@ -139,13 +188,17 @@ impl Step<'_> {
             })?),
             _ => None,
         };
-        let (mut paths, mut heredocs) = (Vec::new(), Vec::new());
+        let checksum = files.checksum.map(|word| self.expand(state, word)).transpose()?;
+        let (mut paths, mut remotes, mut heredocs) = (Vec::new(), Vec::new(), Vec::new());
         for source in files.sources {
             match source {
                 CopySource::Path(word) => {
                     let path = self.expand(state, word)?;
                     text.push_str(&format!(" {path}"));
-                    paths.push(path);
+                    match self.remote_word(files, checksum.as_deref(), &path, word.span)? {
+                        Some(remote) => remotes.push(remote),
+                        None => paths.push(path),
+                    }
                 }
                 CopySource::Heredoc(heredoc) => {
                     text.push_str(&format!(" <<{}", heredoc.name));
@@ -163,12 +216,38 @@ impl Step<'_> {
                 }
             }
         }
+        if let Some(word) = files.checksum.filter(|_| remotes.len() != 1 || !paths.is_empty()) {
+            let text = "--checksum needs one source, which is a URL or a Git repository";
+            return Err(StepFailure::new(self.error(text, word.span)));
+        }
+        let exclude = self.exclude(files)?;
         let destination = self.expand(state, files.destination)?;
         text.push_str(&format!(" {destination} # buildkit"));
         // With --chmod, --link has no meaning to BuildKit; the result must be the same.
         let linked = files.link && mode.is_none();
         let destination = absolute(state.directory(), &destination);
-        Ok(Words { paths, heredocs, destination, owner, mode, linked, text, mode_text })
+        Ok(Words {
+            paths,
+            remotes,
+            exclude,
+            heredocs,
+            destination,
+            owner,
+            mode,
+            linked,
+            text,
+            mode_text,
+        })
+    }
+
+    /// Reads `--exclude`.
+    fn exclude(&self, files: &Files<'_>) -> StepResult<Patterns> {
+        let list = files.exclude.iter().map(|word| word.value.as_str());
+        Patterns::from_list(list).map_err(|error| {
+            let span = files.exclude.get(error.line.wrapping_sub(1)).map(|word| word.span);
+            let span = span.unwrap_or(self.planned.instruction.keyword.span);
+            StepFailure::new(self.error(error.kind.to_string(), span))
+        })
     }
 
     /// Warns of sources that `.dockerignore` leaves out.
@@ -178,7 +257,9 @@ impl Step<'_> {
             return;
         }
         for source in files.sources {
-            if let CopySource::Path(word) = source {
+            if let CopySource::Path(word) = source
+                && !(files.may_be_remote && remote::is_elsewhere(&word.value))
+            {
                 let instruction = self.planned.instruction.span;
                 let patterns = context.patterns();
                 let is_add = files.keyword == "ADD";
@@ -191,7 +272,7 @@ impl Step<'_> {
     }
 
     /// Keeps what was selected, so that a later build can say what changed.
-    fn keep_inputs(&self, selections: &[Selection<'_>]) {
+    pub(super) fn keep_inputs<'k>(&self, selections: impl IntoIterator<Item = &'k Selection<'k>>) {
         let cache = &self.builder.cache;
         for selection in selections {
             self.builder.or_warn(cache.put_input(&selection.content_id(), selection.table()));
@@ -199,6 +280,12 @@ impl Step<'_> {
     }
 
     pub(super) fn cannot_copy(&self, files: &Files<'_>, error: CopyError) -> StepFailure {
+        let error = match (error, &self.planned.copy_from) {
+            (CopyError::Missing { path, ignored, .. }, Some(CopyFrom::Named(name))) => {
+                CopyError::Missing { path, ignored, tree: format!("the context `{name}`") }
+            }
+            (error, _) => error,
+        };
         let span = match &error {
             CopyError::Missing { path, .. } | CopyError::Pattern { pattern: path } => {
                 files.sources.iter().find_map(|source| match source {
@@ -250,7 +337,27 @@ fn parts(state: &StageState, files: &Files<'_>, words: &Words) -> Parts {
     if files.unpack {
         parts.push("unpack", "true");
     }
+    if files.unpack_fetched && !words.remotes.is_empty() {
+        parts.push("unpack fetched", "true");
+    }
+    if files.parents {
+        parts.push("parents", "true");
+    }
+    for pattern in files.exclude {
+        parts.push("exclude", &pattern.value);
+    }
     parts
+}
+
+/// Returns what the sources are called, in the order of their selections.
+fn names(origin: &Origin, words: &Words, remotes: &[Remote]) -> Vec<String> {
+    let mut names = Vec::new();
+    if !words.paths.is_empty() {
+        names.push(format!("{}{}", origin.prefix(), words.paths.join(" ")));
+    }
+    names.extend(remotes.iter().map(Remote::name));
+    names.extend(words.heredocs.iter().map(|(name, _)| format!("<<{name}")));
+    names
 }
 
 /// Adds what was selected to what decides.
@@ -258,14 +365,9 @@ fn question(
     mut parts: Parts,
     definition: Option<crate::cache::Key>,
     origin: &Origin,
-    words: &Words,
+    names: Vec<String>,
     selections: &[Selection<'_>],
 ) -> Question {
-    let mut names = Vec::new();
-    if !words.paths.is_empty() {
-        names.push(format!("{}{}", origin.prefix(), words.paths.join(" ")));
-    }
-    names.extend(words.heredocs.iter().map(|(name, _)| format!("<<{name}")));
     let mut inputs = Vec::with_capacity(names.len());
     for (name, selection) in names.into_iter().zip(selections) {
         let content = selection.content_id();

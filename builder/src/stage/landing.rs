@@ -53,7 +53,7 @@ impl Step<'_> {
         let landing = Landing {
             below: &below,
             destination: &words.destination,
-            unpack: files.unpack,
+            unpack: files.unpack || files.unpack_fetched,
             owner,
             mode: mode.as_ref().map(|change| change as &dyn Fn(u32, bool) -> u32),
             now: self.now(),
@@ -132,12 +132,12 @@ impl Step<'_> {
     }
 
     /// Returns the time of what is made new.
-    fn now(&self) -> Mtime {
+    pub(super) fn now(&self) -> Mtime {
         let now = self.builder.epoch.unwrap_or_else(|| (self.builder.tools.now)());
         Mtime::from_seconds(now.as_second())
     }
 
-    fn scratch(&self) -> StepResult<Temporary> {
+    pub(super) fn scratch(&self) -> StepResult<Temporary> {
         self.builder
             .layers
             .temporary("archive-")

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::OnceLock;
 
 use super::files::{Files, Words};
+use super::remote::{Checkout, Remote};
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
 use crate::contents::View;
@@ -17,8 +18,11 @@ use crate::solve::LayerStack;
 
 /// What is copied from.
 pub(super) enum Origin {
-    /// The build context, or the Dockerfile alone.
-    Context,
+    /// The build context, that of a name, or the Dockerfile alone.
+    Context {
+        /// Its name, if it has one.
+        name: Option<String>,
+    },
     /// A stage or an image.
     Stack {
         stack: LayerStack,
@@ -33,7 +37,7 @@ impl Origin {
     /// Returns the stack that is copied from, if it is one.
     pub(super) fn stack(&self) -> Option<&LayerStack> {
         match self {
-            Origin::Context => None,
+            Origin::Context { .. } => None,
             Origin::Stack { stack, .. } => Some(stack),
         }
     }
@@ -41,16 +45,37 @@ impl Origin {
     /// Returns what stands before the sources where they are named.
     pub(super) fn prefix(&self) -> String {
         match self {
-            Origin::Context => String::new(),
+            Origin::Context { name: None } => String::new(),
+            Origin::Context { name: Some(name) } => format!("--from={name} "),
             Origin::Stack { from, .. } => format!("--from={from} "),
         }
     }
 }
 
+/// All that an instruction copies from.
+pub(super) struct Sources<'s> {
+    pub(super) origin: &'s Origin,
+    /// What a stack that is copied from shows.
+    pub(super) view: Option<&'s View>,
+    pub(super) open: &'s OpenFile<'s>,
+    pub(super) remotes: &'s [Remote],
+    /// The files of the commits among them.
+    pub(super) checkouts: &'s [Checkout],
+}
+
 impl Step<'_> {
     /// Finds what is copied from; `from` is the state of the stage, if it is one.
     pub(super) fn origin(&self, from: Option<StageState>) -> StepResult<Origin> {
-        let (stack, name, from) = match (&self.planned.copy_from, from) {
+        self.origin_of(self.planned.copy_from.as_ref(), from)
+    }
+
+    /// The same, of whatever takes files from somewhere.
+    pub(super) fn origin_of(
+        &self,
+        of: Option<&CopyFrom>,
+        from: Option<StageState>,
+    ) -> StepResult<Origin> {
+        let (stack, name, from) = match (of, from) {
             (Some(CopyFrom::Stage(index)), Some(from)) => {
                 let stage = self.builder.plan.stages.iter().find(|stage| stage.index == *index);
                 let name = stage.map_or_else(String::new, |stage| stage.name.clone());
@@ -64,7 +89,10 @@ impl Step<'_> {
                 })?;
                 (found.stack, format!("image {}", image.familiar()), image.familiar())
             }
-            _ => return Ok(Origin::Context),
+            (Some(CopyFrom::Named(name)), _) => {
+                return Ok(Origin::Context { name: Some(name.clone()) });
+            }
+            _ => return Ok(Origin::Context { name: None }),
         };
         Ok(Origin::Stack { stack, name, from })
     }
@@ -98,21 +126,41 @@ impl Step<'_> {
         &'s self,
         files: &Files<'_>,
         words: &'s Words,
-        origin: &'s Origin,
-        view: Option<&'s View>,
-        open: &'s OpenFile<'s>,
+        from: &Sources<'s>,
     ) -> StepResult<Vec<Selection<'s>>> {
-        let options = SelectOptions { unpack: files.unpack, threads: self.builder.tools.threads };
+        let options = SelectOptions {
+            unpack: files.unpack,
+            threads: self.builder.tools.threads,
+            parents: files.parents,
+            exclude: Some(&words.exclude),
+        };
         let select = |source, words: &[String], options| {
             copy::select(source, words, options).map_err(|error| self.cannot_copy(files, error))
         };
         let mut selections = Vec::new();
         if !words.paths.is_empty() {
-            let source = match (origin, view) {
-                (Origin::Stack { name, .. }, Some(view)) => Source::Stack { view, name, open },
-                _ => self.context()?,
+            let source = match (from.origin, from.view) {
+                (Origin::Stack { name, .. }, Some(view)) => {
+                    Source::Stack { view, name, open: from.open }
+                }
+                (Origin::Context { name: Some(name) }, _) => self.context(Some(name))?,
+                _ => self.context(None)?,
             };
             selections.push(select(source, &words.paths, options)?);
+        }
+        let mut checkouts = from.checkouts.iter();
+        for remote in from.remotes {
+            let (source, words, unpack) = match (remote, ".".to_owned()) {
+                (Remote::File { name, file, .. }, _) => {
+                    (Source::Fetched { name, file }, None, files.unpack_fetched)
+                }
+                (Remote::Commit(_), all) => match checkouts.next() {
+                    Some(checkout) => (checkout.source(), Some(all), false),
+                    None => continue,
+                },
+            };
+            let words = words.as_slice();
+            selections.push(select(source, words, SelectOptions { unpack, ..options })?);
         }
         let options = SelectOptions { unpack: false, ..options };
         for (name, body) in &words.heredocs {
@@ -122,11 +170,13 @@ impl Step<'_> {
         Ok(selections)
     }
 
-    fn context(&self) -> StepResult<Source<'_>> {
-        match &self.builder.request.context {
-            Some(directory) => {
-                Ok(Source::Context { directory, known: self.builder.stat_cache(directory) })
-            }
+    /// Returns the files of a named context; without a name those of the build.
+    pub(super) fn context(&self, name: Option<&str>) -> StepResult<Source<'_>> {
+        match self.builder.contexts.get(name) {
+            Some(context) => Ok(Source::Context {
+                directory: context.directory(),
+                known: context.known(self.builder.tools.root.path()),
+            }),
             None => {
                 let mut problem = self.whole("there is no build context to copy from");
                 problem.hint = Some("name a directory: `boatyard build DIR`".to_owned());

@@ -6,25 +6,55 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::fs::{Mode, OFlags, open};
 
+use super::mounts::furnish::Furnishing;
+use super::mounts::shown::Needed;
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
 use crate::cache::Parts;
-use crate::dockerfile::instruction::{Network as RunNetwork, Run, RunCommand};
+use crate::dockerfile::instruction::{
+    Network as RunNetwork, Run, RunCommand, Security as RunSecurity,
+};
 use crate::execute::{
-    MountKind, Network, Outcome, Output, Source, Spec, StepMount, User, rootfs, user,
+    MountKind, Network, Outcome, Output, Security, Source, Spec, StepMount, User, rootfs, user,
 };
 use crate::layer::ContentTimes;
 use crate::progress::{Progress, StepEnd, StepId, Stream};
 use crate::snapshot::layers::Temporary;
-use crate::solve::{Made, keys};
+use crate::solve::{Made, Recalled, keys};
 
 /// The name of a heredoc's script in its directory.
 const SCRIPT: &str = "script";
 
 impl Step<'_> {
-    pub(super) fn run(&self, state: &mut StageState, run: &Run, id: StepId) -> StepResult<StepEnd> {
-        let question = self.key(state, run).into();
-        let solved = self.solve(state, id, &question, |state| self.execute(state, run, id))?;
+    pub(super) fn run(
+        &self,
+        state: &mut StageState,
+        run: &Run,
+        needed: &Needed,
+        id: StepId,
+    ) -> StepResult<StepEnd> {
+        self.warn_of_devices(run);
+        let wanted = self.wanted(state, run)?;
+        let shown = self.shown(&wanted, needed)?;
+        let mut parts = self.key(state, run);
+        wanted.iter().for_each(|wanted| wanted.describe(&mut parts));
+        let mut selected = self.select_contexts(&wanted, &shown)?;
+        let definition = selected.definition(&parts, &wanted, &shown);
+        let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
+        let solved = match known.map(|key| self.recall(&key, state)) {
+            Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
+            _ => {
+                let readers = self.readers(&shown, id)?;
+                self.select_stacks(&wanted, &shown, &readers, &mut selected)?;
+                let question = selected.question(parts, definition, &wanted, &shown);
+                let selected = &selected;
+                self.solve(state, id, &question, |state| {
+                    self.keep_inputs(selected.all());
+                    let furnishing = Furnishing { wanted: &wanted, shown: &shown, selected, id };
+                    self.execute(state, run, &furnishing)
+                })?
+            }
+        };
         let args = arguments(state, &run.command).join(" ");
         let text = format!("RUN {}{args} # buildkit", state.environment.history_prefix());
         state.tell(text, true, self.time(&solved));
@@ -37,7 +67,13 @@ impl Step<'_> {
     }
 
     /// Runs the command.
-    fn execute(&self, state: &StageState, run: &Run, id: StepId) -> StepResult<Made<'_>> {
+    fn execute(
+        &self,
+        state: &StageState,
+        run: &Run,
+        furnishing: &Furnishing<'_>,
+    ) -> StepResult<Made<'_>> {
+        let id = furnishing.id;
         let args = arguments(state, &run.command);
         let cannot_begin = || self.whole("cannot begin this step");
         if self.network(run) == Network::Default
@@ -60,14 +96,22 @@ impl Step<'_> {
         let user = self.user(state, &mount)?;
         // Lives as long as the step: the script of a heredoc.
         let script = self.script(&run.command)?;
-        let spec = self.spec(state, run, args.clone(), user, script.as_ref())?;
+        let mut spec = self.spec(state, run, args.clone(), user, script.as_ref())?;
+        let furnished = self.furnish(furnishing, &mut spec)?;
+        let space = furnished.has_caches().then(|| self.builder.cache.free_bytes()).flatten();
         let began = (self.builder.tools.now)().as_second();
         let tools = self.builder.tools;
         let mut told = Told { progress: tools.progress, id };
-        let outcome =
-            tools.executor.run(mount, &spec, &mut told, &tools.cancel).map_err(|error| {
-                StepFailure::new(self.whole("cannot run this command")).because(error)
-            })?;
+        let ran = tools.executor.run(mount, &spec, &mut told, &tools.cancel);
+        // What is mounted goes before what it is made of.
+        drop(spec);
+        drop(furnished);
+        if let Some(before) = space {
+            self.builder.or_warn(self.builder.cache.note_taken_since(before));
+        }
+        let outcome = ran.map_err(|error| {
+            StepFailure::new(self.whole("cannot run this command")).because(error)
+        })?;
         if outcome != Outcome::Exited(0) {
             let mut failure = StepFailure::new(self.whole(format!(
                 "process \"{}\" did not complete successfully: {outcome}",
@@ -89,6 +133,17 @@ impl Step<'_> {
         match self.builder.epoch {
             Some(epoch) => ContentTimes::Outside(epoch.as_second().min(first)..=last),
             None => ContentTimes::Outside(first..=last),
+        }
+    }
+
+    /// Says which devices the step does without.
+    fn warn_of_devices(&self, run: &Run) {
+        for device in &run.devices {
+            let name = &device.value.name;
+            self.builder.tools.progress.warning(&format!(
+                "a step runs without the device `{name}`: devices of the container device \
+                 interface are not supported"
+            ));
         }
     }
 
@@ -138,6 +193,10 @@ impl Step<'_> {
         spec.limits.clone_from(&request.limits);
         spec.timeout = request.timeout;
         spec.network = self.builder.network(self.network(run));
+        spec.security = match run.security.as_ref().map(|security| security.value) {
+            Some(RunSecurity::Insecure) => Security::Insecure,
+            Some(RunSecurity::Sandbox) | None => Security::Sandboxed,
+        };
         spec.hosts = self.hosts(spec.network)?;
         if let (Some(script), RunCommand::Script { name, .. }) = (script, &run.command) {
             let source =

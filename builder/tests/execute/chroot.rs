@@ -217,7 +217,7 @@ fn copies_what_is_mounted_read_only() {
         "-c",
         "cat /mnt/deep/link; /dev/pipes/EOF; stat -c %a /cache; echo x > /mnt/deep/inner/leaf",
     ]);
-    let kind = MountKind::Tmpfs { size: None, mode: 0o1770 };
+    let kind = MountKind::Tmpfs { size: None, mode: 0o1770, read_only: false };
     spec.mounts = vec![
         bind("tree", "/mnt/deep", true),
         bind("script", "/dev/pipes/EOF", false),

@@ -72,7 +72,7 @@ fn cve_2019_19921_and_2023_27561_a_link_in_place_of_proc_moves_no_mask() {
 }
 
 fn memory_at(target: &str) -> Vec<StepMount> {
-    let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+    let kind = MountKind::Tmpfs { size: None, mode: 0o755, read_only: false };
     vec![StepMount { target: target.to_owned(), kind }]
 }
 

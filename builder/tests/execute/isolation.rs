@@ -161,7 +161,7 @@ fn device_files_open_nothing() {
     let source = Source::new(source.unwrap());
     let kinds = [
         ("/cache", MountKind::Bind { source, directory: true, read_only: false }),
-        ("/memory", MountKind::Tmpfs { size: None, mode: 0o755 }),
+        ("/memory", MountKind::Tmpfs { size: None, mode: 0o755, read_only: false }),
     ];
     let mut spec = Spec::new([
         "/bin/sh".to_owned(),
@@ -217,7 +217,7 @@ fn the_kernels_interfaces_cannot_be_mounted_over() {
     std::os::unix::fs::symlink("/proc/sys", world.image().join("way")).unwrap();
     for target in ["/proc", "/proc/sys/kernel", "/proc/self/attr", "/sys/fs", "/way/kernel"] {
         let mut spec = Spec::new(["/bin/true"]);
-        let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+        let kind = MountKind::Tmpfs { size: None, mode: 0o755, read_only: false };
         spec.mounts = vec![StepMount { target: target.to_owned(), kind }];
         let error = world.run(&spec).error();
         assert!(error.starts_with("cannot mount over the kernel's /"), "{target}: {error}");

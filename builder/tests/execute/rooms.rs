@@ -193,9 +193,9 @@ fn mounts_memory() {
         "-c",
         "cp /bin/busybox /build/true && /build/true && stat -c %a /cache; dd if=/dev/zero of=/cache/x bs=8192 count=1 2>/dev/null || echo full",
     ]);
-    let kind = MountKind::Tmpfs { size: Some(4096), mode: 0o1770 };
+    let kind = MountKind::Tmpfs { size: Some(4096), mode: 0o1770, read_only: false };
     spec.mounts = vec![StepMount { target: "/cache".to_owned(), kind }];
-    let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+    let kind = MountKind::Tmpfs { size: None, mode: 0o755, read_only: false };
     spec.mounts.push(StepMount { target: "/build".to_owned(), kind });
     assert_eq!(world.run(&spec).stdout(), "1770\nfull\n");
     assert!(world.layer().is_empty(), "{:?}", world.layer());
@@ -203,7 +203,7 @@ fn mounts_memory() {
 
 fn a_mount_over_the_root_is_refused() {
     let mut spec = Spec::new(["/bin/true"]);
-    let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+    let kind = MountKind::Tmpfs { size: None, mode: 0o755, read_only: false };
     spec.mounts = vec![StepMount { target: "/./..".to_owned(), kind }];
     let error = World::new().run(&spec).error();
     assert!(error.starts_with("cannot mount at /./..: "), "{error}");

@@ -48,7 +48,7 @@ fn what_has_to_be_made_is_removed() {
     symlink("../run/systemd/resolve/stub-resolv.conf", world.image().join("etc/resolv.conf"))
         .unwrap();
     let mut spec = Spec::new(["/bin/sh", "-c", "cat /etc/resolv.conf; ls /run/systemd/resolve"]);
-    let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+    let kind = MountKind::Tmpfs { size: None, mode: 0o755, read_only: false };
     spec.mounts = vec![StepMount { target: "/var/cache/apt/../apt2".to_owned(), kind }];
     let cancel = CancelHandle::new().unwrap();
     let ran = world.run_in(world.root_without_stubs(), &spec, &cancel);
@@ -64,7 +64,7 @@ fn directories_keep_their_times() {
         directory.file().set_modified(then).unwrap();
     }
     let mut spec = Spec::new(["/bin/true"]);
-    let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+    let kind = MountKind::Tmpfs { size: None, mode: 0o755, read_only: false };
     spec.mounts = vec![StepMount { target: "/home/cache/x".to_owned(), kind }];
     let ran = world.run_in(world.root_without_stubs(), &spec, &CancelHandle::new().unwrap());
     assert_eq!(ran.stdout(), "");
@@ -78,7 +78,7 @@ fn directories_keep_their_times() {
 fn what_the_step_put_beside_a_mount_point_stays() {
     let world = World::new();
     let mut spec = Spec::new(["/bin/sh", "-c", "echo hidden > /srv/a/b/x; echo kept > /srv/y"]);
-    let kind = MountKind::Tmpfs { size: None, mode: 0o755 };
+    let kind = MountKind::Tmpfs { size: None, mode: 0o755, read_only: false };
     spec.mounts = vec![StepMount { target: "/srv/a/b".to_owned(), kind }];
     assert_eq!(world.run(&spec).stdout(), "");
     assert_eq!(world.layer(), ["d srv", "f srv/y"]);

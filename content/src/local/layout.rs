@@ -129,6 +129,11 @@ impl Layout {
         self.root.join("generations")
     }
 
+    /// Returns the lock under which a set's newest generation changes.
+    pub fn generation_lock(&self, set: &str) -> PathBuf {
+        self.root.join("locks/generations").join(set)
+    }
+
     /// Returns the directory that names the blobs of layers which builds made.
     pub fn encodings(&self) -> PathBuf {
         self.cache().join("encodings")

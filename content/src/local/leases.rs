@@ -123,6 +123,26 @@ pub(crate) fn holdings(layout: &Layout) -> Result<HashSet<Holding>, StoreError> 
     Ok(holdings)
 }
 
+/// Returns the living processes that hold something.
+pub(crate) fn who_holds(layout: &Layout, holding: &Holding) -> Result<Vec<Member>, StoreError> {
+    let line = format!("{holding}\n");
+    let mut members = Vec::new();
+    for directory in directories(layout)? {
+        let mut holds = false;
+        for lease in entries(&directory) {
+            let path = lease?.path();
+            let text = read_if_there(&path)?.unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            holds |= text.split_inclusive('\n').any(|known| known == line);
+        }
+        if holds && is_alive(&directory)? {
+            let owner = read_if_there(&directory.join("owner"))?.unwrap_or_default();
+            members.extend(serde_json::from_slice::<Member>(&owner));
+        }
+    }
+    Ok(members)
+}
+
 fn directories(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
     entries(&layout.leases())
         .filter(|entry| {

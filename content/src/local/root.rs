@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 
 use crate::encodings::Encodings;
 use crate::entries::Entries;
+use crate::generations::Generations;
 use crate::lease::{Holding, Lease};
 use crate::local::disk::{Disk, RealDisk};
 use crate::local::durable::{Staged, make_directories};
@@ -201,6 +202,11 @@ impl Root {
     /// Returns the entries of the cache proxy.
     pub fn entries(&self) -> Entries {
         Entries::new(Arc::clone(&self.shared))
+    }
+
+    /// Returns the index generations that the cache proxy holds.
+    pub fn generations(&self) -> Generations {
+        Generations::new(Arc::clone(&self.shared))
     }
 
     /// Returns the journal of what changes in repositories.

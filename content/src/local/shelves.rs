@@ -47,6 +47,41 @@ impl LocalStore {
         }
     }
 
+    /// Visits all blobs, in no order, in blocking code.
+    ///
+    /// # Errors
+    /// Where a directory cannot be listed.
+    pub fn each_blocking(&self, visit: &mut dyn FnMut(BlobInfo)) -> Result<(), StoreError> {
+        for algorithm in Algorithm::ALL {
+            for shard in entries(&self.root.layout.algorithm(algorithm)) {
+                self.each_in_shard(algorithm, &shard?.path(), visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits the blobs of a shard, by its directory.
+    pub(crate) fn each_in_shard(
+        &self,
+        algorithm: Algorithm,
+        shard: &Path,
+        visit: &mut dyn FnMut(BlobInfo),
+    ) -> Result<(), StoreError> {
+        for entry in entries(shard) {
+            let entry = entry?;
+            let name = entry.file_name();
+            let digest = name.to_str().and_then(|hex| Digest::from_parts(algorithm, hex).ok());
+            let Some(digest) = digest else { continue };
+            match entry.metadata() {
+                Ok(metadata) => visit(BlobInfo { digest, size: metadata.len() }),
+                // The collector took it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).doing("look at a blob"),
+            }
+        }
+        Ok(())
+    }
+
     /// Says whether a blob's name still leads to a file that was opened under it: whoever keeps
     /// one open asks before it is used again, for it may have been collected or quarantined.
     ///

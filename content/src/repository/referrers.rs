@@ -1,5 +1,6 @@
 //! Referrers: manifests that say something about another one.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use boatyard_oci::{Descriptor, Digest};
@@ -18,18 +19,41 @@ impl Repository {
     /// # Errors
     /// Where a file cannot be read.
     pub fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, RepositoryError> {
-        let mut descriptors: Vec<Descriptor> = Vec::new();
-        for entry in entries(&self.directory.join("_referrers").join(subject.to_string())) {
-            let path = entry?.path();
-            let temporary =
-                path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            if temporary {
-                continue;
-            }
-            let bytes = read_if_there(&path)?.unwrap_or_default();
-            descriptors.extend(serde_json::from_slice::<Descriptor>(&bytes));
-        }
-        descriptors.sort_by(|a, b| a.digest.cmp(&b.digest));
+        let mut descriptors = Vec::new();
+        self.each_referrer(subject, None, |descriptor| {
+            descriptors.push(descriptor);
+            ControlFlow::Continue(())
+        })?;
         Ok(descriptors)
+    }
+
+    /// Visits those descriptors one by one, from behind `after`, until `visit` has seen enough. A
+    /// descriptor has the annotations of its manifest, which can be megabytes: one is in memory at
+    /// a time.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    pub fn each_referrer(
+        &self,
+        subject: &Digest,
+        after: Option<&Digest>,
+        mut visit: impl FnMut(Descriptor) -> ControlFlow<()>,
+    ) -> Result<(), RepositoryError> {
+        let mut referrers: Vec<Digest> = Vec::new();
+        for entry in entries(&self.directory.join("_referrers").join(subject.to_string())) {
+            let name = entry?.file_name();
+            let referrer = name.to_str().and_then(|name| name.parse::<Digest>().ok());
+            referrers
+                .extend(referrer.filter(|referrer| after.is_none_or(|after| referrer > after)));
+        }
+        referrers.sort_unstable();
+        for referrer in referrers {
+            let bytes = read_if_there(&self.referrer_path(subject, &referrer))?.unwrap_or_default();
+            let Ok(descriptor) = serde_json::from_slice(&bytes) else { continue };
+            if visit(descriptor).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }

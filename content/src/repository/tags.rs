@@ -1,5 +1,6 @@
 //! Tags: movable pointers to manifests.
 
+use std::collections::BinaryHeap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -87,20 +88,25 @@ impl Repository {
         Ok(removed)
     }
 
-    /// Returns at most `most` tags behind `after`, in ASCII order.
+    /// Returns at most `most` tags behind `after`, in ASCII order. However many there are, no more
+    /// than these are in memory at once.
     ///
     /// # Errors
     /// Where the directory cannot be listed.
     pub fn tags(&self, after: Option<&str>, most: usize) -> Result<Vec<Tag>, RepositoryError> {
-        let mut tags = Vec::new();
-        for entry in entries(&self.directory.join("_tags")) {
-            let name = entry?.file_name();
-            let tag = name.to_str().and_then(|name| name.parse::<Tag>().ok());
-            tags.extend(tag.filter(|tag| after.is_none_or(|after| tag.as_str() > after)));
-        }
-        tags.sort_unstable();
-        tags.truncate(most);
-        Ok(tags)
+        // The last of those that were found is on top.
+        let mut tags = BinaryHeap::new();
+        self.each_tag(|tag| {
+            if after.is_some_and(|after| tag.as_str() <= after) {
+                return Ok(());
+            }
+            tags.push(tag);
+            if tags.len() > most {
+                tags.pop();
+            }
+            Ok(())
+        })?;
+        Ok(tags.into_sorted_vec())
     }
 
     /// Returns the tags that point at a manifest.
@@ -108,15 +114,28 @@ impl Repository {
     /// # Errors
     /// Where a tag cannot be read.
     pub fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>, RepositoryError> {
-        let mut tags = self.tags(None, usize::MAX)?;
-        let mut failure = None;
-        tags.retain(|tag| match self.tag(tag) {
-            Ok(target) => target.as_ref() == Some(digest),
-            Err(error) => {
-                failure.get_or_insert(error);
-                false
+        let mut tags = Vec::new();
+        self.each_tag(|tag| {
+            if self.tag(&tag)?.as_ref() == Some(digest) {
+                tags.push(tag);
             }
-        });
-        failure.map_or(Ok(tags), Err)
+            Ok(())
+        })?;
+        tags.sort_unstable();
+        Ok(tags)
+    }
+
+    /// Visits all tags, in no order.
+    fn each_tag(
+        &self,
+        mut visit: impl FnMut(Tag) -> Result<(), RepositoryError>,
+    ) -> Result<(), RepositoryError> {
+        for entry in entries(&self.directory.join("_tags")) {
+            let name = entry?.file_name();
+            if let Some(tag) = name.to_str().and_then(|name| name.parse::<Tag>().ok()) {
+                visit(tag)?;
+            }
+        }
+        Ok(())
     }
 }

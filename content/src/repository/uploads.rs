@@ -1,8 +1,9 @@
 //! Upload sessions: which ingest belongs to which repository.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
-use super::{Repository, RepositoryError};
+use super::{Repositories, Repository, RepositoryError, Space, names};
 use crate::ingest::IngestKey;
 use crate::local::{Staged, changed, discard_ingest, entries};
 use crate::store::{Doing as _, StoreError};
@@ -42,11 +43,24 @@ impl Repository {
         Ok(())
     }
 
+    /// Returns how many upload sessions there are.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn uploads(&self) -> Result<usize, RepositoryError> {
+        let mut count = 0;
+        for entry in entries(&self.directory.join("_uploads")) {
+            let name = entry?.file_name();
+            count += usize::from(name.to_str().is_some_and(|name| !name.starts_with('.')));
+        }
+        Ok(count)
+    }
+
     /// Ends the sessions in which nothing was written since `before`, with what they wrote.
-    pub(crate) fn end_stale_uploads(
-        &self,
-        before: std::time::SystemTime,
-    ) -> Result<u64, RepositoryError> {
+    ///
+    /// # Errors
+    /// Where files cannot be listed or deleted.
+    pub fn end_stale_uploads(&self, before: SystemTime) -> Result<usize, RepositoryError> {
         let mut ended = 0;
         for entry in entries(&self.directory.join("_uploads")) {
             let name = entry?.file_name();
@@ -65,5 +79,28 @@ impl Repository {
             }
         }
         Ok(ended)
+    }
+}
+
+impl Repositories {
+    /// Returns how many upload sessions all hosted repositories have.
+    ///
+    /// # Errors
+    /// Where a directory cannot be listed.
+    pub fn uploads(&self) -> Result<usize, RepositoryError> {
+        self.hosted()?.iter().map(Repository::uploads).sum()
+    }
+
+    /// Ends the sessions of all hosted repositories in which nothing was written since `before`.
+    ///
+    /// # Errors
+    /// Where files cannot be listed or deleted.
+    pub fn end_stale_uploads(&self, before: SystemTime) -> Result<usize, RepositoryError> {
+        self.hosted()?.iter().map(|repository| repository.end_stale_uploads(before)).sum()
+    }
+
+    fn hosted(&self) -> Result<Vec<Repository>, RepositoryError> {
+        let names = names::list_all(&self.space_directory(&Space::Hosted))?;
+        Ok(names.iter().map(|name| self.repository(&Space::Hosted, name)).collect())
     }
 }

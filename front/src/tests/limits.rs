@@ -142,3 +142,52 @@ async fn a_header_that_is_too_large_is_refused() {
     let _ = connection.read_to_end(&mut answer).await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
 }
+
+#[tokio::test]
+async fn a_body_that_trickles_in_is_given_up() {
+    // 50 bytes in half a second are too few, however short the pauses.
+    let limits = Limits { stall_timeout: SHORT, rate_min: 1 << 20, ..Limits::default() };
+    let served = Served::start(router(), limits, None);
+    let (mut reading, mut writing) = served.connect().await.into_split();
+    let head = b"POST /swallow HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
+    writing.write_all(head).await.unwrap();
+    let trickle = async {
+        while writing.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    let mut answer = Vec::new();
+    let end = async {
+        let _ = reading.read_to_end(&mut answer).await;
+    };
+    // The writer ends by the reset that follows, or with the reader.
+    tokio::select! { () = trickle => {}, () = end => {} }
+    drop(writing);
+    let _ = reading.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_client_with_too_many_connections_is_told_so() {
+    let limits = Limits { connections_per_client_max: 2, ..Limits::default() };
+    let served = Served::start(router(), limits, None);
+    let mut first = served.connect().await;
+    let mut second = served.connect().await;
+    for connection in [&mut first, &mut second] {
+        assert!(ask(connection, "/").await.starts_with("HTTP/1.1 200"));
+    }
+    let mut third = served.connect().await;
+    let answer = ask(&mut third, "/").await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    assert!(answer.contains("retry-after: 1\r\n") && answer.contains("TOOMANYREQUESTS"));
+    assert!(answer.contains("connections_per_client_max allows (2)"), "{answer}");
+    closed(&mut third).await;
+    // When one has gone, there is room for the next.
+    drop(second);
+    loop {
+        let mut next = served.connect().await;
+        if ask(&mut next, "/").await.starts_with("HTTP/1.1 200") {
+            break;
+        }
+    }
+}

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::{Health, Limits, Server, ServerOptions, StopReport, Tls, TlsFiles};
+use crate::{Health, Limits, Observer, Routes, Server, ServerOptions, StopReport, Tls, TlsFiles};
 
 /// A certificate for localhost and its key, made for this test and known to all.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
@@ -40,15 +40,21 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn start(router: Router, limits: Limits, tls: Option<Tls>) -> Served {
-        let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let health = Health::new();
-        let tls = tls.map(Arc::new);
-        let options = ServerOptions { addresses, tls, limits, health: health.clone() };
+        let routes = router.merge(health.router()).into();
+        Served::with(routes, ServerOptions { tls: tls.map(Arc::new), limits, health, ..some() })
+    }
+
+    pub(super) fn observed(routes: Routes, limits: Limits, observer: Arc<dyn Observer>) -> Served {
+        Served::with(routes, ServerOptions { limits, observer: Some(observer), ..some() })
+    }
+
+    fn with(routes: Routes, options: ServerOptions) -> Served {
+        let health = options.health.clone();
         let server = Server::bind(options).unwrap();
         let address = server.local_addrs()[0];
         let (stop, told) = oneshot::channel::<()>();
-        let router = router.merge(health.router());
-        let stopped = tokio::spawn(server.serve(router, async {
+        let stopped = tokio::spawn(server.serve(routes, async {
             let _ = told.await;
         }));
         Served { address, health, stop, stopped }
@@ -63,6 +69,11 @@ impl Served {
         self.stop.send(()).unwrap();
         self.stopped
     }
+}
+
+fn some() -> ServerOptions {
+    let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    ServerOptions { addresses, ..ServerOptions::default() }
 }
 
 pub(super) fn tls() -> Tls {

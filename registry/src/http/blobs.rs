@@ -1,19 +1,21 @@
 //! Pulling and deleting blobs.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use boatyard_content::BlobFile;
 use boatyard_content::repository::Repository;
 use boatyard_front::body;
-use boatyard_oci::{Digest, RepositoryName};
+use boatyard_oci::{Digest, Reference, RepositoryName};
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::answer::{self, parse_digest, set, set_digest};
 use super::error::{ApiError, Code};
 use super::range::{self, Wanted};
-use super::{Call, blocking};
-use crate::mirror::Meant;
+use super::{Call, blocking, mirrored};
 use crate::mirror::upstream::{Arriving, Found};
+use crate::mirror::{Meant, MirrorError};
 
 /// `GET` and `HEAD /v2/<name>/blobs/<digest>`
 pub(super) async fn get(
@@ -46,26 +48,51 @@ pub(super) async fn get_mirrored(
     digest: &str,
 ) -> Result<Response, ApiError> {
     let digest = parse_digest(digest)?;
-    let Meant { mirror, repository, .. } = meant;
-    let mut response = if call.method == Method::HEAD {
-        let size = mirror.blob_size(&repository, &digest).await?;
-        if is_unchanged(&call, &digest) {
-            answer::empty(StatusCode::NOT_MODIFIED)
-        } else {
-            bytes(StatusCode::OK, Body::empty(), size)
-        }
-    } else {
-        match mirror.blob(&repository, &digest).await? {
-            Found::Here(file) => {
-                let digest = digest.clone();
-                blocking(move || send(&call, &digest, &file)).await?
-            }
-            Found::Arriving(arriving) => send_arriving(&call, &digest, arriving)?,
-        }
+    let mut response = match call.method {
+        Method::HEAD => head_mirrored(&call, &meant, &digest).await?,
+        _ => read_mirrored(call, meant, &digest).await?,
     };
     set_digest(&mut response, &digest)?;
     set(&mut response, header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     Ok(response)
+}
+
+/// Answers that a mirror's upstream has a blob.
+///
+/// A client that pushes asks so for each blob, also of a repository that is new here and then
+/// belongs to the default upstream, if to any. That this upstream fails is no reason not to push.
+async fn head_mirrored(call: &Call, meant: &Meant, digest: &Digest) -> Result<Response, ApiError> {
+    let size = match meant.mirror.blob_size(&meant.repository, digest).await {
+        Err(error) if meant.by_default => {
+            tracing::info!(%error, "a blob counts as absent: it was asked for without a mirror's name");
+            return Err(ApiError::new(Code::BlobUnknown, "there is no such blob").cause(error));
+        }
+        size => size.map_err(unknown_mirrored)?,
+    };
+    if is_unchanged(call, digest) {
+        return Ok(answer::empty(StatusCode::NOT_MODIFIED));
+    }
+    Ok(bytes(StatusCode::OK, Body::empty(), size))
+}
+
+async fn read_mirrored(call: Call, meant: Meant, digest: &Digest) -> Result<Response, ApiError> {
+    let Meant { mirror, repository, .. } = meant;
+    let kept = mirror.readable(&repository, digest).map_err(unknown_mirrored)?;
+    if let Some(response) = read_hot(&call, &kept, digest)? {
+        kept.mark_used(&Reference::Digest(digest.clone()))?;
+        return Ok(response);
+    }
+    match mirror.blob(&repository, digest).await.map_err(unknown_mirrored)? {
+        Found::Here(file) => {
+            let digest = digest.clone();
+            blocking(move || send(&call, &digest, &file)).await
+        }
+        Found::Arriving(arriving) => send_arriving(&call, digest, arriving),
+    }
+}
+
+fn unknown_mirrored(error: Arc<MirrorError>) -> ApiError {
+    mirrored::refusal(error, Code::BlobUnknown)
 }
 
 /// Answers with a blob as it comes. Where nobody said how long it is, there are no ranges of it.

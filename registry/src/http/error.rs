@@ -15,6 +15,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use tracing::{debug, error};
 
+use crate::chain::chain;
+
 /// The codes that a registry may answer with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -155,24 +157,13 @@ impl ApiError {
 
 impl Problem {
     fn log(&self) {
-        let cause = self.cause.as_deref().map(chain);
+        let cause = self.cause.as_deref().map(|cause| chain(cause));
         if self.status.is_server_error() {
             error!(status = self.status.as_u16(), cause, "{}", self.message);
         } else {
             debug!(status = self.status.as_u16(), cause, "{}: {}", self.code.text(), self.message);
         }
     }
-}
-
-/// Returns an error with all its sources in one line.
-fn chain(error: &(dyn Error + Send + Sync + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 impl IntoResponse for ApiError {

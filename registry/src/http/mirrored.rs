@@ -9,7 +9,7 @@ use super::answer::set;
 use super::error::{ApiError, Code};
 use super::route::Route;
 use super::{Call, blobs, manifests, referrers, tags};
-use crate::mirror::upstream::chain;
+use crate::chain::chain;
 use crate::mirror::{Meant, MirrorError};
 
 /// > "A registry ... SHOULD set the header `OCI-Namespace`" to the upstream that it answers for
@@ -47,48 +47,44 @@ fn refuse_change(meant: &Meant) -> ApiError {
     )
 }
 
-impl From<Arc<MirrorError>> for ApiError {
-    fn from(error: Arc<MirrorError>) -> ApiError {
-        let message = || match &*error {
-            // What our files say is for the log alone.
-            MirrorError::Kept(_) => "the mirror failed; its log says why".to_owned(),
-            error => chain(error),
-        };
-        let unavailable = |status| ApiError::new(Code::Unknown, message()).status(status);
-        match &*error {
-            MirrorError::Absent { .. } => ApiError::new(Code::ManifestUnknown, message()),
-            // Not told apart from what is not there, except in the log.
-            MirrorError::Private { upstream, what } => {
-                tracing::info!("{what} of {upstream} is private, and was refused");
-                let text = format!("{upstream} does not have {what}");
-                ApiError::new(Code::ManifestUnknown, text)
-            }
-            MirrorError::Offline { .. } => unavailable(StatusCode::GATEWAY_TIMEOUT),
-            MirrorError::Slow { .. } => unavailable(StatusCode::GATEWAY_TIMEOUT),
-            MirrorError::Upstream { source, .. } => match source.status() {
-                Some(StatusCode::TOO_MANY_REQUESTS) => {
-                    ApiError::new(Code::TooManyRequests, message())
-                        .header(header::RETRY_AFTER, HeaderValue::from_static("10"))
-                }
-                // Ours were refused, or there are none: the client can do nothing about that.
-                Some(status) if status.is_client_error() => ApiError::new(Code::Denied, message()),
-                _ => unavailable(StatusCode::BAD_GATEWAY),
-            },
-            MirrorError::Transfer { source, .. } if source.is_no_space() => {
-                ApiError::new(Code::Unknown, "the registry's disk is full")
-                    .status(StatusCode::INSUFFICIENT_STORAGE)
-            }
-            MirrorError::Transfer { .. } => unavailable(StatusCode::BAD_GATEWAY),
-            MirrorError::Kept(_) | MirrorError::Lost { .. } => {
-                ApiError::new(Code::Unknown, message())
-            }
+/// Answers what an upstream could not give; `absent` is the code for what it does not have.
+pub(super) fn refusal(error: Arc<MirrorError>, absent: Code) -> ApiError {
+    let message = || match &*error {
+        // What our files say is for the log alone.
+        MirrorError::Kept(_) => "the mirror failed; its log says why".to_owned(),
+        error => chain(error),
+    };
+    let unavailable = |status| ApiError::new(Code::Unknown, message()).status(status);
+    match &*error {
+        MirrorError::Absent { .. } => ApiError::new(absent, message()),
+        // Not told apart from what is not there, except in the log.
+        MirrorError::Private { upstream, what } => {
+            tracing::info!("{what} of {upstream} is private, and was refused");
+            ApiError::new(absent, format!("{upstream} does not have {what}"))
         }
-        .cause(error)
+        MirrorError::Offline { .. } => unavailable(StatusCode::GATEWAY_TIMEOUT),
+        MirrorError::Slow { .. } => unavailable(StatusCode::GATEWAY_TIMEOUT),
+        MirrorError::Upstream { source, .. } => match source.status() {
+            Some(StatusCode::TOO_MANY_REQUESTS) => ApiError::new(Code::TooManyRequests, message())
+                .header(header::RETRY_AFTER, HeaderValue::from_static("10")),
+            // Ours were refused, or there are none: the client can do nothing about that.
+            Some(status) if status.is_client_error() => ApiError::new(Code::Denied, message()),
+            _ => unavailable(StatusCode::BAD_GATEWAY),
+        },
+        MirrorError::Transfer { source, .. } if source.is_no_space() => {
+            ApiError::new(Code::Unknown, "the registry's disk is full")
+                .status(StatusCode::INSUFFICIENT_STORAGE)
+        }
+        MirrorError::Transfer { .. } | MirrorError::Sizeless { .. } => {
+            unavailable(StatusCode::BAD_GATEWAY)
+        }
+        MirrorError::Kept(_) | MirrorError::Lost { .. } => ApiError::new(Code::Unknown, message()),
     }
+    .cause(error)
 }
 
-impl From<MirrorError> for ApiError {
-    fn from(error: MirrorError) -> ApiError {
-        Arc::new(error).into()
+impl From<Arc<MirrorError>> for ApiError {
+    fn from(error: Arc<MirrorError>) -> ApiError {
+        refusal(error, Code::ManifestUnknown)
     }
 }

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::answer::{blob_location, created};
 use super::error::ApiError;
 use super::{Call, blocking};
-use crate::access::Action;
+use crate::access::{Action, Verdict};
 use crate::registry::Registry;
 
 /// How many repositories are looked through for a blob when the client names none.
@@ -34,16 +34,17 @@ pub(super) async fn mount(call: &Call, name: &RepositoryName, digest: &str) -> O
 
 async fn try_mount(call: &Call, name: &RepositoryName, digest: &Digest) -> Result<bool, ApiError> {
     let sources = match call.query.first("from") {
-        Some(from) => from.parse().into_iter().collect(),
+        Some(from) => {
+            let named = from.parse::<RepositoryName>().ok();
+            named.filter(|source| call.allows(Action::Pull, source)).into_iter().collect()
+        }
         None => search(call, name, digest).await?,
     };
-    let readable: Vec<RepositoryName> =
-        sources.into_iter().filter(|source| call.allows(Action::Pull, source)).collect();
-    if readable.is_empty() {
+    if sources.is_empty() {
         return Ok(false);
     }
     let (registry, name, digest) = (Arc::clone(&call.registry), name.clone(), digest.clone());
-    blocking(move || link_from(&registry, &readable, &name, &digest)).await
+    blocking(move || link_from(&registry, &sources, &name, &digest)).await
 }
 
 /// Links the blob if one of `sources` has it.
@@ -66,36 +67,37 @@ fn link_from(
     Ok(false)
 }
 
-/// Returns repositories that may have a blob: where it was seen last, and all that have it.
+/// Returns a repository that has a blob, of those that the caller may read.
 ///
 /// > "The registry MAY treat the from parameter as optional, and it MAY cross-mount the blob if it
 /// > can be found." (distribution-spec, "Mounting a blob")
+///
+/// The others are not even looked at: whether one of them has the blob must not be seen from the
+/// time that this takes, either.
 async fn search(
     call: &Call,
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<Vec<RepositoryName>, ApiError> {
-    let mut sources = vec![name.clone()];
-    sources.extend(call.registry.sources.get(digest));
+    let likely = [Some(name.clone()), call.registry.sources.get(digest)];
     let (registry, digest) = (Arc::clone(&call.registry), digest.clone());
+    let (access, identity) = (Arc::clone(&registry.access), call.identity.clone());
     blocking(move || {
-        let known = |source: &RepositoryName| registry.repository(source).has_blob(&digest);
-        for source in &sources {
-            if known(source)? {
-                return Ok(sources);
+        let first_of = |sources: Vec<RepositoryName>| {
+            for source in sources {
+                let may_read =
+                    access.decide(&identity, Action::Pull, Some(&source)) == Verdict::Allowed;
+                if may_read && registry.repository(&source).has_blob(&digest)? {
+                    return Ok::<_, ApiError>(vec![source]);
+                }
             }
+            Ok(Vec::new())
+        };
+        let found = first_of(likely.into_iter().flatten().collect())?;
+        if !found.is_empty() {
+            return Ok(found);
         }
-        if registry.store.stat_blocking(&digest)?.is_none() {
-            return Ok(Vec::new());
-        }
-        let names = registry.repositories.names(&Space::Hosted, None, SEARCHED_MAX)?;
-        let mut found = Vec::new();
-        for name in names {
-            if known(&name)? {
-                found.push(name);
-            }
-        }
-        Ok(found)
+        first_of(registry.repositories.names(&Space::Hosted, None, SEARCHED_MAX)?)
     })
     .await
 }

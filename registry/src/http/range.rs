@@ -20,8 +20,12 @@ pub(crate) enum Wanted {
 /// > section 14.2)
 ///
 /// Other units, several ranges, and what cannot be read are ignored. `500-0` is refused, as the
-/// conformance suite demands.
+/// conformance suite demands. An empty blob has no range at all, and is sent whole, as Go's server
+/// does: containerd asks for `0-` of every blob, and would not get it otherwise.
 pub(crate) fn wanted(header: &str, size: u64) -> Wanted {
+    if size == 0 {
+        return Wanted::Whole;
+    }
     let Some(spec) = header.strip_prefix("bytes=") else { return Wanted::Whole };
     let Some((first, last)) = spec.trim().split_once('-') else { return Wanted::Whole };
     if !(is_number_or_empty(first) && is_number_or_empty(last)) {
@@ -88,7 +92,9 @@ mod tests {
         for (header, expected) in table {
             assert_eq!(wanted(header, 4000), expected, "{header}");
         }
-        assert_eq!(wanted("bytes=0-", 0), Wanted::Unsatisfiable);
+        for header in ["bytes=0-", "bytes=0-0", "bytes=-1", "bytes=5-9"] {
+            assert_eq!(wanted(header, 0), Wanted::Whole, "{header}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Taking in the body of a request.
 
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -27,11 +29,10 @@ pub(super) async fn into_ingest(
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(interrupted)?.into_data() else { continue };
         if ingest.offset() + data.len() as u64 > offset_max {
-            return Err(ApiError::new(
-                Code::SizeInvalid,
-                "there are more bytes than announced or allowed",
-            )
-            .status(StatusCode::PAYLOAD_TOO_LARGE));
+            let message = "there are more bytes than announced or allowed (blob_size_max)";
+            return Err(
+                ApiError::new(Code::SizeInvalid, message).status(StatusCode::PAYLOAD_TOO_LARGE)
+            );
         }
         ingest.append(data).await?;
     }
@@ -77,6 +78,24 @@ pub(super) async fn drain(body: &mut Body) {
 }
 
 fn interrupted(cause: axum::Error) -> ApiError {
+    if is_too_slow(&cause) {
+        let message = "the request's body came too slowly (stall_timeout, rate_min)";
+        return ApiError::new(Code::BlobUploadInvalid, message)
+            .status(StatusCode::REQUEST_TIMEOUT)
+            .cause(cause);
+    }
     ApiError::new(Code::BlobUploadInvalid, "the request's body ended before it was whole")
         .cause(cause)
+}
+
+/// Says whether the server gave the body up because its client was too slow.
+fn is_too_slow(error: &axum::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.kind() == io::ErrorKind::TimedOut;
+        }
+        source = error.source();
+    }
+    false
 }

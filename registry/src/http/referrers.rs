@@ -1,5 +1,7 @@
 //! Listing the manifests that say something about another one.
 
+use std::ops::ControlFlow;
+
 use axum::response::Response;
 use boatyard_oci::{Descriptor, Digest, MediaType, RepositoryName};
 use http::{HeaderName, HeaderValue, header};
@@ -35,8 +37,19 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let subject = parse_digest(subject)?;
     blocking(move || {
-        let descriptors = call.registry.repository(&name).referrers(&subject)?;
-        respond(&call, descriptors)
+        let mut page = Filling::new(&call);
+        let mut failed = None;
+        let repository = call.registry.repository(&name);
+        repository.each_referrer(&subject, page.after.clone().as_ref(), |descriptor| {
+            page.take(&descriptor).unwrap_or_else(|error| {
+                failed = Some(error);
+                ControlFlow::Break(())
+            })
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None => respond(&call, page),
+        }
     })
     .await
 }
@@ -51,18 +64,66 @@ pub(super) async fn list_mirrored(
     let mut descriptors = meant.mirror.referrers(&meant.repository, &subject).await?;
     // The order that a next page goes on in.
     descriptors.sort_by(|one, other| one.digest.cmp(&other.digest));
-    respond(&call, descriptors)
+    let mut page = Filling::new(&call);
+    for descriptor in &descriptors {
+        if page.take(descriptor)?.is_break() {
+            break;
+        }
+    }
+    respond(&call, page)
 }
 
-/// Answers with those of the descriptors that were asked for, a page of them.
-fn respond(call: &Call, descriptors: Vec<Descriptor>) -> Result<Response, ApiError> {
-    let filter = call.query.first("artifactType").map(MediaType::new);
-    let after = call.query.first("last").and_then(|last| last.parse::<Digest>().ok());
-    let chosen = descriptors.into_iter().filter(|descriptor| {
-        after.as_ref().is_none_or(|after| descriptor.digest > *after)
-            && (filter.is_none() || descriptor.artifact_type == filter)
-    });
-    let (manifests, more_after) = fill(chosen, call.registry.limits.referrers_bytes_max)?;
+/// A page of a list, while it is filled.
+struct Filling {
+    /// The type that was asked for.
+    filter: Option<MediaType>,
+    /// The last one of the page before.
+    after: Option<Digest>,
+    bytes_max: usize,
+    bytes: usize,
+    taken: Vec<Box<RawValue>>,
+    last: Option<Digest>,
+    /// There is one that the page has no room for.
+    is_full: bool,
+}
+
+impl Filling {
+    fn new(call: &Call) -> Filling {
+        // A media type has no space: one that is here was a `+` that the client did not escape.
+        let wanted = call.query.first("artifactType").map(|wanted| wanted.replace(' ', "+"));
+        Filling {
+            filter: wanted.map(|wanted| MediaType::new(&wanted)),
+            after: call.query.first("last").and_then(|last| last.parse().ok()),
+            bytes_max: call.registry.limits.referrers_bytes_max,
+            bytes: 0,
+            taken: Vec::new(),
+            last: None,
+            is_full: false,
+        }
+    }
+
+    /// Takes a descriptor if it belongs there and there is room for it.
+    fn take(&mut self, descriptor: &Descriptor) -> Result<ControlFlow<()>, ApiError> {
+        let is_behind = self.after.as_ref().is_none_or(|after| descriptor.digest > *after);
+        let is_wanted = self.filter.is_none() || descriptor.artifact_type == self.filter;
+        if !is_behind || !is_wanted {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let text = serde_json::value::to_raw_value(descriptor).map_err(ApiError::internal)?;
+        self.bytes += text.get().len() + 1;
+        // One that is larger than a page is a page of its own.
+        if self.bytes > self.bytes_max && !self.taken.is_empty() {
+            self.is_full = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        self.taken.push(text);
+        self.last = Some(descriptor.digest.clone());
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn respond(call: &Call, page: Filling) -> Result<Response, ApiError> {
+    let Filling { taken: manifests, filter, last, is_full, .. } = page;
     let list = List { schema_version: 2, media_type: MediaType::OCI_INDEX, manifests };
     let text = serde_json::to_string(&list).map_err(ApiError::internal)?;
     let mut response = answer::json(text);
@@ -71,34 +132,13 @@ fn respond(call: &Call, descriptors: Vec<Descriptor>) -> Result<Response, ApiErr
     if filter.is_some() {
         set(&mut response, FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
-    if let Some(last) = more_after {
+    if let Some(last) = last.filter(|_| is_full) {
         let kept = ["artifactType", "ns"].map(|name| (name, call.query.first(name)));
         if let Some(next) = link(&next_page(&call.path, &last, &kept)) {
             set(&mut response, header::LINK, next);
         }
     }
     Ok(response)
-}
-
-/// Takes descriptors until their bytes fill a page; returns the last one taken if more are left.
-fn fill(
-    descriptors: impl Iterator<Item = Descriptor>,
-    bytes_max: usize,
-) -> Result<(Vec<Box<RawValue>>, Option<Digest>), ApiError> {
-    let mut taken = Vec::new();
-    let mut bytes = 0;
-    let mut last = None;
-    for descriptor in descriptors {
-        let text = serde_json::value::to_raw_value(&descriptor).map_err(ApiError::internal)?;
-        bytes += text.get().len() + 1;
-        // One that is larger than a page is a page of its own.
-        if bytes > bytes_max && !taken.is_empty() {
-            return Ok((taken, last));
-        }
-        taken.push(text);
-        last = Some(descriptor.digest);
-    }
-    Ok((taken, None))
 }
 
 /// Returns where the next page is: behind `last`, with the parameters that stay.
@@ -128,12 +168,22 @@ mod tests {
         let descriptors: Vec<Descriptor> =
             (0..5u8).map(|n| Descriptor::of(MediaType::OCI_MANIFEST, &[n])).collect();
         let one = serde_json::to_string(&descriptors[0]).unwrap().len() + 1;
-        let (taken, last) = fill(descriptors.iter().cloned(), 2 * one).unwrap();
-        assert_eq!((taken.len(), last), (2, Some(descriptors[1].digest.clone())));
-        let (taken, last) = fill(descriptors.iter().cloned(), 1).unwrap();
-        assert_eq!((taken.len(), last), (1, Some(descriptors[0].digest.clone())));
-        let (taken, last) = fill(descriptors.into_iter(), 1 << 20).unwrap();
-        assert_eq!((taken.len(), last), (5, None));
+        let fill = |bytes_max| {
+            let mut page = Filling {
+                filter: None,
+                after: None,
+                bytes_max,
+                bytes: 0,
+                taken: Vec::new(),
+                last: None,
+                is_full: false,
+            };
+            let _ = descriptors.iter().try_for_each(|one| page.take(one).unwrap());
+            (page.taken.len(), page.last, page.is_full)
+        };
+        assert_eq!(fill(2 * one), (2, Some(descriptors[1].digest.clone()), true));
+        assert_eq!(fill(1), (1, Some(descriptors[0].digest.clone()), true));
+        assert_eq!(fill(1 << 20), (5, Some(descriptors[4].digest.clone()), false));
     }
 
     #[test]

@@ -63,6 +63,19 @@ impl Route {
         }
     }
 
+    /// Returns what the path names, in a word: metrics have it as a label.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Route::Base => "base",
+            Route::Catalog => "catalog",
+            Route::Tags(_) => "tags",
+            Route::Manifest(..) => "manifest",
+            Route::Blob(..) => "blob",
+            Route::Uploads(_) | Route::Upload(..) => "upload",
+            Route::Referrers(..) => "referrers",
+        }
+    }
+
     /// Returns the repository that the path is in.
     pub(crate) fn repository(&self) -> Option<&RepositoryName> {
         match self {

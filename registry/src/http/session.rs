@@ -13,12 +13,13 @@ use axum::response::Response;
 use boatyard_content::repository::Repository;
 use boatyard_content::{Ingest, IngestKey, Lease, StoreError};
 use boatyard_oci::{Algorithm, RepositoryName};
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::answer::{self, set, text};
 use super::error::{ApiError, Code};
 use super::{Call, blocking, range};
 use crate::registry::Registry;
+use crate::sessions::TooMany;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// How often, and after which wait, a session is tried that another request still writes to: a
@@ -70,7 +71,12 @@ impl Session {
         let registry = Arc::clone(&call.registry);
         blocking(move || {
             let repository = registry.repository(&name);
-            let key = repository.begin_upload()?;
+            let limits = &registry.limits;
+            registry
+                .sessions
+                .begin(&registry.repositories, &repository, limits)?
+                .map_err(|refusal| too_many(&refusal))?;
+            let key = repository.begin_upload().inspect_err(|_| registry.sessions.end(1))?;
             let state = State { offset: Some(0), algorithm };
             Ok(Session { registry, name, repository, key, state })
         })
@@ -171,8 +177,18 @@ impl Session {
 
     /// Ends the session; its ingest was committed or has to go.
     pub(super) async fn end(self) -> Result<(), ApiError> {
-        blocking(move || Ok(self.repository.end_upload(&self.key)?)).await
+        blocking(move || {
+            self.repository.end_upload(&self.key)?;
+            self.registry.sessions.end(1);
+            Ok(())
+        })
+        .await
     }
+}
+
+fn too_many(refusal: &TooMany) -> ApiError {
+    ApiError::refused(Code::TooManyRequests, refusal)
+        .header(header::RETRY_AFTER, HeaderValue::from_static("60"))
 }
 
 /// Returns the bytes that are there, as first and last; an empty session has no words of its own.

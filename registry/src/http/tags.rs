@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::error::{ApiError, Code};
 use super::page::Page;
-use super::{Call, answer, blocking};
+use super::{Call, answer, blocking, mirrored};
 use crate::mirror::Meant;
 
 #[derive(Serialize)]
@@ -37,7 +37,8 @@ pub(super) async fn list_mirrored(
     name: &RepositoryName,
 ) -> Result<Response, ApiError> {
     let page = page(&call)?;
-    let mut tags = meant.mirror.tags(&meant.repository).await?;
+    let tags = meant.mirror.tags(&meant.repository).await;
+    let mut tags = tags.map_err(|error| mirrored::refusal(error, Code::NameUnknown))?;
     tags.retain(|tag| page.last.as_deref().is_none_or(|last| tag.as_str() > last));
     tags.truncate(page.read_most());
     respond(&call, name, &page, tags)

@@ -17,14 +17,15 @@ use boatyard_content::{Root, StoreError};
 use boatyard_oci::{Digest, Reference, RegistryHost, RepositoryName, Tag};
 use boatyard_upstream::transfer::Failure;
 use boatyard_upstream::{Client, ClientError, Clock, Transfers};
-use jiff::Timestamp;
 use tokio::time::timeout;
 
 pub(crate) use blobs::{Arriving, Found};
 pub use whole::FetchError;
 
+use self::limit::Looked;
 use super::flight::Flights;
 use super::freshness::{Freshness, FreshnessOptions, Remembered};
+use crate::chain::chain;
 
 /// How many absent names are remembered.
 const ABSENT_MAX: usize = 10_000;
@@ -34,9 +35,10 @@ const ABSENT_MAX: usize = 10_000;
 pub struct MirrorOptions {
     /// What it is called in paths, in messages, and in rules.
     pub name: String,
-    /// The upstream; first the one that names what is kept, then others that have the same, to be
-    /// asked where the first gives a wrong answer or none.
-    pub hosts: Vec<RegistryHost>,
+    /// The upstream, which names what is kept.
+    pub host: RegistryHost,
+    /// Others that have the same, asked where the first gives a wrong answer or none.
+    pub also: Vec<RegistryHost>,
     /// What stands before repositories there.
     pub prefix: Option<RepositoryName>,
     /// Asks the upstream, with the credentials that were configured for it.
@@ -104,6 +106,14 @@ pub enum MirrorError {
         #[source]
         source: Arc<ClientError>,
     },
+    /// The upstream has it, but does not say how many bytes it has.
+    #[error("{upstream} does not say how long {what} is")]
+    Sizeless {
+        /// Which upstream.
+        upstream: String,
+        /// What was asked for.
+        what: String,
+    },
     /// A blob could not be fetched.
     #[error("{what} could not be fetched")]
     Transfer {
@@ -146,8 +156,7 @@ pub struct Mirror {
     /// Why the upstream is left alone for a moment.
     resting: Remembered<(), Arc<ClientError>>,
     visible: Remembered<RepositoryName, bool>,
-    /// When it was last looked whether the limit is kept.
-    limited: Mutex<Option<Timestamp>>,
+    looked: Mutex<Looked>,
 }
 
 impl fmt::Debug for Mirror {
@@ -167,7 +176,7 @@ impl Mirror {
             absent: Remembered::new(ABSENT_MAX),
             resting: Remembered::new(1),
             visible: Remembered::new(ABSENT_MAX),
-            limited: Mutex::default(),
+            looked: Mutex::default(),
         })
     }
 
@@ -178,7 +187,12 @@ impl Mirror {
 
     /// Returns the upstream that names what is kept.
     pub fn host(&self) -> &RegistryHost {
-        &self.options.hosts[0]
+        &self.options.host
+    }
+
+    /// Returns all who have what the upstream has, in the order in which they are asked.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &RegistryHost> {
+        std::iter::once(&self.options.host).chain(&self.options.also)
     }
 
     /// Returns the space in which it keeps what it fetched.
@@ -367,15 +381,4 @@ fn is_the_upstreams(error: &ClientError) -> bool {
         Some(status) => [429, 503].contains(&status.as_u16()),
         None => matches!(error, ClientError::Transport { .. } | ClientError::Token { .. }),
     }
-}
-
-/// Returns an error with its sources, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

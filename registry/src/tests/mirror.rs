@@ -68,6 +68,8 @@ struct World {
     upstream: Served,
     watch: Watch,
     mirror: Served,
+    /// The mirror's.
+    registry: Arc<Registry>,
 }
 
 impl World {
@@ -95,7 +97,8 @@ impl World {
         };
         let options = change(MirrorOptions {
             name: "up".to_owned(),
-            hosts: vec![host.parse().unwrap()],
+            host: host.parse().unwrap(),
+            also: Vec::new(),
             prefix: None,
             client: Client::new(client).unwrap(),
             anonymous: None,
@@ -114,8 +117,9 @@ impl World {
         let mirror = Mirror::new(Arc::clone(&root), options);
         let mirrors = Mirrors::new(vec![mirror], vec![answers]).unwrap();
         let registry = Registry::new(root, mirrors, Arc::new(OpenAccess), Limits::default());
-        let mirror = Served::routing(directory, crate::router(registry)).await;
-        World { upstream, watch, mirror }
+        let router = crate::router(Arc::clone(&registry));
+        let mirror = Served::routing(directory, router).await;
+        World { upstream, watch, mirror, registry }
     }
 
     fn host(&self) -> String {
@@ -300,7 +304,7 @@ async fn many_clients_cost_one_transfer() {
 fn with_credentials(options: MirrorOptions) -> MirrorOptions {
     let password = Secret::new("p");
     let credential = Credential::Password { user: "u".to_owned(), password };
-    let given = vec![(options.hosts[0].clone(), credential)];
+    let given = vec![(options.host.clone(), credential)];
     let credentials = CredentialSources { given, ..CredentialSources::default() };
     let client = ClientOptions { credentials, ..ClientOptions::default() };
     let anonymous = Some(options.client.clone());
@@ -335,4 +339,52 @@ async fn what_only_our_credentials_open_is_not_everybodys() {
     world.upstream.push_image("secret/app", "1.0", "secret").await;
     *world.watch.private.lock().unwrap() = Some("secret/");
     assert_eq!(world.mirror.get("/v2/up/secret/app/manifests/1.0").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_not_there_is_an_unknown_blob() {
+    let world = World::with(always(), with_credentials).await;
+    world.upstream.push_image("app", "1.0", "layer").await;
+    assert_eq!(world.mirror.get("/v2/up/app/manifests/1.0").await.status, 200);
+    let absent = format!("/v2/up/app/blobs/{}", Digest::sha256(b"never pushed"));
+    world.mirror.get(&absent).await.refuses(404, "BLOB_UNKNOWN");
+    assert_eq!(world.mirror.head(&absent).await.status, 404);
+    let private = absent.replace("/app/", "/secret/app/");
+    world.mirror.get(&private).await.refuses(404, "BLOB_UNKNOWN");
+    world.mirror.get("/v2/up/nothing/tags/list").await.refuses(404, "NAME_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_new_repository_can_be_pushed_to_while_the_default_upstream_fails() {
+    let world = World::new(always()).await;
+    world.watch.answers_from_now_on(Some(StatusCode::SERVICE_UNAVAILABLE));
+    let layer = Digest::sha256(b"layer");
+    let path = format!("/v2/new/app/blobs/{layer}");
+    // As docker does: it looks for each blob before it sends it.
+    assert_eq!(world.mirror.head(&path).await.status, 404);
+    world.mirror.push_image("new/app", "1.0", "layer").await;
+    assert_eq!(world.mirror.head(&path).await.status, 200);
+    // Who names the upstream, or wants bytes, is told what the matter is.
+    assert_eq!(world.mirror.head(&format!("/v2/up/app/blobs/{layer}")).await.status, 502);
+    assert_eq!(world.mirror.get(&format!("/v2/other/app/blobs/{layer}")).await.status, 502);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_warm_is_answered_from_what_is_mapped() {
+    let world = World::new(FreshnessOptions::default()).await;
+    let content = "x".repeat(100_000);
+    world.upstream.push_image("app", "1.0", &content).await;
+    let digest = Digest::sha256(content.as_bytes());
+    let path = format!("/v2/up/app/blobs/{digest}");
+    assert_eq!(world.mirror.get("/v2/up/app/manifests/1.0").await.status, 200);
+    // The transfer, then its file, which stays mapped.
+    while world.registry.blobs.get(&digest).is_none() {
+        assert_eq!(world.mirror.get(&path).await.body, content);
+    }
+    let part = [("range", "bytes=99990-")];
+    let answer = world.mirror.send(http::Method::GET, &path, &part, "").await;
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (206, 10));
+    // Another repository of the mirror does not have it for that.
+    let other = world.mirror.get(&format!("/v2/up/other/blobs/{digest}")).await;
+    other.refuses(404, "BLOB_UNKNOWN");
 }

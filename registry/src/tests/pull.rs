@@ -143,3 +143,15 @@ async fn a_blob_that_is_kept_open_is_looked_up_each_time() {
         assert!(served.get(&b).await.body == bytes);
     }
 }
+
+#[tokio::test]
+async fn an_empty_blob_is_sent_whatever_range_is_asked_for() {
+    let served = Served::start().await;
+    let digest = served.push_blob("a", b"").await;
+    for range in ["bytes=0-", "bytes=-1", "bytes=0-0"] {
+        let path = format!("/v2/a/blobs/{digest}");
+        let answer = served.send(Method::GET, &path, &[("range", range)], "").await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0), "{range}");
+        assert_eq!(answer.header("content-length"), Some("0"));
+    }
+}

@@ -60,10 +60,24 @@ impl Served {
 
     /// Stops the server and starts another one over the same files.
     pub(crate) async fn restart(self) -> Served {
+        self.restart_with(Limits::default()).await
+    }
+
+    /// The same with other limits.
+    pub(crate) async fn restart_with(self, limits: Limits) -> Served {
+        Served::over(self.stop().await, Arc::new(OpenAccess), limits).await
+    }
+
+    /// The same with other rules.
+    pub(crate) async fn restart_as(self, access: Arc<dyn Access>) -> Served {
+        Served::over(self.stop().await, access, Limits::default()).await
+    }
+
+    async fn stop(self) -> tempfile::TempDir {
         drop(self.client);
         self.stop.send(()).unwrap();
         assert_eq!(self.stopped.await.unwrap().cut, 0);
-        Served::over(self.directory, Arc::new(OpenAccess), Limits::default()).await
+        self.directory
     }
 
     pub(crate) async fn send(

@@ -8,6 +8,7 @@ use boatyard_builder::execute::{
     DEFAULT_SHM_SIZE, HostAddress, Isolation, Limits, Network, Resource, Rlimit,
 };
 use boatyard_builder::layer::compress::Compression;
+use boatyard_builder::plan::Allow;
 use boatyard_builder::solve::Reuse;
 use boatyard_oci::{ImageName, Platform, Reference};
 
@@ -21,10 +22,11 @@ use crate::report::{Failure, Result};
 /// built and its digest printed, but it has no name.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The build context: a directory; `-` for none, with the Dockerfile on stdin
-    #[arg(value_name = "DIR")]
+    /// The build context: a directory, the URL of a Git repository or an archive, or - for an archive
+    /// or a Dockerfile on stdin
+    #[arg(value_name = "CONTEXT")]
     pub context: PathBuf,
-    /// The Dockerfile [default: DIR/Dockerfile]; `-` for stdin
+    /// The Dockerfile [default: Dockerfile in the context]; `-` for stdin
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// A name for the image, such as `app`, `app:1.0` or `registry.example:5000/team/app`
@@ -33,6 +35,10 @@ pub struct Args {
     /// Set a build argument; without a value, the environment's is taken
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     pub build_args: Vec<String>,
+    /// Further files or an image under a name, for FROM, COPY --from and mounts: DIR, a Git or archive
+    /// URL, docker-image://IMAGE, oci-layout://DIR[:TAG][@DIGEST]
+    #[arg(long = "build-context", value_name = "NAME=CONTEXT")]
+    pub build_contexts: Vec<String>,
     /// The stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
@@ -63,6 +69,15 @@ pub struct Args {
     /// How long a RUN step may take, such as 90s or 1h30m
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<String>,
+    /// A secret for steps that mount it: a file, or a variable of the environment
+    #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
+    pub secrets: Vec<String>,
+    /// An SSH agent for steps that mount it: a socket [default: SSH_AUTH_SOCK's], or keys
+    #[arg(long = "ssh", value_name = "ID[=SOCKET|KEY[,KEY]]")]
+    pub ssh: Vec<String>,
+    /// Allow steps what is not usual: network.host, security.insecure
+    #[arg(long = "allow", value_name = "LEAVE")]
+    pub allow: Vec<String>,
     /// Look for newer base images
     #[arg(long)]
     pub pull: bool,
@@ -148,6 +163,8 @@ pub struct Options {
     pub compression: Compression,
     /// Which earlier results may be used.
     pub reuse: Reuse,
+    /// What steps may do beyond what is usual.
+    pub allow: Allow,
     /// Whether and how it is told why steps ran.
     pub explain: Option<ExplainFormat>,
     /// How progress is shown.
@@ -218,6 +235,7 @@ impl Options {
             timeout: args.timeout.as_deref().map(limits::duration).transpose()?,
             compression: compression(&args.compression)?,
             reuse: reuse(args),
+            allow: allow(args)?,
             explain: args.explain,
             progress: if args.quiet { ProgressMode::Quiet } else { args.progress },
             outputs,
@@ -231,6 +249,26 @@ fn reuse(args: &Args) -> Reuse {
         [] => Reuse::All,
         stages => Reuse::AllBut(stages.to_vec()),
     }
+}
+
+fn allow(args: &Args) -> Result<Allow> {
+    let mut allow = Allow {
+        // Who gives the host's network to all steps gives it to those that ask for it, too.
+        host_network: args.network.as_deref() == Some("host"),
+        ..Allow::default()
+    };
+    for text in &args.allow {
+        match text.as_str() {
+            "network.host" => allow.host_network = true,
+            "security.insecure" => allow.insecure = true,
+            other => {
+                return Err(Failure::usage(format!(
+                    "--allow {other} is not supported: use network.host or security.insecure"
+                )));
+            }
+        }
+    }
+    Ok(allow)
 }
 
 fn build_args(args: &Args) -> Result<BTreeMap<String, String>> {

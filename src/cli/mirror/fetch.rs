@@ -37,7 +37,7 @@ pub struct Args {
 /// Fetches them.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let root = world.open_root()?;
-    let mirrors = mirrors::open(world, &root)?;
+    let mirrors = mirrors::open(world, &root, &mirrors::transfers(&root))?;
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let platforms = if args.all_platforms { Platforms::All } else { Platforms::One(&platform) };
     let images: Vec<_> =

@@ -34,7 +34,7 @@ struct Row {
 /// Prints the list.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let root = world.open_root()?;
-    let mirrors = mirrors::open(world, &root)?;
+    let mirrors = mirrors::open(world, &root, &mirrors::transfers(&root))?;
     let mut rows = Vec::new();
     let wanted = |name: &str| args.name.as_deref().is_none_or(|wanted| wanted == name);
     for mirror in mirrors.all().iter().filter(|mirror| wanted(mirror.name())) {

@@ -37,7 +37,7 @@ struct Row {
 /// Asks and prints.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let root = world.open_root()?;
-    let mirrors = mirrors::open(world, &root)?;
+    let mirrors = mirrors::open(world, &root, &mirrors::transfers(&root))?;
     let runtime = runtime()?;
     let mut rows = Vec::new();
     for mirror in mirrors.all() {

@@ -14,7 +14,8 @@ use crate::context::stat_cache::StatCache;
 use crate::copy::{CopyError, SelectOptions, Source, select};
 use crate::layer::EntryPath;
 
-const OPTIONS: SelectOptions = SelectOptions { unpack: false, threads: 2 };
+const OPTIONS: SelectOptions<'_> =
+    SelectOptions { unpack: false, threads: 2, parents: false, exclude: None };
 
 fn names(table: &Table) -> Vec<String> {
     table.rows().map(|(path, _)| path.to_string()).collect()

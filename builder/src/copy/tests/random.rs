@@ -189,7 +189,8 @@ impl Story {
             true => Source::Stack { view: &stack, name: "stage build", open: &open },
             false => Source::Context { directory: &context, known: &known },
         };
-        let options = SelectOptions { unpack: self.options.unpack, threads: 2 };
+        let options =
+            SelectOptions { unpack: self.options.unpack, threads: 2, ..SelectOptions::default() };
         let selection = select(source, &self.words, options)?;
         let id = selection.content_id();
         let made = make(&[selection], &view, &self.destination, self.options)?;

@@ -49,7 +49,7 @@ fn measure(name: &str, context: &Path) {
         let begun = Instant::now();
         let known = StatCache::open(root.path(), &directory);
         let source = Source::Context { directory: &directory, known: &known };
-        let options = SelectOptions { unpack: false, threads: THREADS };
+        let options = SelectOptions { unpack: false, threads: THREADS, ..SelectOptions::default() };
         let selection = select(source, &[".".to_owned()], options).unwrap();
         let id = selection.content_id();
         let selected = begun.elapsed();

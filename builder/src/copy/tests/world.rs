@@ -123,7 +123,8 @@ impl World {
         let known = StatCache::default();
         let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
         let source = Source::Context { directory: &directory, known: &known };
-        let select_options = SelectOptions { unpack: options.unpack, threads: 2 };
+        let select_options =
+            SelectOptions { unpack: options.unpack, threads: 2, ..SelectOptions::default() };
         let selection = select(source, &sources, select_options)?;
         let made = make(&[selection], &self.view(), destination, options)?;
         self.layers.borrow_mut().push(made);

@@ -75,11 +75,27 @@ fn mistakes_are_named() {
         ("type=secret,from=x,id=a", "`from` is no option of a secret mount"),
         ("type=ssh,source=x", "`source` is no option of a ssh mount"),
         ("from=$x,target=/a", "`from` cannot use variables"),
+        ("target=/a,ro,rw", "it is to be read-only, and to be writable"),
+        (
+            "type=cache,target=/a,source=x",
+            "`source` of a cache mount needs `from`: what the cache begins with",
+        ),
     ];
     for (text, expected) in rows {
         assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");
     }
     assert_eq!(parse("tagret=/a").unwrap_err().hint().unwrap(), "did you mean `target`?");
+}
+
+#[test]
+fn the_source_is_known_before_anything_is_expanded() {
+    assert_eq!(from_of("type=$kind,FROM=build,target=$t").as_deref(), Some("build"));
+    assert_eq!(from_of("\"from=a\",target=/x,from=b").as_deref(), Some("b"));
+    assert_eq!(from_of("type=cache,target=/x,from="), None);
+    assert_eq!(
+        parse("target=/a,ro,readonly=true,rw=false").map(|mount| mount.target),
+        Ok("/a".into())
+    );
 }
 
 #[test]

@@ -41,6 +41,16 @@ struct Placed {
     place: Place,
     /// What the image's own is called beside the tree, if it has any.
     original: Option<String>,
+    /// Where it goes back to, if it was only lent.
+    lent: Option<Lent>,
+}
+
+/// A directory that was moved into the tree.
+struct Lent {
+    within: OwnedFd,
+    name: String,
+    /// Device and inode: at its place there may be another thing by now.
+    object: (u64, u64),
 }
 
 impl<'a> Furniture<'a> {
@@ -74,11 +84,25 @@ impl<'a> Furniture<'a> {
             renameat(&place.directory, &place.name, &self.aside, original)
                 .during("set aside", path)?;
         }
-        self.placed.push(Placed { place, original });
+        self.placed.push(Placed { place, original, lent: None });
         let place = &self.placed.last().expect("it was just added").place;
         let made = create(place.directory.as_fd(), &place.name).during(FURNISH, path)?;
         set_modified(place.directory.as_fd(), before).during(FURNISH, path)?;
         Ok(made)
+    }
+
+    /// Moves the directory `name` of `within` to `path`. It returns there when the tree is cleared,
+    /// unless the step moved it elsewhere.
+    pub(super) fn lend(&mut self, path: &str, within: &OwnedFd, name: &str) -> Result<(), Failure> {
+        let lent = self.put(path, Kind::Directory, |parent, at| {
+            let found = statat(within, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            renameat(within, name, parent, at)?;
+            Ok((found.st_dev, found.st_ino))
+        })?;
+        let within = within.try_clone().map_err(|_| Errno::MFILE).during(FURNISH, path)?;
+        let placed = self.placed.last_mut().expect("it was just added");
+        placed.lent = Some(Lent { within, name: name.to_owned(), object: lent });
+        Ok(())
     }
 
     /// Puts an empty directory at `path`, which must not be a link in the image: other paths of
@@ -106,7 +130,12 @@ impl<'a> Furniture<'a> {
     /// All of it is tried; what failed first is reported.
     pub(super) fn clear(self) -> Result<(), Failure> {
         let mut result = Ok(());
-        for Placed { place, original } in self.placed.iter().rev() {
+        for Placed { place, original, lent } in self.placed.iter().rev() {
+            if let Some(lent) = lent {
+                let path = place.name.to_string_lossy();
+                let returned = take_back(place, lent).during("take back, after the step,", &path);
+                result = result.and(returned);
+            }
             let original = original.as_ref().map(|name| (&self.aside, name.as_str()));
             let path = place.name.to_string_lossy();
             let restored = restore(place, original).during("restore, after the step,", &path);
@@ -142,6 +171,17 @@ pub(super) fn make_directory(
     mkdirat(parent, name, Mode::from_raw_mode(mode))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, name, flags, Mode::empty())
+}
+
+/// Moves what was lent to where it came from. What the step put in its place stays, to be removed.
+fn take_back(place: &Place, lent: &Lent) -> Result<(), Errno> {
+    let Some(found) = look(&place.directory, &place.name)? else { return Ok(()) };
+    if (found.st_dev, found.st_ino) != lent.object {
+        return Ok(());
+    }
+    let left = modified(place.directory.as_fd())?;
+    renameat(&place.directory, &place.name, &lent.within, &lent.name)?;
+    set_modified(place.directory.as_fd(), left)
 }
 
 fn restore(place: &Place, original: Option<(&OwnedFd, &str)>) -> Result<(), Errno> {

@@ -188,7 +188,7 @@ fn become_command(request: &Request, spec: &Spec, helper: Pid) -> Result<Infalli
     if getppid() != Some(helper) {
         sys::exit(1);
     }
-    command::execute(spec, &environment::complete(&spec.env, &spec.user))
+    command::execute(spec, &environment::of_step(spec))
 }
 
 fn enter(root: &OwnedFd) -> Result<(), Errno> {

@@ -1,12 +1,12 @@
-//! `RUN --mount` without mounts: what is mounted read-only is copied, and a file system in memory
-//! is an empty directory.
+//! `RUN --mount` without mounts: what is mounted read-only is copied, a socket linked, a cache moved
+//! into the tree and back, and a file system in memory is an empty directory.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, linkat, openat};
 use rustix::io::Errno;
 
 use super::furniture::{Furniture, make_directory};
@@ -25,10 +25,18 @@ pub(super) fn put(
     let mut sources = sources.iter();
     for StepMount { target, kind } in mounts {
         match kind {
-            MountKind::Tmpfs { mode, size: _ } => {
+            MountKind::Tmpfs { mode, .. } => {
                 furniture.put(target, Kind::Directory, |parent, name| {
                     make_directory(parent, name, *mode).map(drop)
                 })?;
+            }
+            MountKind::Kept { name, .. } => {
+                let within = sources.next().ok_or(Errno::BADF).during("mount at", target)?;
+                furniture.lend(target, within, name)?;
+            }
+            // The builder sees to it that they do not get here.
+            MountKind::Part { .. } | MountKind::Secret { .. } => {
+                return Err(Errno::OPNOTSUPP).during("mount at", target);
             }
             MountKind::Bind { directory, .. } => {
                 let source = sources.next().ok_or(Errno::BADF).during("mount at", target)?;
@@ -56,6 +64,10 @@ fn copy_directory(source: &OwnedFd, into: OwnedFd) -> Result<(), Errno> {
 fn copy_file(source: &OwnedFd, parent: impl AsFd, name: &OsStr) -> Result<(), Errno> {
     let io = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
     let path = format!("/proc/self/fd/{}", source.as_raw_fd());
+    if FileType::from_raw_mode(fstat(source)?.st_mode) == FileType::Socket {
+        // What listens on it is known by the file, not by its name.
+        return linkat(CWD, &path, parent, name, AtFlags::SYMLINK_FOLLOW);
+    }
     let mut source = fs_err::File::open(path).map_err(io)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let copied = openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?;

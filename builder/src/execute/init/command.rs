@@ -40,7 +40,7 @@ pub(super) fn run(
     // Asked of this process, which is still root.
     let has_one_id = ids::is_single();
     privileges::become_user(&spec.user, spec.security)?;
-    let mut environment = environment::complete(&spec.env, &spec.user);
+    let mut environment = environment::of_step(spec);
     if has_one_id {
         // After our own calls of the kind, which must not be pretended.
         single::pretend(&mut environment)?;

@@ -21,11 +21,11 @@ use rustix::mount::{
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::devices::{self, Devices};
-use super::files;
+use super::{files, own};
 use crate::execute::cgroup::Leaf;
 use crate::execute::failure::{During, Failure};
 use crate::execute::rootfs::{self, Kind};
-use crate::execute::spec::{MountKind, Security, Spec, StepMount};
+use crate::execute::spec::{Security, Spec};
 use crate::execute::sys;
 use crate::execute::wire::{self, Report, Request};
 use crate::ids;
@@ -72,7 +72,7 @@ pub(super) fn enter(
     tree.mount_proc(&devices)?;
     let sys = tree.mount_sys(&devices)?;
     tree.mount_cgroups(&sys, leaf, &devices).during("mount cgroups at", "/sys/fs/cgroup")?;
-    tree.mount_own(&mut spec.mounts, &request.sources)?;
+    own::mount(&tree, &spec.mounts, &request.sources)?;
     let owner = (!tree.has_one_id).then_some((spec.user.uid, spec.user.gid));
     // A working directory that is made here belongs to the layer, so nobody is told.
     rootfs::make(tree.root, &spec.cwd, Kind::Directory, owner, &mut |_| Ok(()))
@@ -156,7 +156,7 @@ impl<'a> Tree<'a> {
     ///
     /// Not over the kernel's interfaces, wherever a link of the image leads (CVE-2019-19921,
     /// CVE-2023-28642): what a step finds there are the kernel's answers, masked as they are.
-    fn place_own(&self, mount: &OwnedFd, path: &str, kind: Kind) -> Result<(), Failure> {
+    pub(super) fn place_own(&self, mount: &OwnedFd, path: &str, kind: Kind) -> Result<(), Failure> {
         let target = self.target(path, kind)?;
         let system = fstatfs(&target).during("examine", path)?.f_type;
         if [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&system) {
@@ -299,41 +299,6 @@ impl<'a> Tree<'a> {
             _ => devices.null()?,
         };
         move_onto(&mask, &target)
-    }
-
-    fn mount_own(&self, mounts: &mut [StepMount], sources: &[OwnedFd]) -> Result<(), Failure> {
-        let mut sources = sources.iter();
-        for StepMount { target, kind } in mounts {
-            if target.split('/').all(|name| matches!(name, "" | "." | "..")) {
-                return Err(Errno::BUSY).during("mount at", target);
-            }
-            match kind {
-                MountKind::Bind { source: _, directory, read_only } => {
-                    let source = sources.next().ok_or(Errno::BADF).during("mount at", target)?;
-                    let attributes = match read_only {
-                        true => MountAttrFlags::MOUNT_ATTR_RDONLY,
-                        false => MountAttrFlags::empty(),
-                    };
-                    let attributes = (attributes | self.no_devices()).bits();
-                    sys::set_mount_attributes(source.as_fd(), attributes.into())
-                        .during("make private", target)?;
-                    let kind = if *directory { Kind::Directory } else { Kind::File };
-                    self.place_own(source, target, kind)?;
-                }
-                MountKind::Tmpfs { size, mode } => {
-                    let mode = format!("{mode:o}");
-                    let size = size.map(|size| size.to_string());
-                    // Programs are built and run in such places.
-                    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | self.no_devices();
-                    let mut options = vec![("mode", mode.as_str())];
-                    options.extend(size.as_deref().map(|size| ("size", size)));
-                    let tmpfs = file_system("tmpfs", &options, attributes)
-                        .during("mount tmpfs at", target)?;
-                    self.place_own(&tmpfs, target, Kind::Directory)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -121,6 +121,7 @@ fn close_foreign(
         stderr,
         namespace,
         guard: _,
+        held: _,
         stdin,
         sources,
     } = request;

@@ -31,12 +31,14 @@ pub(in crate::http) async fn put(
 ) -> Result<Response, ApiError> {
     let reference = parse_reference(reference)?;
     let parameters = tag_parameters(&call)?;
+    let most = call.registry.limits.manifest_bytes_max.min(Manifest::SIZE_MAX);
     let too_large = || {
-        ApiError::new(Code::SizeInvalid, "the manifest is larger than this registry takes")
+        let message = "the manifest is larger than this registry takes (manifest_size_max)";
+        ApiError::new(Code::SizeInvalid, message)
             .status(StatusCode::PAYLOAD_TOO_LARGE)
-            .detail(json!({ "most": Manifest::SIZE_MAX }))
+            .detail(json!({ "most": most }))
     };
-    let bytes = receive::small(body, Manifest::SIZE_MAX, too_large).await?;
+    let bytes = receive::small(body, most, too_large).await?;
     detached(blocking(move || {
         let registry = &call.registry;
         let known = KnownManifest::new(bytes);
@@ -72,7 +74,8 @@ fn tag_parameters(call: &Call) -> Result<Vec<Tag>, ApiError> {
             tags.push(tag);
         }
         if tags.len() > call.registry.limits.tags_per_push_max {
-            return Err(ApiError::new(Code::Unsupported, "there are too many tags in one push")
+            let message = "there are too many tags in one push (tags_per_push_max)";
+            return Err(ApiError::new(Code::Unsupported, message)
                 .status(StatusCode::URI_TOO_LONG)
                 .detail(json!({ "most": call.registry.limits.tags_per_push_max })));
         }
@@ -96,6 +99,10 @@ fn parse(
     media_type: &MediaType,
     reference: &Reference,
 ) -> Result<Raw<Manifest>, ApiError> {
+    // JSON is UTF-8, also in what is not read here.
+    if std::str::from_utf8(&bytes).is_err() {
+        return Err(ApiError::new(Code::ManifestInvalid, "the manifest is not UTF-8"));
+    }
     let parsed = match reference {
         Reference::Digest(digest) => Manifest::parse_expecting(bytes, media_type, digest),
         Reference::Tag(_) => Manifest::parse(bytes, media_type),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use boatyard_content::{BlobFile, Piece};
+use boatyard_content::repository::Repository;
+use boatyard_content::{BlobFile, Lease, Piece};
 use boatyard_oci::{Descriptor, Digest, MediaType, Reference, RepositoryName};
 use boatyard_upstream::transfer::{Failure, Source};
 use boatyard_upstream::{ClientError, Reader, Wanted};
@@ -24,6 +25,8 @@ pub(crate) struct Arriving {
     mirror: Arc<Mirror>,
     repository: RepositoryName,
     digest: Digest,
+    wanted: Wanted,
+    lease: Lease,
     reader: Reader,
 }
 
@@ -38,14 +41,14 @@ impl Arriving {
         self,
         range: std::ops::Range<u64>,
     ) -> impl Stream<Item = Result<Piece, Failure>> + Send + 'static {
-        let Arriving { mirror, repository, digest, reader } = self;
-        let mut told = Some((mirror, repository, digest));
+        let Arriving { mirror, repository, digest, wanted, lease, reader } = self;
+        let mut told = Some((mirror, repository, digest, wanted, lease));
         reader.within(range).into_stream().inspect(move |piece| {
             // The rest comes when all of it is here and right: then the repository has it.
             if let Ok(Piece::Rest(..)) = piece
-                && let Some((mirror, repository, digest)) = told.take()
+                && let Some((mirror, repository, digest, wanted, lease)) = told.take()
             {
-                mirror.landed(repository, digest);
+                tokio::spawn(mirror.landed(repository, digest, wanted, lease));
             }
         })
     }
@@ -79,11 +82,12 @@ impl Mirror {
                 source: Arc::new(error),
             })
         })?;
-        match self.options.transfers.open(&Wanted::described(&wanted), sources, &lease).await {
+        let wanted = Wanted::described(&wanted);
+        match self.options.transfers.open(&wanted, sources, &lease).await {
             Ok(reader) => {
                 let (mirror, repository) = (Arc::clone(self), repository.clone());
                 let digest = digest.clone();
-                Ok(Found::Arriving(Arriving { mirror, repository, digest, reader }))
+                Ok(Found::Arriving(Arriving { mirror, repository, digest, wanted, lease, reader }))
             }
             Err(failure) => Err(Arc::new(self.transfer_failed(failure, upstream, what))),
         }
@@ -118,8 +122,21 @@ impl Mirror {
         };
         let size = self.asked(repository, &reference, asked).await?;
         let (upstream, what) = (self.upstream(), self.what(repository, &reference));
-        blob.size = size.ok_or_else(|| Arc::new(MirrorError::Absent { upstream, what }))?;
+        blob.size = size.ok_or_else(|| Arc::new(MirrorError::Sizeless { upstream, what }))?;
         Ok(blob)
+    }
+
+    /// Returns what is here of a repository, for somebody who asks for a blob of it and may see it.
+    ///
+    /// # Errors
+    /// Where the repository is not everybody's.
+    pub(crate) fn readable(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Shared<Repository> {
+        self.check_known_visible(repository, &Reference::Digest(digest.clone()))?;
+        Ok(self.kept(repository))
     }
 
     /// Looks for a blob here, for somebody who may see the repository.
@@ -140,7 +157,7 @@ impl Mirror {
     ) -> Result<Vec<Arc<dyn Source>>, ClientError> {
         let reference = Reference::Digest(digest.clone());
         let mut sources = Vec::new();
-        for host in &self.options.hosts {
+        for host in self.hosts() {
             let image = self.image(host, repository, &reference);
             sources.extend(self.options.client.blob_sources(&image, digest)?);
         }
@@ -155,16 +172,28 @@ impl Mirror {
     }
 
     /// Notes that a repository has a blob now.
-    fn landed(self: Arc<Self>, repository: RepositoryName, digest: Digest) {
-        tokio::task::spawn_blocking(move || {
-            let kept = self.kept(&repository);
-            let linked = kept
-                .link_blob(&digest)
-                .and_then(|()| kept.mark_used(&Reference::Digest(digest.clone())));
-            if let Err(error) = linked {
-                tracing::warn!(%error, "{repository} does not remember that it has {digest}");
-            }
-            self.keep_within_limit();
+    async fn landed(
+        self: Arc<Self>,
+        repository: RepositoryName,
+        digest: Digest,
+        wanted: Wanted,
+        lease: Lease,
+    ) {
+        let kept = self.kept(&repository);
+        let linked = tokio::task::spawn_blocking(move || {
+            kept.link_blob(&digest)
+                .and_then(|()| kept.mark_used(&Reference::Digest(digest.clone())))
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "{repository} does not remember that it has {digest}");
+                })
         });
+        // It is read to its end a moment before it has its name in the store, by which it counts.
+        let landed = async {
+            let reader = self.options.transfers.open(&wanted, Vec::new(), &lease).await?;
+            reader.landed().await
+        };
+        let (Ok(Ok(())), Ok(_)) = tokio::join!(linked, landed) else { return };
+        drop(lease);
+        self.look_at_limit().await;
     }
 }

@@ -66,18 +66,18 @@ impl Mirror {
         reference: &Reference,
         ask: impl AsyncFn(&Client, &ImageName) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
-        let mut last = None;
-        for host in &self.options.hosts {
+        let mut first = None;
+        for host in self.hosts() {
             let image = self.image(host, repository, reference);
             match ask(&self.options.client, &image).await {
                 Err(error) if !error.is_not_found() => {
                     tracing::info!(%error, "{host} gave no usable answer");
-                    last.get_or_insert(error);
+                    first.get_or_insert(error);
                 }
                 answer => return answer,
             }
         }
-        Err(last.expect("a mirror has a host"))
+        Err(first.expect("a mirror has a host, which was asked"))
     }
 
     /// Returns the name of something at a host of the upstream.

@@ -1,0 +1,31 @@
+use super::*;
+
+fn repositories(search: &[&str], cache: &Path, offline: bool) -> Repositories {
+    let search = search.iter().map(PathBuf::from).collect();
+    let program = GitProgram { search, home: None, ssh_agent: None, variables: Vec::new() };
+    Repositories::new(cache, program, offline)
+}
+
+#[test]
+fn a_whole_commit_asks_nobody() {
+    let cache = tempfile::tempdir().unwrap();
+    // Without a program nobody can be asked.
+    let repositories = repositories(&[], cache.path(), false);
+    let commit = "0123456789ABCDEF0123456789abcdef01234567";
+    let found = repositories.resolve("https://git.example/a.git", Some(commit)).unwrap();
+    assert_eq!(found.commit, commit.to_lowercase());
+    let error = repositories.resolve("https://git.example/a.git", Some("main")).unwrap_err();
+    assert!(error.is_missing_program(), "{error}");
+    assert!(error.to_string().contains("install it"), "{error}");
+}
+
+#[test]
+fn offline_nobody_is_asked() {
+    let cache = tempfile::tempdir().unwrap();
+    let repositories = repositories(&["/usr/bin"], cache.path(), true);
+    let error = repositories.resolve("https://u:p@git.example/a.git", None).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`HEAD` of https://git.example/a.git is not here, and nobody may be asked for it"
+    );
+}
