@@ -9,6 +9,7 @@
 pub mod class;
 pub mod ecosystem;
 pub mod entry;
+pub mod generation;
 pub mod request;
 pub mod target;
 pub mod upstreams;

@@ -1,0 +1,438 @@
+//! Whether the upstream has a newer generation, and bringing all of it before anybody sees it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use boatyard_content::Store as _;
+use boatyard_content::generations::Published;
+use futures_util::stream::{self, StreamExt as _};
+use http::header::LAST_MODIFIED;
+use http::{HeaderMap, Method, StatusCode};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+
+use super::held::{Candidate, Generation, RootBlob, borrowed, read_roots};
+use super::listing::{Child, Listing};
+use super::set::{Asking, Pending, Set};
+use crate::class::Class;
+use crate::ecosystem::{Ask, Obtain, ObtainError, Obtained, Resolution};
+use crate::entry::Entry;
+use crate::request::Request;
+
+/// How many children are brought at once.
+const AT_ONCE: usize = 4;
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// What is shown is the upstream's newest.
+    Newest,
+    /// There is a newer one that is not complete; it says what is missing first.
+    Incomplete(String),
+    /// What the upstream has is older than what was served before.
+    Older,
+    /// The upstream has no root any more, or never had one.
+    Absent(StatusCode),
+    /// What it has is no root, or files of a root that do not belong together.
+    NoRoot(String),
+    /// It cannot be asked.
+    Unreachable(String),
+    /// It was not done in time.
+    Slow,
+}
+
+impl Checked {
+    /// Returns the status for a client when nothing is held.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Checked::Absent(status) => *status,
+            Checked::NoRoot(_) | Checked::Unreachable(_) => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Checked::Newest => f.write_str("the upstream has nothing newer"),
+            Checked::Incomplete(what) => write!(f, "the upstream's newer one is not whole: {what}"),
+            Checked::Older => f.write_str("the upstream has an older one than was served before"),
+            Checked::Absent(status) => write!(f, "the upstream has none ({status})"),
+            Checked::NoRoot(why) => write!(f, "what the upstream has makes no sense: {why}"),
+            Checked::Unreachable(why) => write!(f, "the upstream cannot be asked: {why}"),
+            Checked::Slow => f.write_str("the upstream is slow; it is still being asked"),
+        }
+    }
+}
+
+/// A child that could not be brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Which.
+    pub path: Box<str>,
+    /// Why.
+    pub why: String,
+    /// The upstream says that there is none.
+    pub is_absent: bool,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.why)
+    }
+}
+
+/// A root that was found, or why none was.
+enum Found {
+    Root { candidate: Candidate, why_stale: Option<String> },
+    Nothing(Checked),
+}
+
+impl Set {
+    /// Asks the upstream, and shows a newer generation if all of it is there. Requests that come
+    /// while that is done share the next check; one that takes too long goes on with the next
+    /// request.
+    pub(super) async fn check(&self, asking: Asking<'_>) -> Checked {
+        let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
+        let check = async {
+            let mut answered = self.checking.lock().await;
+            // A check that began after this request had come answers it too.
+            if *answered >= arrival
+                && let Some(checked) = self.state().checked.clone()
+            {
+                return checked;
+            }
+            let last = self.arrivals.load(Ordering::Relaxed);
+            let checked = self.check_now(asking).await;
+            self.tell(&checked);
+            self.state().checked = Some(checked.clone());
+            *answered = last;
+            checked
+        };
+        // Without anything to give instead, there is nothing to do but to wait.
+        if self.state().shown().is_none() {
+            return check.await;
+        }
+        tokio::time::timeout(self.options.patience, check).await.unwrap_or(Checked::Slow)
+    }
+
+    fn tell(&self, checked: &Checked) {
+        let before = self.state().checked.clone();
+        if before.as_ref() != Some(checked) && *checked != Checked::Newest {
+            tracing::warn!(set = %self.address, "{checked}");
+        }
+    }
+
+    async fn check_now(&self, asking: Asking<'_>) -> Checked {
+        if let Err(error) = self.reload() {
+            tracing::warn!(set = %self.address, %error, "cannot read what is held of an index set");
+        }
+        let (candidate, why_stale) = match self.find_root(asking).await {
+            Found::Root { candidate, why_stale } => (candidate, why_stale),
+            Found::Nothing(checked) => return checked,
+        };
+        let now = asking.fetcher.now();
+        let confirmed = || why_stale.clone().map_or(Checked::Newest, Checked::Unreachable);
+        {
+            let mut state = self.state();
+            if let Some(shown) = state.shown() {
+                if shown.roots == candidate.roots {
+                    if why_stale.is_none() {
+                        (state.pending, state.confirmed) = (None, Some(now));
+                    }
+                    return confirmed();
+                }
+                let was = state.held.iter().any(|held| held.roots == candidate.roots);
+                if was || candidate.listing.date < shown.listing.date {
+                    return Checked::Older;
+                }
+            }
+        }
+        let missing = self.complete(asking, &candidate).await;
+        if let Some(first) = missing.first()
+            && !self.is_held_back_too_long(&candidate, now)
+        {
+            let checked = Checked::Incomplete(first.to_string());
+            let mut state = self.state();
+            let since = match &state.pending {
+                Some(pending) if pending.candidate.roots == candidate.roots => pending.since,
+                _ => now,
+            };
+            state.pending = Some(Pending { candidate, since, missing });
+            return checked;
+        }
+        match self.publish(&candidate, now) {
+            Ok(true) => confirmed(),
+            Ok(false) => Checked::Incomplete("another process, or the collector, was faster".to_owned()),
+            Err(error) => {
+                let mut why = error.to_string();
+                let mut source = std::error::Error::source(&error);
+                while let Some(deeper) = source {
+                    why = format!("{why}: {deeper}");
+                    source = deeper.source();
+                }
+                Checked::Incomplete(why)
+            }
+        }
+    }
+
+    fn is_held_back_too_long(&self, candidate: &Candidate, now: Timestamp) -> bool {
+        let state = self.state();
+        state.pending.as_ref().is_some_and(|pending| {
+            pending.candidate.roots == candidate.roots
+                && now.duration_since(pending.since).unsigned_abs() > self.options.held_back_max
+        })
+    }
+
+    /// Fetches the root, in the best form that the upstream has.
+    async fn find_root(&self, asking: Asking<'_>) -> Found {
+        let mut absent = StatusCode::NOT_FOUND;
+        for form in self.format.forms() {
+            let (mut roots, mut why_stale, mut modified) = (Vec::new(), None, None);
+            for (at, name) in form.iter().enumerate() {
+                match self.obtain(asking, name, Class::index(), Ask::Always).await {
+                    Ok(Obtained { entry, stale }) => {
+                        if stale {
+                            why_stale = Some(format!("{name} could not be revalidated"));
+                        }
+                        if at == 0 {
+                            modified = modified_of(&entry);
+                        }
+                        let blob = entry.blob.clone();
+                        roots.push(RootBlob { name: (*name).to_owned(), blob });
+                    }
+                    Err(ObtainError::Answered { status, .. }) if is_absent(status) => {
+                        if at == 0 {
+                            absent = status;
+                            break;
+                        }
+                    }
+                    Err(error) => return Found::Nothing(Checked::Unreachable(error.to_string())),
+                }
+            }
+            if !roots.is_empty() {
+                return self.read_root(roots, modified, why_stale).await;
+            }
+        }
+        Found::Nothing(Checked::Absent(absent))
+    }
+
+    async fn read_root(
+        &self,
+        roots: Vec<RootBlob>,
+        modified: Option<Timestamp>,
+        why_stale: Option<String>,
+    ) -> Found {
+        let known = {
+            let state = self.state();
+            let held = state.held.iter().map(|held| (&held.roots, &held.listing));
+            let pending = state.pending.iter().map(|pending| {
+                (&pending.candidate.roots, &pending.candidate.listing)
+            });
+            let mut known = held.chain(pending).filter(|(known, _)| **known == roots);
+            known.next().map(|(_, listing)| Arc::clone(listing))
+        };
+        if let Some(listing) = known {
+            return Found::Root { candidate: Candidate { roots, listing, modified }, why_stale };
+        }
+        let (root, format) = (Arc::clone(&self.root), Arc::clone(&self.format));
+        let read = tokio::task::spawn_blocking(move || {
+            let files = match read_roots(&root, &roots) {
+                Ok(Some(files)) => files,
+                Ok(None) => return Err("a file of it is too large".to_owned()),
+                Err(error) => return Err(error.to_string()),
+            };
+            let listing = format.read(&borrowed(&roots, &files)).map_err(|why| why.to_string())?;
+            Ok(Candidate { roots, listing: Arc::new(listing), modified })
+        });
+        match read.await {
+            Ok(Ok(candidate)) => Found::Root { candidate, why_stale },
+            Ok(Err(why)) => Found::Nothing(Checked::NoRoot(why)),
+            Err(_) => Found::Nothing(Checked::NoRoot("it could not be read".to_owned())),
+        }
+    }
+
+    /// Brings all children of a candidate that clients want. Returns those that could not be.
+    async fn complete(&self, asking: Asking<'_>, candidate: &Candidate) -> Vec<Missing> {
+        let now = asking.fetcher.now();
+        let wanted = self.state().wanted.within(self.options.wanted_for, now);
+        let listing = &candidate.listing;
+        let listed = |path: Box<str>| {
+            let child = listing.children.get(&path)?.clone();
+            Some((path, child))
+        };
+        let mut missing = self.bring_all(asking, listing, wanted.iter().cloned().filter_map(listed)).await;
+        // What the children list that is new: clients follow from the one to the other.
+        let was = self.state().shown().map(Arc::clone);
+        let becomes = Generation::new(0, candidate, now);
+        let mut indexes: Vec<String> =
+            wanted.iter().filter_map(|path| self.format.index_of(path)).collect();
+        indexes.sort();
+        indexes.dedup();
+        for index in indexes {
+            let further = |of: &Generation| of.further(&index, &*self.format, &self.root);
+            let before = was.as_deref().and_then(further).unwrap_or_default();
+            let after = further(&becomes).unwrap_or_default();
+            let new = after.iter().filter(|(path, _)| !before.contains_key(*path));
+            let new: Vec<_> = new.map(|(path, child)| (path.clone(), child.clone())).collect();
+            missing.extend(self.bring_all(asking, listing, new.into_iter()).await);
+        }
+        missing
+    }
+
+    async fn bring_all(
+        &self,
+        asking: Asking<'_>,
+        listing: &Listing,
+        children: impl Iterator<Item = (Box<str>, Child)>,
+    ) -> Vec<Missing> {
+        let children: Vec<_> = children.collect();
+        let bring = |(path, child): (Box<str>, Child)| async move {
+            self.bring(asking, listing, &path, &child).await.err()
+        };
+        let brought = stream::iter(children.into_iter().map(bring)).buffer_unordered(AT_ONCE);
+        brought.filter_map(|missing| async { missing }).collect().await
+    }
+
+    /// Brings a child: the bytes that the root lists, or none.
+    pub(super) async fn bring(
+        &self,
+        asking: Asking<'_>,
+        listing: &Listing,
+        path: &str,
+        child: &Child,
+    ) -> Result<(), Missing> {
+        if matches!(self.root.store().stat(&child.digest).await, Ok(Some(_))) {
+            return Ok(());
+        }
+        let (mut why, mut is_absent) = (String::new(), true);
+        for place in self.format.places(path, child, listing.by_digest) {
+            let class = Class::promised(self.promise(child));
+            match self.obtain(asking, &place, class, Ask::IfAbsent).await {
+                Ok(obtained) if obtained.entry.blob == child.digest => return Ok(()),
+                Ok(_) => (is_absent, why) = (false, "the upstream has other bytes".to_owned()),
+                Err(error) => {
+                    is_absent &= matches!(
+                        &error,
+                        ObtainError::Answered { status, .. } if crate::generation::check::is_absent(*status)
+                    );
+                    why = error.to_string();
+                }
+            }
+        }
+        Err(Missing { path: path.into(), why, is_absent })
+    }
+
+    async fn obtain(
+        &self,
+        asking: Asking<'_>,
+        place: &str,
+        class: Class,
+        ask: Ask,
+    ) -> Result<Obtained, ObtainError> {
+        let path = format!("{}{place}", self.address.path());
+        let target = self.address.at(&path).map_err(|error| ObtainError::Forbidden {
+            target: self.address.clone(),
+            reason: format!("{place}: {error}"),
+        })?;
+        let request = Request {
+            method: Method::GET,
+            target,
+            headers: HeaderMap::new(),
+            upstream: asking.request.upstream.clone(),
+            base: None,
+            client: asking.request.client,
+        };
+        asking.fetcher.obtain(&Obtain { request, class, ask }).await
+    }
+
+    /// Shows a complete candidate. `false` where that has to be tried again.
+    fn publish(
+        &self,
+        candidate: &Candidate,
+        now: Timestamp,
+    ) -> Result<bool, boatyard_content::StoreError> {
+        let (after, last) = {
+            let state = self.state();
+            (state.loaded, state.shown().map(|shown| shown.modified))
+        };
+        // Times have whole seconds in HTTP, and no two generations may look alike.
+        let said = candidate.modified.or(candidate.listing.date).unwrap_or(now);
+        let next = last.map(|last| last.as_second() + 1);
+        let second = next.map_or(said.as_second(), |next| next.max(said.as_second()));
+        let modified = Timestamp::from_second(second).unwrap_or(now);
+        let wanted = self.state().wanted.within(self.options.wanted_for, now);
+        let becomes = Generation::new(0, candidate, modified);
+        let children = wanted.iter().filter_map(|path| self.look(&becomes, path));
+        let mut blobs: Vec<_> = candidate.roots.iter().map(|root| root.blob.clone()).collect();
+        for child in children {
+            // One that was held back too long lacks some.
+            if self.root.store().stat_blocking(&child.digest)?.is_some() {
+                blobs.push(child.digest);
+            }
+        }
+        let note = Generation::note(&candidate.roots, modified);
+        self.write_address()?;
+        let published = self.root.generations().publish(&self.name, after, &note, &blobs)?;
+        let Published::Newest(number) = published else {
+            self.reload()?;
+            return Ok(false);
+        };
+        {
+            let mut state = self.state();
+            state.held.push(Arc::new(Generation::new(number, candidate, modified)));
+            state.loaded = Some(number);
+            (state.pending, state.confirmed) = (None, Some(now));
+            state.shown_since = Some(now);
+        }
+        self.prune(now)?;
+        Ok(true)
+    }
+
+    /// Answers with a file of another form of the root, where it tells the same.
+    pub(super) async fn other_form(
+        &self,
+        asking: Asking<'_>,
+        generation: &Generation,
+        name: &str,
+    ) -> Resolution {
+        let mut why = "it does not belong to the index that is served".to_owned();
+        for ask in [Ask::IfAbsent, Ask::Always] {
+            let entry = match self.obtain(asking, name, Class::index(), ask).await {
+                Ok(obtained) => obtained.entry,
+                Err(ObtainError::Answered { status, .. }) if is_absent(status) => {
+                    return self.refused(&Checked::Absent(status));
+                }
+                Err(error) => {
+                    why = error.to_string();
+                    continue;
+                }
+            };
+            let other = [RootBlob { name: name.to_owned(), blob: entry.blob.clone() }];
+            let files = read_roots(&self.root, &generation.roots).ok().flatten();
+            let bytes = read_roots(&self.root, &other).ok().flatten();
+            if let (Some(files), Some(bytes)) = (files, bytes) {
+                let root = borrowed(&generation.roots, &files);
+                if let [other] = borrowed(&other, &bytes)[..]
+                    && self.format.agrees(&root, other)
+                {
+                    return self.blob(&entry.blob, generation, None);
+                }
+            }
+        }
+        self.refused(&Checked::Incomplete(format!("{name}: {why}")))
+    }
+}
+
+/// Says whether an answer means that there is nothing there. A server whose directory is closed
+/// answers 403 for what is not there.
+pub(super) fn is_absent(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
+fn modified_of(entry: &Entry) -> Option<Timestamp> {
+    let value = entry.policy.headers.get(LAST_MODIFIED)?.to_str().ok()?;
+    DateTimeParser::new().parse_timestamp(value).ok()
+}
