@@ -62,19 +62,26 @@ impl Bindings {
             self.bound.pop_front();
         }
         let given = BTreeSet::new();
-        self.bound.push_back(Bound { client: client.clone(), generation, at: now, given, unchanged });
+        self.bound.push_back(Bound {
+            client: client.clone(),
+            generation,
+            at: now,
+            given,
+            unchanged,
+        });
     }
 
     /// Returns the generation of which a client gets a child, and remembers that it does; `None`
     /// where it was given no root that is remembered.
     pub fn of_child(&mut self, client: &Client, path: &str, now: Timestamp) -> Option<u64> {
-        let mine = self.bound.iter().rposition(|bound| bound.client.connection == client.connection);
+        let mine =
+            self.bound.iter().rposition(|bound| bound.client.connection == client.connection);
         let at = mine.or_else(|| {
-            let is_open = |bound: &&Bound| bound.is_like(client) && is_within(bound, CLIENT_FOR, now);
+            let is_open =
+                |bound: &&Bound| bound.is_like(client) && is_within(bound, CLIENT_FOR, now);
             // The first that lacks it: those after it wait for their turn.
-            let lacks = |bound: &Bound| {
-                is_open(&bound) && !bound.unchanged && !bound.given.contains(path)
-            };
+            let lacks =
+                |bound: &Bound| is_open(&bound) && !bound.unchanged && !bound.given.contains(path);
             let any = || self.bound.iter().rposition(|bound| bound.is_like(client));
             self.bound.iter().position(lacks).or_else(any)
         })?;

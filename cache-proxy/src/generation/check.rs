@@ -94,7 +94,7 @@ impl Set {
     /// Asks the upstream, and shows a newer generation if all of it is there. Requests that come
     /// while that is done share the next check; one that takes too long goes on with the next
     /// request.
-    pub(super) async fn check(&self, asking: Asking<'_>) -> Checked {
+    pub(super) async fn check(self: &Arc<Set>, asking: Asking<'_>) -> Checked {
         let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
         let check = async {
             let mut answered = self.checking.lock().await;
@@ -125,8 +125,8 @@ impl Set {
         }
     }
 
-    async fn check_now(&self, asking: Asking<'_>) -> Checked {
-        if let Err(error) = self.reload() {
+    async fn check_now(self: &Arc<Set>, asking: Asking<'_>) -> Checked {
+        if let Some(Err(error)) = self.blocking(Set::reload).await {
             tracing::warn!(set = %self.address, %error, "cannot read what is held of an index set");
         }
         let (candidate, why_stale) = match self.find_root(asking).await {
@@ -138,11 +138,17 @@ impl Set {
         {
             let mut state = self.state();
             if let Some(shown) = state.shown() {
-                if shown.roots == candidate.roots {
+                let same = shown.roots == candidate.roots
+                    || self.form(&shown.roots) < self.form(&candidate.roots)
+                        && shown.listing == candidate.listing;
+                if same {
                     if why_stale.is_none() {
                         (state.pending, state.confirmed) = (None, Some(now));
                     }
                     return confirmed();
+                }
+                if let Some(gone) = self.lost(&shown.roots, &candidate.roots) {
+                    return Checked::NoRoot(format!("{gone} is gone"));
                 }
                 let was = state.held.iter().any(|held| held.roots == candidate.roots);
                 if was || candidate.listing.date < shown.listing.date {
@@ -163,19 +169,26 @@ impl Set {
             state.pending = Some(Pending { candidate, since, missing });
             return checked;
         }
-        match self.publish(&candidate, now) {
-            Ok(true) => confirmed(),
-            Ok(false) => Checked::Incomplete("another process, or the collector, was faster".to_owned()),
-            Err(error) => {
-                let mut why = error.to_string();
-                let mut source = std::error::Error::source(&error);
-                while let Some(deeper) = source {
-                    why = format!("{why}: {deeper}");
-                    source = deeper.source();
-                }
-                Checked::Incomplete(why)
-            }
+        match self.blocking(move |set| set.publish(&candidate, now)).await {
+            Some(Ok(true)) => confirmed(),
+            Some(Ok(false)) | None => Checked::Incomplete("it changed meanwhile".to_owned()),
+            Some(Err(error)) => Checked::Incomplete(chain(&error)),
         }
+    }
+
+    /// Returns the place of a root's form among the forms.
+    fn form(&self, roots: &[RootBlob]) -> Option<usize> {
+        let first = &roots.first()?.name;
+        self.format.forms().iter().position(|form| form.first().is_some_and(|name| name == first))
+    }
+
+    /// Returns a file that a root had and one of the same form has not: it is being replaced.
+    fn lost<'a>(&self, had: &'a [RootBlob], has: &[RootBlob]) -> Option<&'a str> {
+        if self.form(had) != self.form(has) {
+            return None;
+        }
+        let lost = |file: &&RootBlob| !has.iter().any(|other| other.name == file.name);
+        had.iter().find(lost).map(|file| &*file.name)
     }
 
     fn is_held_back_too_long(&self, candidate: &Candidate, now: Timestamp) -> bool {
@@ -228,9 +241,10 @@ impl Set {
         let known = {
             let state = self.state();
             let held = state.held.iter().map(|held| (&held.roots, &held.listing));
-            let pending = state.pending.iter().map(|pending| {
-                (&pending.candidate.roots, &pending.candidate.listing)
-            });
+            let pending = state
+                .pending
+                .iter()
+                .map(|pending| (&pending.candidate.roots, &pending.candidate.listing));
             let mut known = held.chain(pending).filter(|(known, _)| **known == roots);
             known.next().map(|(_, listing)| Arc::clone(listing))
         };
@@ -255,7 +269,7 @@ impl Set {
     }
 
     /// Brings all children of a candidate that clients want. Returns those that could not be.
-    async fn complete(&self, asking: Asking<'_>, candidate: &Candidate) -> Vec<Missing> {
+    async fn complete(self: &Arc<Set>, asking: Asking<'_>, candidate: &Candidate) -> Vec<Missing> {
         let now = asking.fetcher.now();
         let wanted = self.state().wanted.within(self.options.wanted_for, now);
         let listing = &candidate.listing;
@@ -263,7 +277,8 @@ impl Set {
             let child = listing.children.get(&path)?.clone();
             Some((path, child))
         };
-        let mut missing = self.bring_all(asking, listing, wanted.iter().cloned().filter_map(listed)).await;
+        let mut missing =
+            self.bring_all(asking, listing, wanted.iter().cloned().filter_map(listed)).await;
         // What the children list that is new: clients follow from the one to the other.
         let was = self.state().shown().map(Arc::clone);
         let becomes = Generation::new(0, candidate, now);
@@ -271,12 +286,18 @@ impl Set {
             wanted.iter().filter_map(|path| self.format.index_of(path)).collect();
         indexes.sort();
         indexes.dedup();
-        for index in indexes {
-            let further = |of: &Generation| of.further(&index, &*self.format, &self.root);
-            let before = was.as_deref().and_then(further).unwrap_or_default();
-            let after = further(&becomes).unwrap_or_default();
-            let new = after.iter().filter(|(path, _)| !before.contains_key(*path));
-            let new: Vec<_> = new.map(|(path, child)| (path.clone(), child.clone())).collect();
+        let new = self.blocking(move |set| {
+            let mut new = Vec::new();
+            for index in indexes {
+                let further = |of: &Generation| of.further(&index, &*set.format, &set.root);
+                let before = was.as_deref().and_then(further).unwrap_or_default();
+                let after = further(&becomes).unwrap_or_default();
+                let added = after.iter().filter(|(path, _)| !before.contains_key(*path));
+                new.extend(added.map(|(path, child)| (path.clone(), child.clone())));
+            }
+            new
+        });
+        if let Some(new) = new.await {
             missing.extend(self.bring_all(asking, listing, new.into_iter()).await);
         }
         missing
@@ -316,7 +337,7 @@ impl Set {
                 Err(error) => {
                     is_absent &= matches!(
                         &error,
-                        ObtainError::Answered { status, .. } if crate::generation::check::is_absent(*status)
+                        ObtainError::Answered { status, .. } if self::is_absent(*status)
                     );
                     why = error.to_string();
                 }
@@ -393,9 +414,9 @@ impl Set {
 
     /// Answers with a file of another form of the root, where it tells the same.
     pub(super) async fn other_form(
-        &self,
+        self: &Arc<Set>,
         asking: Asking<'_>,
-        generation: &Generation,
+        generation: Arc<Generation>,
         name: &str,
     ) -> Resolution {
         let mut why = "it does not belong to the index that is served".to_owned();
@@ -411,24 +432,37 @@ impl Set {
                 }
             };
             let other = [RootBlob { name: name.to_owned(), blob: entry.blob.clone() }];
-            let files = read_roots(&self.root, &generation.roots).ok().flatten();
-            let bytes = read_roots(&self.root, &other).ok().flatten();
-            if let (Some(files), Some(bytes)) = (files, bytes) {
-                let root = borrowed(&generation.roots, &files);
-                if let [other] = borrowed(&other, &bytes)[..]
-                    && self.format.agrees(&root, other)
-                {
-                    return self.blob(&entry.blob, generation, None);
-                }
+            let shown = Arc::clone(&generation);
+            if self.blocking(move |set| set.agrees(&shown, &other)).await == Some(true) {
+                return self.blob(&entry.blob, &generation, None);
             }
         }
         self.refused(&Checked::Incomplete(format!("{name}: {why}")))
     }
+
+    fn agrees(&self, generation: &Generation, other: &[RootBlob]) -> bool {
+        let read = |roots| read_roots(&self.root, roots).ok().flatten();
+        let (Some(files), Some(bytes)) = (read(&generation.roots), read(other)) else {
+            return false;
+        };
+        let root = borrowed(&generation.roots, &files);
+        borrowed(other, &bytes).into_iter().all(|other| self.format.agrees(&root, other))
+    }
 }
 
-/// Says whether an answer means that there is nothing there. A server whose directory is closed
-/// answers 403 for what is not there.
-pub(super) fn is_absent(status: StatusCode) -> bool {
+/// Returns an error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(deeper) = source {
+        text = format!("{text}: {deeper}");
+        source = deeper.source();
+    }
+    text
+}
+
+/// Says whether an answer means that there is nothing there.
+fn is_absent(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 

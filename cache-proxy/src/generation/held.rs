@@ -148,7 +148,10 @@ impl Generation {
 ///
 /// # Errors
 /// Where one cannot be read.
-pub fn read_roots(root: &Root, roots: &[RootBlob]) -> Result<Option<Vec<bytes::Bytes>>, StoreError> {
+pub fn read_roots(
+    root: &Root,
+    roots: &[RootBlob],
+) -> Result<Option<Vec<bytes::Bytes>>, StoreError> {
     let mut files = Vec::new();
     for file in roots {
         let Some(blob) = root.store().open_blocking(&file.blob)? else { return Ok(None) };
@@ -162,7 +165,8 @@ pub fn read_roots(root: &Root, roots: &[RootBlob]) -> Result<Option<Vec<bytes::B
 
 /// Returns the files of a root as a format reads them.
 pub fn borrowed<'a>(roots: &'a [RootBlob], files: &'a [bytes::Bytes]) -> Vec<RootFile<'a>> {
-    let file = |(root, bytes): (&'a RootBlob, &'a bytes::Bytes)| RootFile { name: &root.name, bytes };
+    let file =
+        |(root, bytes): (&'a RootBlob, &'a bytes::Bytes)| RootFile { name: &root.name, bytes };
     roots.iter().zip(files).map(file).collect()
 }
 
@@ -187,11 +191,13 @@ mod tests {
     #[test]
     fn notes_say_what_was_said() {
         let modified = Timestamp::from_second(1_795_289_400).unwrap();
-        let root = |name: &str| RootBlob { name: name.to_owned(), blob: Digest::sha256(name.as_bytes()) };
+        let root =
+            |name: &str| RootBlob { name: name.to_owned(), blob: Digest::sha256(name.as_bytes()) };
         let roots = vec![root("Release"), root("Release.gpg")];
         let note = Generation::note(&roots, modified);
         assert_eq!(parse(&note), Some((modified, roots)));
-        for bad in ["", "generation 2\n", "generation 1\nmodified now\n", "generation 1\nmodified"] {
+        for bad in ["", "generation 2\n", "generation 1\nmodified now\n", "generation 1\nmodified"]
+        {
             assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
         }
         assert_eq!(parse(&note[..note.len() - 1]), None);

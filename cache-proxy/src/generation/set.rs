@@ -174,7 +174,7 @@ impl Set {
     }
 
     /// Answers for a file of the root; `None` where what the upstream has is no root at all.
-    pub async fn root(&self, asking: Asking<'_>, name: &str) -> Option<Resolution> {
+    pub async fn root(self: &Arc<Set>, asking: Asking<'_>, name: &str) -> Option<Resolution> {
         let client = asking.client();
         let now = asking.fetcher.now();
         let begins = self.format.forms().iter().any(|form| form.first() == Some(&name));
@@ -200,7 +200,7 @@ impl Set {
             return Some(refused);
         }
         let Some(file) = generation.root(name) else {
-            return Some(self.other_form(asking, &generation, name).await);
+            return Some(self.other_form(asking, generation, name).await);
         };
         if begins {
             let had = asking.request.headers.get(http::header::IF_MODIFIED_SINCE);
@@ -213,33 +213,59 @@ impl Set {
 
     /// Answers for a child by its path, below the set's address; `None` where no generation that the
     /// client may have lists it.
-    pub async fn child(&self, asking: Asking<'_>, path: &str) -> Option<Resolution> {
+    pub async fn child(self: &Arc<Set>, asking: Asking<'_>, path: &str) -> Option<Resolution> {
         let generation = self.of_child(asking, path)?;
-        let child = self.look(&generation, path)?;
+        let (looked, named) = (Arc::clone(&generation), Box::<str>::from(path));
+        let child = self.blocking(move |set| set.look(&looked, &named)).await??;
         Some(self.give(asking, &generation, path, &child).await)
     }
 
     /// Answers for a child that is asked for by its digest; `None` where no generation lists it.
     pub async fn named(
-        &self,
+        self: &Arc<Set>,
         asking: Asking<'_>,
         named: (&str, &str, &str),
     ) -> Option<Resolution> {
-        let (generation, path, child) = self.find(asking, named)?;
+        let generations = self.generations(asking.request);
+        let (directory, algorithm, hex) = named;
+        let named = [directory, algorithm, hex].map(str::to_owned);
+        let found = self.blocking(move |set| set.find(generations, &named)).await;
+        let (generation, path, child) = found??;
         Some(self.give(asking, &generation, &path, &child).await)
     }
 
-    /// Takes note that a child was kept: it went to a client while it arrived. Blocking.
-    pub fn landed(&self, path: &str, blob: &Digest, now: Timestamp) {
+    /// Takes note that a child was kept, which went to a client while it arrived: it is looked up
+    /// by its digest below its directory. Blocking.
+    pub fn landed(&self, directory: &str, blob: &Digest, now: Timestamp) {
         let held: Vec<_> = self.state().held.iter().map(Arc::clone).collect();
         for generation in held {
-            if self.look(&generation, path).is_some_and(|child| child.digest == *blob) {
-                self.keep(&generation, path, blob, now);
+            let named = (directory, blob.algorithm().name(), blob.hex());
+            if let Some((path, _)) = generation.named(named, &*self.format, &self.root) {
+                self.keep(&generation, &path, blob, now);
             }
         }
     }
 
-    /// Returns all blobs that its generations hold, as far as it knows.
+    /// Returns the children of a generation that are held. Blocking.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn held_children(
+        &self,
+        generation: &Generation,
+    ) -> Result<Vec<(Box<str>, Digest)>, StoreError> {
+        let held = self.root.generations().blobs(&self.name, generation.number)?;
+        let children = generation.listing.children.iter();
+        let children = children.filter(|(_, child)| held.contains(&child.digest));
+        Ok(children.map(|(path, child)| (path.clone(), child.digest.clone())).collect())
+    }
+
+    /// Says whether any generation is held.
+    pub fn is_empty(&self) -> bool {
+        self.state().held.is_empty()
+    }
+
+    /// Says what there is to know, a line each.
     pub fn describe(&self, now: Timestamp) -> Vec<String> {
         let state = self.state();
         let mut lines = vec![format!("index set {}", self.address)];
@@ -268,10 +294,11 @@ impl Set {
 
     fn find(
         &self,
-        asking: Asking<'_>,
-        named: (&str, &str, &str),
+        generations: Vec<Arc<Generation>>,
+        [directory, algorithm, hex]: &[String; 3],
     ) -> Option<(Arc<Generation>, Box<str>, Child)> {
-        self.generations(asking.request).into_iter().find_map(|generation| {
+        generations.into_iter().find_map(|generation| {
+            let named = (&**directory, &**algorithm, &**hex);
             let found = generation.named(named, &*self.format, &self.root);
             found.map(|(path, child)| (generation, path, child))
         })
@@ -282,7 +309,7 @@ impl Set {
     }
 
     async fn give(
-        &self,
+        self: &Arc<Set>,
         asking: Asking<'_>,
         generation: &Arc<Generation>,
         path: &str,
@@ -302,8 +329,21 @@ impl Set {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Resolution::Refused { status, message };
         }
-        self.keep(generation, path, &child.digest, now);
-        self.blob(&child.digest, generation, None)
+        let (generation, path, digest) =
+            (Arc::clone(generation), Box::from(path), child.digest.clone());
+        let answer = self.blob(&digest, &generation, None);
+        self.blocking(move |set| set.keep(&generation, &path, &digest, now)).await;
+        answer
+    }
+
+    /// Does what touches files on a thread of its own; `None` where that stopped, which is a bug of
+    /// ours.
+    pub(super) async fn blocking<T: Send + 'static>(
+        self: &Arc<Set>,
+        work: impl FnOnce(&Set) -> T + Send + 'static,
+    ) -> Option<T> {
+        let set = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&set)).await.ok()
     }
 
     /// Has a generation hold a child, and remembers that it is wanted. That it could not be written
@@ -327,12 +367,7 @@ impl Set {
     }
 
     /// Returns the generation that a client which begins is given.
-    fn to_give(
-        &self,
-        client: &Client,
-        shown: Arc<Generation>,
-        now: Timestamp,
-    ) -> Arc<Generation> {
+    fn to_give(&self, client: &Client, shown: Arc<Generation>, now: Timestamp) -> Arc<Generation> {
         if shown.listing.by_digest || self.format.keeps_connection(&client.agent) {
             return shown;
         }

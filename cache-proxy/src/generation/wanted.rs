@@ -32,7 +32,8 @@ impl Wanted {
 
     /// Returns the file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let line = |(path, time): (&Box<str>, &Timestamp)| format!("{}\t{path}\n", time.as_second());
+        let line =
+            |(path, time): (&Box<str>, &Timestamp)| format!("{}\t{path}\n", time.as_second());
         self.paths.iter().map(line).collect::<String>().into_bytes()
     }
 

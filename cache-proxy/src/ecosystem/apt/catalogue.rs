@@ -12,8 +12,8 @@
 use std::io::{self, BufRead};
 use std::path::Path;
 
-use boatyard_content::local::write_unsynced;
 use boatyard_content::StoreError;
+use boatyard_content::local::write_unsynced;
 use boatyard_oci::{Algorithm, Digest};
 use fs_err as fs;
 use fs_err::os::unix::fs::FileExt as _;
