@@ -139,7 +139,7 @@ impl Set {
             let mut state = self.state();
             if let Some(shown) = state.shown() {
                 let same = shown.roots == candidate.roots
-                    || self.form(&shown.roots) < self.form(&candidate.roots)
+                    || self.form(&shown.roots[0].name) < self.form(&candidate.roots[0].name)
                         && shown.listing == candidate.listing;
                 if same {
                     if why_stale.is_none() {
@@ -176,15 +176,14 @@ impl Set {
         }
     }
 
-    /// Returns the place of a root's form among the forms.
-    fn form(&self, roots: &[RootBlob]) -> Option<usize> {
-        let first = &roots.first()?.name;
-        self.format.forms().iter().position(|form| form.first().is_some_and(|name| name == first))
+    /// Returns the place among the forms of the one whose first file this is.
+    pub(super) fn form(&self, first: &str) -> Option<usize> {
+        self.format.forms().iter().position(|form| form.first() == Some(&first))
     }
 
     /// Returns a file that a root had and one of the same form has not: it is being replaced.
     fn lost<'a>(&self, had: &'a [RootBlob], has: &[RootBlob]) -> Option<&'a str> {
-        if self.form(had) != self.form(has) {
+        if had.first()?.name != has.first()?.name {
             return None;
         }
         let lost = |file: &&RootBlob| !has.iter().any(|other| other.name == file.name);
@@ -200,7 +199,7 @@ impl Set {
     }
 
     /// Fetches the root, in the best form that the upstream has.
-    async fn find_root(&self, asking: Asking<'_>) -> Found {
+    async fn find_root(self: &Arc<Set>, asking: Asking<'_>) -> Found {
         let mut absent = StatusCode::NOT_FOUND;
         for form in self.format.forms() {
             let (mut roots, mut why_stale, mut modified) = (Vec::new(), None, None);
@@ -226,10 +225,29 @@ impl Set {
                 }
             }
             if !roots.is_empty() {
-                return self.read_root(roots, modified, why_stale).await;
+                let found = self.read_root(roots, modified, why_stale).await;
+                if matches!(found, Found::Nothing(_)) {
+                    self.forget(form).await;
+                }
+                return found;
             }
         }
         Found::Nothing(Checked::Absent(absent))
+    }
+
+    /// Has what makes no sense fetched anew the next time: asked whether it has changed, an upstream
+    /// would say no of bytes that were damaged on the way.
+    async fn forget(self: &Arc<Set>, form: &'static [&'static str]) {
+        self.blocking(move |set| {
+            for name in form {
+                let target = set.address.at(&format!("{}{name}", set.address.path()));
+                let forgotten = target.map(|target| set.root.entries().remove(&target.key()));
+                if let Ok(Err(error)) = forgotten {
+                    tracing::warn!(set = %set.address, name, %error, "cannot forget an entry");
+                }
+            }
+        })
+        .await;
     }
 
     async fn read_root(

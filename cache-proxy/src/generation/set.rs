@@ -200,7 +200,16 @@ impl Set {
             return Some(refused);
         }
         let Some(file) = generation.root(name) else {
-            return Some(self.other_form(asking, generation, name).await);
+            // The check has looked for it, or nobody can.
+            if begins && self.form(name) < self.form(&generation.roots[0].name) {
+                return Some(self.refused(&Checked::Absent(StatusCode::NOT_FOUND)));
+            }
+            let number = generation.number;
+            let resolution = self.other_form(asking, generation, name).await;
+            if begins && matches!(resolution, Resolution::Blob(_)) {
+                self.state().bindings.bind(&client, number, false, now);
+            }
+            return Some(resolution);
         };
         if begins {
             let had = asking.request.headers.get(http::header::IF_MODIFIED_SINCE);
