@@ -13,6 +13,7 @@ mod isolation;
 mod mirrors;
 mod output;
 mod progress;
+mod proxy;
 mod quantity;
 mod remote;
 mod report;

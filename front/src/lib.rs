@@ -20,6 +20,7 @@ pub mod limits;
 pub mod listener;
 pub mod server;
 pub mod tls;
+pub mod wire;
 
 mod connection;
 mod incoming;
@@ -30,7 +31,7 @@ mod socket;
 pub use connection::Peer;
 pub use health::Health;
 pub use limits::Limits;
-pub use server::{Server, ServerError, ServerOptions, StopReport};
+pub use server::{Server, ServerError, ServerOptions, Stop, StopReport};
 pub use tls::{Tls, TlsError, TlsFiles};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -96,21 +97,44 @@ impl Server {
     /// without a request end; the others may finish theirs within [`Limits::stop_timeout`]; what
     /// remains is cut.
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) -> StopReport {
+        let (tls, limits) = (self.options.tls.clone(), self.options.limits.clone());
+        let shared = Arc::new(Shared { router, limits, tls });
+        let serve = move |stream, address, phase| {
+            connection::serve(stream, address, Arc::clone(&shared), phase)
+        };
+        self.run(serve, shutdown).await
+    }
+
+    /// Serves connections by `handle`, which speaks for itself, until `shutdown` is done; then stops
+    /// as [`Server::serve`] does. Connections are plain, and have no delay.
+    pub async fn serve_by<H, F>(self, handle: H, shutdown: impl Future<Output = ()>) -> StopReport
+    where
+        H: Fn(TcpStream, SocketAddr, Stop) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let serve = move |stream: TcpStream, address, phase| {
+            // It fails where the connection is gone, which its first read says as well.
+            let _ = stream.set_nodelay(true);
+            handle(stream, address, Stop { phase })
+        };
+        self.run(serve, shutdown).await
+    }
+
+    async fn run<H, F>(self, serve: H, shutdown: impl Future<Output = ()>) -> StopReport
+    where
+        H: Fn(TcpStream, SocketAddr, watch::Receiver<Phase>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let Server { sockets, options, addresses } = self;
-        let ServerOptions { tls, limits, health, .. } = options;
+        let ServerOptions { limits, health, .. } = options;
         let stop_timeout = limits.stop_timeout;
         let permits = Arc::new(Semaphore::new(limits.connections_max));
-        let shared = Arc::new(Shared { router, limits, tls });
         // Each connection holds a receiver for life: to know the receivers is to know them.
         let (phase, first) = watch::channel(Phase::Serving);
         let mut accepting = JoinSet::new();
         for socket in sockets {
-            let accept = accept(
-                Listener::new(socket),
-                Arc::clone(&permits),
-                Arc::clone(&shared),
-                first.clone(),
-            );
+            let accept =
+                accept(Listener::new(socket), Arc::clone(&permits), serve.clone(), first.clone());
             accepting.spawn(accept);
         }
         drop(first);
@@ -139,26 +163,45 @@ impl Server {
     }
 }
 
+/// What a connection that speaks for itself is told.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    phase: watch::Receiver<Phase>,
+}
+
+impl Stop {
+    /// Waits until the server stops: what is in flight may end, nothing else may begin.
+    pub async fn stopping(&mut self) {
+        // A server that is gone has stopped, too.
+        let _ = self.phase.wait_for(|phase| *phase != Phase::Serving).await;
+    }
+
+    /// Waits until everything is to end at once.
+    pub async fn cut(&mut self) {
+        let _ = self.phase.wait_for(|phase| *phase == Phase::Cut).await;
+    }
+}
+
 /// Accepts connections for ever, each into a task of its own, as many at once as there are permits.
-async fn accept(
+async fn accept<H, F>(
     mut listener: Listener,
     permits: Arc<Semaphore>,
-    shared: Arc<Shared>,
+    serve: H,
     phase: watch::Receiver<Phase>,
-) {
+) where
+    H: Fn(TcpStream, SocketAddr, watch::Receiver<Phase>) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
     loop {
         if permits.available_permits() == 0 {
-            warn!(
-                limit = shared.limits.connections_max,
-                "no more connections are accepted for now"
-            );
+            warn!("no more connections are accepted for now: there are as many as there may be");
         }
         let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok(permit) = permit else { return };
         let (stream, address) = listener.accept().await;
-        let (shared, phase) = (Arc::clone(&shared), phase.clone());
+        let connection = serve(stream, address, phase.clone());
         tokio::spawn(async move {
-            connection::serve(stream, address, shared, phase).await;
+            connection.await;
             drop(permit);
         });
     }

@@ -10,7 +10,7 @@ use axum::Router;
 use boatyard_content::Root;
 use boatyard_front::health::Health;
 use boatyard_front::limits::Limits;
-use boatyard_front::server::{Server, ServerOptions};
+use boatyard_front::server::{Server, ServerOptions, StopReport};
 use boatyard_front::tls::{Tls, TlsFiles};
 use boatyard_registry::{Mirrors, OpenAccess, Registry};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::runtime;
 use crate::mirrors;
+use crate::proxy::{self, Listening};
 use crate::report::{Context as _, Failure, Result};
 use crate::world::World;
 
@@ -30,6 +31,9 @@ pub struct Args {
     /// An address to listen on; several are fine [default: 127.0.0.1:5000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
+    /// An address for the cache proxy to listen on; several are fine [default: 127.0.0.1:3142]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    proxy_listen: Vec<SocketAddr>,
     /// The certificate (chain) to serve HTTPS with, PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -54,11 +58,29 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         for mirror in mirrors.all() {
             tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
         }
+        let proxy = proxy::listen(world, &root, &args.proxy_listen)?;
+        for address in proxy.iter().flat_map(|listening| listening.server.local_addrs()) {
+            tracing::info!("the cache proxy listens on {address}");
+        }
         let router = router(Arc::clone(&root), mirrors, &health);
-        let report = server.serve(router, stop_signal()?).await;
+        let proxied = proxied(proxy, stop_signal()?);
+        let (report, proxied) = tokio::join!(server.serve(router, stop_signal()?), proxied);
+        if let Some(report) = proxied {
+            tracing::info!("the cache proxy stopped: {} connections were cut", report.cut);
+        }
         tracing::info!("stopped: {} connections ended, {} were cut", report.finished, report.cut);
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Serves the cache proxy, where there is one, until it is told to stop.
+async fn proxied(
+    listening: Option<Listening>,
+    stop: impl Future<Output = ()>,
+) -> Option<StopReport> {
+    let Listening { proxy, server } = listening?;
+    let serve = move |stream, client, stop| proxy.clone().serve(stream, client, stop);
+    Some(server.serve_by(serve, stop).await)
 }
 
 /// Raises the limit of open files as far as it may be raised: each connection is one, and so is

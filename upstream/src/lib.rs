@@ -16,6 +16,8 @@ pub mod clock;
 pub mod credentials;
 pub mod distribution;
 pub mod freshness;
+pub mod guard;
+pub mod http;
 pub mod realm;
 pub mod redact;
 pub mod registries_conf;

@@ -9,14 +9,15 @@
 pub mod exchange;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, LOCATION};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, COOKIE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::{Host, Url};
 
+use crate::guard::{self, Denied, Guard};
 use crate::redact::url_without_secrets;
 use crate::tls::{HostTls, TlsError, Trust};
 
@@ -102,6 +103,15 @@ pub enum TransportError {
         /// Why not.
         reason: &'static str,
     },
+    /// It may not be asked for.
+    #[error("{url} may not be asked for")]
+    Denied {
+        /// The URL, without its query.
+        url: String,
+        /// Why not.
+        #[source]
+        source: Denied,
+    },
     /// The body of a request could not be read.
     #[error("{method} {url}: what was to be sent cannot be read")]
     Payload {
@@ -127,11 +137,14 @@ impl TransportError {
     /// Says whether the same request may succeed a little later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            TransportError::Exchange { source, .. } => !is_certificate(source),
+            TransportError::Exchange { source, .. } => {
+                !is_certificate(source) && guard::denied(source).is_none()
+            }
             TransportError::Idle { .. } => true,
             TransportError::Address { .. }
             | TransportError::Tls { .. }
             | TransportError::Redirect { .. }
+            | TransportError::Denied { .. }
             | TransportError::Payload { .. }
             | TransportError::TooLong { .. } => false,
         }
@@ -164,6 +177,8 @@ pub struct Transport {
     timeouts: Timeouts,
     user_agent: HeaderValue,
     proxy: ProxyUse,
+    guard: Option<Arc<Guard>>,
+    parent: Option<Url>,
     pools: Mutex<HashMap<Pool, reqwest::Client>>,
 }
 
@@ -184,7 +199,22 @@ impl Transport {
         user_agent: HeaderValue,
         proxy: ProxyUse,
     ) -> Transport {
-        Transport { trust, timeouts, user_agent, proxy, pools: Mutex::default() }
+        let (guard, parent, pools) = (None, None, Mutex::default());
+        Transport { trust, timeouts, user_agent, proxy, guard, parent, pools }
+    }
+
+    /// Asks only for what a guard allows.
+    #[must_use]
+    pub fn guarded(mut self, guard: Arc<Guard>) -> Transport {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// Asks through another proxy, which resolves names itself.
+    #[must_use]
+    pub fn through(mut self, parent: Url) -> Transport {
+        self.parent = Some(parent);
+        self
     }
 
     /// Sends a request, follows redirects, and returns the answer as soon as its head is there,
@@ -206,6 +236,7 @@ impl Transport {
             };
             if target.origin() != request.url.origin() {
                 request.headers.remove(AUTHORIZATION);
+                request.headers.remove(COOKIE);
                 request.unchecked = false;
             }
             request.url = target;
@@ -223,6 +254,12 @@ impl Transport {
         request: &Request,
         payload: Payload,
     ) -> Result<Incoming, TransportError> {
+        if let Some(guard) = &self.guard {
+            guard.check(&request.url).map_err(|source| TransportError::Denied {
+                url: url_without_secrets(&request.url),
+                source,
+            })?;
+        }
         let client = self.client(&request.url, request.unchecked)?;
         let (body, progress) = payload.into_body(&request.method, &request.url);
         let mut builder = client
@@ -266,12 +303,34 @@ impl Transport {
             .tcp_keepalive(Duration::from_secs(30))
             .http2_adaptive_window(true)
             .user_agent(self.user_agent.clone());
-        if pool.direct || self.proxy == ProxyUse::Never {
-            builder = builder.no_proxy();
+        match &self.parent {
+            Some(parent) => {
+                let parent = reqwest::Proxy::all(parent.clone()).map_err(TlsError::Build)?;
+                builder = builder.proxy(parent);
+            }
+            None if pool.direct || self.proxy == ProxyUse::Never => builder = builder.no_proxy(),
+            None => {}
+        }
+        if let Some(guard) = self.guard.as_ref().filter(|_| self.parent.is_none()) {
+            builder = builder.dns_resolver(Arc::new(Guarded(Arc::clone(guard))));
         }
         // Plain HTTP has to work where no authorities are installed.
         builder = if pool.plain { builder.tls_certs_only([]) } else { tls.apply(builder)? };
         builder.build().map_err(TlsError::Build)
+    }
+}
+
+/// A guard as the resolver of a client: it connects to the addresses that were checked.
+struct Guarded(Arc<Guard>);
+
+impl reqwest::dns::Resolve for Guarded {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let guard = Arc::clone(&self.0);
+        Box::pin(async move {
+            let found = guard.addresses(name.as_str()).await?;
+            let found = found.into_iter().map(|address| SocketAddr::new(address, 0));
+            Ok(Box::new(found) as reqwest::dns::Addrs)
+        })
     }
 }
 

@@ -188,6 +188,20 @@ impl Incoming {
         Ok(whole.freeze())
     }
 
+    /// Says whether the answer's framing marks the end of its body: its length, chunks, or HTTP/2.
+    /// Otherwise the body ends with the connection, and may have been cut.
+    pub fn is_framed(&self) -> bool {
+        let chunked = self.headers.get_all("transfer-encoding").iter().any(|value| {
+            value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("chunked"))
+        });
+        let bodiless =
+            self.method == Method::HEAD || matches!(self.status.as_u16(), 100..=199 | 204 | 304);
+        self.body.version() >= http::Version::HTTP_2
+            || chunked
+            || bodiless
+            || self.headers.contains_key("content-length")
+    }
+
     /// Returns the body's promised length.
     pub fn content_length(&self) -> Option<u64> {
         self.header("content-length")?.parse().ok()

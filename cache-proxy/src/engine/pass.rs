@@ -1,0 +1,77 @@
+//! What passes through: requests that write, answers that may not be kept.
+
+use boatyard_upstream::transport::{Incoming, Outgoing, Payload, TransportError};
+use http::{HeaderMap, Method};
+use url::Url;
+
+use super::Engine;
+use super::fetch::{chain, of_transport};
+use super::flight::Failed;
+use super::read::error;
+use crate::answer::Answer;
+use crate::headers;
+use crate::request::Request;
+
+impl Engine {
+    /// Passes a GET or HEAD through: to the first base that answers.
+    pub(super) async fn pass(&self, request: &Request) -> Answer {
+        let headers = self.dressed(request, headers::passed_on(&request.headers));
+        let mut last = None;
+        for url in self.urls(request) {
+            let sent = self.send(&request.method, url, headers.clone(), Payload::Empty).await;
+            match sent {
+                Ok(answer) => {
+                    let is_head = request.method == Method::HEAD;
+                    return Answer::passing(answer, is_head, &self.shared.via);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        last.map_or_else(
+            || Answer::own(http::StatusCode::BAD_GATEWAY, "there is nobody to ask"),
+            |failure| failed(request, &failure),
+        )
+    }
+
+    /// Passes a request that writes through, and gives up what is kept of its target.
+    ///
+    /// > "A cache MUST invalidate the target URI when it receives a non-error status code in
+    /// > response to an unsafe request method (including methods whose safety is unknown)."
+    /// > (RFC 9111, section 4.4)
+    pub(super) async fn write(&self, request: &Request, payload: Payload) -> Answer {
+        let headers = self.dressed(request, headers::passed_on(&request.headers));
+        let url =
+            self.urls(request).into_iter().next().unwrap_or_else(|| request.target.url().clone());
+        match self.send(&request.method, url, headers, payload).await {
+            Ok(answer) => {
+                let safe = matches!(request.method, Method::OPTIONS | Method::TRACE);
+                if !safe && (answer.status.is_success() || answer.status.is_redirection()) {
+                    if let Err(error) = self.forget(&request.target).await {
+                        tracing::warn!(target = %request.target, %error, "it stays, though written");
+                    }
+                }
+                Answer::passing(answer, false, &self.shared.via)
+            }
+            Err(failure) => failed(request, &failure),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        url: Url,
+        headers: HeaderMap,
+        payload: Payload,
+    ) -> Result<Incoming, TransportError> {
+        let method = method.clone();
+        let outgoing = Outgoing { method, url: url.clone(), headers, payload, unchecked: false };
+        let sent = self.shared.options.transport.send(outgoing).await;
+        let answered = sent.as_ref().map_or_else(|error| !error.is_retryable(), |_| true);
+        self.note_answer(&url, answered);
+        sent
+    }
+}
+
+fn failed(request: &Request, failure: &TransportError) -> Answer {
+    error(request, &Failed { kind: of_transport(failure), reason: chain(failure) })
+}
