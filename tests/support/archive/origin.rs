@@ -69,6 +69,11 @@ impl Origin {
         format!("http://{}/debian", self.address)
     }
 
+    /// Returns its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Changes the archive.
     pub fn make(&self, step: &Step) {
         self.state.lock().unwrap().make(step);
