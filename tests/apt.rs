@@ -233,3 +233,42 @@ fn an_index_that_is_no_longer_valid_is_refused_with_the_reason() {
     let refused = lab.client().update().fails_with("503");
     assert!(!refused.text.contains("Hash Sum mismatch"), "{}", refused.text);
 }
+
+/// What the tests here would see without a proxy: they can fail.
+#[test]
+fn without_the_proxy_there_is_a_mixture() {
+    let (key, origin, layout) = (Key::new(), Origin::start(), Layout::PLAIN);
+    let edition = |number| Edition::new(layout, &key, number, &["hello"]);
+    origin.make(&edition(1).whole());
+    let client = || Apt::new(&layout.source(&origin.url(), &key), "");
+    client().update().ok();
+    origin.make(&edition(2).root);
+    let failed = client().update();
+    let says = ["Hash Sum mismatch", "unexpected size"].map(|text| failed.text.contains(text));
+    assert!(!failed.is_ok && says.contains(&true), "{}", failed.text);
+}
+
+/// The upstream's root goes first, and the rest never comes: clients of the old set have all of it,
+/// and new machines too.
+#[test]
+fn half_a_set_is_shown_to_nobody() {
+    for layout in [Layout::PLAIN, Layout::BY_HASH, Layout::SPLIT] {
+        let lab = Lab::new(layout);
+        lab.origin.make(&lab.edition(1).whole());
+        assert_eq!(use_archive(&lab.client()), "1.0", "{layout:?}");
+        let mut next = lab.edition(2);
+        lab.origin.make(&next.root);
+        // The names by digest of the old set are gone already.
+        lab.origin.make(&lab.edition(1).by_hash.into_keys().map(|path| (path, None)).collect());
+        lab.origin.asked();
+        for _ in 0..3 {
+            assert_eq!(use_archive(&lab.client()), "1.0", "{layout:?}");
+        }
+        let asked = lab.origin.asked();
+        // The root, its signature, and what is missing, in two places at most: no loop.
+        assert!(asked.len() <= 3 * 6, "{asked:?}");
+        next.root.clear();
+        lab.origin.make(&next.whole());
+        assert_eq!(use_archive(&lab.client()), "2.0", "{layout:?}");
+    }
+}

@@ -42,6 +42,9 @@ pub struct Candidate {
     pub modified: Option<Timestamp>,
 }
 
+/// What a child lists, by the paths below the set's address.
+pub type Further = Arc<BTreeMap<Box<str>, Child>>;
+
 /// A generation.
 #[derive(Debug)]
 pub struct Generation {
@@ -54,7 +57,7 @@ pub struct Generation {
     /// The time that clients are told; no two generations of a set have the same.
     pub modified: Timestamp,
     /// What children list, by the digests of these children.
-    further: Mutex<HashMap<Digest, Arc<BTreeMap<Box<str>, Child>>>>,
+    further: Mutex<HashMap<Digest, Further>>,
 }
 
 impl Generation {
@@ -124,12 +127,7 @@ impl Generation {
     }
 
     /// Returns what a child lists, where it is held. Blocking.
-    pub fn further(
-        &self,
-        index: &str,
-        format: &dyn Format,
-        root: &Root,
-    ) -> Option<Arc<BTreeMap<Box<str>, Child>>> {
+    pub fn further(&self, index: &str, format: &dyn Format, root: &Root) -> Option<Further> {
         let digest = &self.listing.children.get(index)?.digest;
         let known = |further: &HashMap<_, Arc<_>>| further.get(digest).map(Arc::clone);
         if let Some(known) = known(&self.further.lock().unwrap_or_else(PoisonError::into_inner)) {

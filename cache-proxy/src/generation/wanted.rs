@@ -32,9 +32,8 @@ impl Wanted {
 
     /// Returns the file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let line =
-            |(path, time): (&Box<str>, &Timestamp)| format!("{}\t{path}\n", time.as_second());
-        self.paths.iter().map(line).collect::<String>().into_bytes()
+        let lines = self.paths.iter().map(|(path, time)| format!("{}\t{path}\n", time.as_second()));
+        lines.collect::<String>().into_bytes()
     }
 
     /// Notes that a path was asked for. Says whether that is worth writing down.
@@ -57,10 +56,11 @@ impl Wanted {
 
     /// Returns what was asked for within a time.
     pub fn within(&self, time: Duration, now: Timestamp) -> Vec<Box<str>> {
-        let recent = |(_, last): &(&Box<str>, &Timestamp)| {
-            now.duration_since(**last).unsigned_abs() < time + GRAIN
-        };
-        self.paths.iter().filter(recent).map(|(path, _)| path.clone()).collect()
+        let paths = self.paths.iter().filter(|(_, last)| {
+            let since = now.duration_since(**last).unsigned_abs();
+            since < time + GRAIN
+        });
+        paths.map(|(path, _)| path.clone()).collect()
     }
 }
 

@@ -271,7 +271,7 @@ impl Ecosystem for Apt {
                 return found;
             }
         }
-        if let Some(promise) = address::by_hash(path).and_then(self_named) {
+        if let Some(promise) = address::by_hash(path).as_ref().and_then(self_named) {
             return Resolution::Class(Class::promised(promise));
         }
         match self.package(request).await {
@@ -309,7 +309,7 @@ impl Ecosystem for Apt {
 }
 
 /// Returns what a digest in a URL promises by itself.
-fn self_named(named: ByHash<'_>) -> Option<Promise> {
+fn self_named(named: &ByHash<'_>) -> Option<Promise> {
     let algorithm: Algorithm = named.algorithm.parse().ok()?;
     let digest = Digest::from_parts(algorithm, &named.hex).ok()?;
     Some(Promise { digest, size: None, by: "its own name".to_owned() })

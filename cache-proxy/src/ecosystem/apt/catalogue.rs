@@ -60,7 +60,7 @@ pub enum CatalogueError {
 pub fn make(index: impl BufRead, path: &Path) -> Result<usize, CatalogueError> {
     let mut records: Vec<[u8; RECORD_LEN]> = Vec::new();
     let mut stanzas = Stanzas::new(index);
-    while let Some(stanza) = stanzas.next()? {
+    while let Some(stanza) = stanzas.read()? {
         each_file(stanza, |name, size, hex| records.extend(record(name, size, hex)));
         if records.len() > FILES_MAX {
             return Err(CatalogueError::TooMany);
@@ -130,7 +130,7 @@ pub fn look_up(path: &Path, name: &str) -> Result<Vec<Listed>, CatalogueError> {
     let mut magic = [0; MAGIC.len()];
     file.read_exact_at(&mut magic, 0).map_err(CatalogueError::Read)?;
     let body = len - MAGIC.len() as u64;
-    if &magic != MAGIC || body % RECORD_LEN as u64 != 0 {
+    if &magic != MAGIC || !body.is_multiple_of(RECORD_LEN as u64) {
         let error = io::Error::new(io::ErrorKind::InvalidData, "it is torn");
         return Err(CatalogueError::Read(error));
     }
