@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use boatyard_content::BlobFile;
@@ -48,8 +49,9 @@ pub enum Body {
     Blob(Arc<BlobFile>, Range<u64>),
     /// Several ranges of a blob, each with the text before it, and the text at the end.
     Parts(Arc<BlobFile>, Vec<(Bytes, Range<u64>)>, Bytes),
-    /// An object that is arriving, so many bytes of it, where that is known.
-    Arriving(Box<Reader>, Option<u64>),
+    /// An object that is arriving, so many bytes of it, where that is known; and what is set before
+    /// the last of them are sent.
+    Arriving(Box<Reader>, Option<u64>, Arc<AtomicBool>),
     /// What an upstream is sending; its length where it said that.
     Passing(Box<Incoming>, Option<u64>),
     /// No body is sent, but one of this length is spoken of: an answer to HEAD that was passed on.
@@ -74,7 +76,7 @@ impl Body {
                 };
                 Some(parts.iter().map(of).sum::<u64>() + end.len() as u64)
             }
-            Body::Arriving(_, len) | Body::Passing(_, len) | Body::Spoken(len) => *len,
+            Body::Arriving(_, len, _) | Body::Passing(_, len) | Body::Spoken(len) => *len,
         }
     }
 
@@ -88,7 +90,7 @@ impl Body {
 pub(crate) enum Bytesource {
     Memory(Bytes),
     File(Arc<BlobFile>),
-    Reader(Box<Reader>),
+    Reader(Box<Reader>, Arc<AtomicBool>),
 }
 
 /// What is said of an answer besides its bytes.
@@ -117,7 +119,7 @@ impl Answer {
         let size = match &bytes {
             Bytesource::Memory(bytes) => Some(bytes.len() as u64),
             Bytesource::File(file) => Some(file.size()),
-            Bytesource::Reader(reader) => reader.size(),
+            Bytesource::Reader(reader, _) => reader.size(),
         };
         let mut headers = said.headers();
         let nothing = Body::Bytes(Bytes::new());
@@ -143,7 +145,20 @@ impl Answer {
                 );
                 (StatusCode::PARTIAL_CONTENT, parts(file, ranges, size, kind.as_ref()))
             }
-            // Small and arriving objects are sent whole: the client must take that.
+            (Selection::Parts(ranges, size), Bytesource::Memory(bytes)) => {
+                let kind = headers.insert(
+                    CONTENT_TYPE,
+                    header(&format!("multipart/byteranges; boundary={BOUNDARY}")),
+                );
+                let mut body = Vec::new();
+                for range in ranges {
+                    body.extend_from_slice(&part_head(&range, size, kind.as_ref()));
+                    body.extend_from_slice(&bytes[range.start as usize..range.end as usize]);
+                }
+                body.extend_from_slice(&parts_end());
+                (StatusCode::PARTIAL_CONTENT, Body::Bytes(body.into()))
+            }
+            // Arriving objects are sent whole: the client must take that.
             (Selection::Parts(..) | Selection::Whole, bytes) => (StatusCode::OK, whole(bytes)),
         };
         Answer { status, headers, body, outcome: said.outcome, ecosystem: None, reason: None }
@@ -194,9 +209,9 @@ fn whole(bytes: Bytesource) -> Body {
             let size = file.size();
             Body::Blob(file, 0..size)
         }
-        Bytesource::Reader(reader) => {
+        Bytesource::Reader(reader, given) => {
             let size = reader.size();
-            Body::Arriving(reader, size)
+            Body::Arriving(reader, size, given)
         }
     }
 }
@@ -209,7 +224,9 @@ fn part(bytes: Bytesource, range: Range<u64>) -> Body {
             Body::Bytes(bytes.slice(range.start as usize..range.end as usize))
         }
         Bytesource::File(file) => Body::Blob(file, range),
-        Bytesource::Reader(reader) => Body::Arriving(Box::new(reader.within(range)), Some(len)),
+        Bytesource::Reader(reader, given) => {
+            Body::Arriving(Box::new(reader.within(range)), Some(len), given)
+        }
     }
 }
 
@@ -219,21 +236,25 @@ fn parts(
     size: u64,
     kind: Option<&HeaderValue>,
 ) -> Body {
-    let head = |range: &Range<u64>| {
-        let mut head = format!("\r\n--{BOUNDARY}\r\n").into_bytes();
-        if let Some(kind) = kind {
-            head.extend_from_slice(b"Content-Type: ");
-            head.extend_from_slice(kind.as_bytes());
-            head.extend_from_slice(b"\r\n");
-        }
-        let (first, last) = (range.start, range.end - 1);
-        head.extend_from_slice(
-            format!("Content-Range: bytes {first}-{last}/{size}\r\n\r\n").as_bytes(),
-        );
-        Bytes::from(head)
-    };
-    let parts = ranges.into_iter().map(|range| (head(&range), range)).collect();
-    Body::Parts(file, parts, format!("\r\n--{BOUNDARY}--\r\n").into())
+    let parts = ranges.into_iter().map(|range| (part_head(&range, size, kind), range)).collect();
+    Body::Parts(file, parts, parts_end())
+}
+
+fn part_head(range: &Range<u64>, size: u64, kind: Option<&HeaderValue>) -> Bytes {
+    let mut head = format!("\r\n--{BOUNDARY}\r\n").into_bytes();
+    if let Some(kind) = kind {
+        head.extend_from_slice(b"Content-Type: ");
+        head.extend_from_slice(kind.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    let (first, last) = (range.start, range.end - 1);
+    let place = format!("Content-Range: bytes {first}-{last}/{size}\r\n\r\n");
+    head.extend_from_slice(place.as_bytes());
+    head.into()
+}
+
+fn parts_end() -> Bytes {
+    format!("\r\n--{BOUNDARY}--\r\n").into()
 }
 
 fn header(text: &str) -> HeaderValue {

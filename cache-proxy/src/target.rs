@@ -122,7 +122,13 @@ impl Target {
             return Err(TargetError::Credentials);
         }
         match url.host() {
-            None | Some(Host::Domain("")) => return Err(TargetError::NotAbsolute),
+            None => return Err(TargetError::NotAbsolute),
+            // One dot at the end is the root's; any other empty label is nobody's.
+            Some(Host::Domain(name))
+                if name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty) =>
+            {
+                return Err(TargetError::NotAbsolute);
+            }
             Some(_) => {}
         }
         url.set_fragment(None);
@@ -269,6 +275,8 @@ mod tests {
             ("ftp://deb.example/", Scheme),
             ("http:deb.example/", NotAbsolute),
             ("http:///deb.example", NotAbsolute),
+            ("http://../etc/passwd", NotAbsolute),
+            ("http://a..example/", NotAbsolute),
             ("/debian", NotAbsolute),
             ("", NotAbsolute),
             ("http://me:secret@deb.example/", Credentials),

@@ -16,6 +16,7 @@ pub mod distribution;
 pub mod http;
 pub mod images;
 pub mod lab;
+pub mod origin;
 pub mod place;
 pub mod process;
 pub mod relay;

@@ -1,5 +1,6 @@
 //! A flight: one question to the upstream, and all requests that wait for its answer.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use boatyard_content::entries::EntryKey;
@@ -19,6 +20,8 @@ pub(super) struct Flight {
     state: watch::Sender<Option<News>>,
     /// An answer that may not be kept: for the one request that asked.
     declined: Mutex<Option<Box<Incoming>>>,
+    /// Somebody has all of the answer.
+    given: Arc<AtomicBool>,
 }
 
 /// What those who wait are told. The last word is never [`News::Arriving`].
@@ -105,6 +108,12 @@ impl Flight {
         self.wait(|_| true).await
     }
 
+    /// Returns what is set once somebody has all of the answer. Who asks after that, perhaps the
+    /// same client, does not take it for the answer to his own question.
+    pub(super) fn given(&self) -> &Arc<AtomicBool> {
+        &self.given
+    }
+
     /// Waits for the last word.
     pub(super) async fn end(&self) -> News {
         self.wait(|news| !matches!(news, News::Arriving(_))).await
@@ -183,8 +192,9 @@ impl Engine {
             return (Arc::clone(flight), None);
         }
         let state = watch::Sender::new(None);
-        let flight = Arc::new(Flight { key: key.clone(), state, declined: Mutex::default() });
-        flights.insert(key.clone(), Arc::clone(&flight));
+        let (key, declined, given) = (key.clone(), Mutex::default(), Arc::default());
+        let flight = Arc::new(Flight { key: key.clone(), state, declined, given });
+        flights.insert(key, Arc::clone(&flight));
         let landing = Landing { shared: Arc::clone(&self.shared), flight: Arc::clone(&flight) };
         (flight, Some(landing))
     }

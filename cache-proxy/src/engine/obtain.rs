@@ -1,6 +1,7 @@
 //! What ecosystems fetch.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use boatyard_content::Root;
@@ -45,7 +46,11 @@ impl Fetcher for Engine {
         for _ in 0..TRIES_MAX {
             let question =
                 Question { request: request.clone(), class: class.clone(), known: known.clone() };
-            let (flight, _) = self.fly(question);
+            let (flight, mine) = self.fly(question);
+            if !mine && flight.given().load(Ordering::SeqCst) {
+                flight.end().await;
+                continue;
+            }
             // A reader's seat keeps the transfer going until it has landed.
             let _seat = match flight.news().await {
                 News::Arriving(arriving) => arriving.reader().await,

@@ -1,6 +1,7 @@
 //! GET and HEAD.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use boatyard_upstream::freshness::{self, Decision, Why};
@@ -57,20 +58,28 @@ impl Engine {
         if class == Class::Pass {
             return self.pass(request).await;
         }
-        let kept = self.kept(&request.target, &request.headers).await;
-        let now = self.shared.options.clock.now();
-        match self.plan(request, &class, kept, now).await {
-            Plan::Serve(entry) => self.serve(request, &class, entry, Outcome::Hit).await,
-            Plan::ServeAndAsk(entry) => {
-                let question = question(request, &class, Some(Arc::clone(&entry)));
-                self.fly(question);
-                self.serve(request, &class, entry, Outcome::Stale).await
-            }
-            Plan::Ask { known, on_error } => self.ask(request, &class, known, on_error).await,
-            Plan::Nothing => {
-                Answer::own(StatusCode::GATEWAY_TIMEOUT, "nothing that is fresh is kept of it")
-            }
+        for _ in 0..TRIES_MAX {
+            let kept = self.kept(&request.target, &request.headers).await;
+            let now = self.shared.options.clock.now();
+            return match self.plan(request, &class, kept, now).await {
+                Plan::Serve(entry) => self.serve(request, &class, entry, Outcome::Hit).await,
+                Plan::ServeAndAsk(entry) => {
+                    let question = question(request, &class, Some(Arc::clone(&entry)));
+                    self.fly(question);
+                    self.serve(request, &class, entry, Outcome::Stale).await
+                }
+                Plan::Ask { known, on_error } => {
+                    match self.ask(request, &class, known, on_error).await {
+                        Some(answer) => answer,
+                        None => continue,
+                    }
+                }
+                Plan::Nothing => {
+                    Answer::own(StatusCode::GATEWAY_TIMEOUT, "nothing that is fresh is kept of it")
+                }
+            };
         }
+        self.pass(request).await
     }
 
     pub(super) async fn plan(
@@ -148,87 +157,70 @@ impl Engine {
         self.keep(&entry).await.then_some(entry)
     }
 
-    /// Asks the upstream, together with all who ask the same.
+    /// Asks the upstream, together with all who ask the same. `None` where it is to be looked once
+    /// more at what is kept.
     async fn ask(
         &self,
         request: &Request,
         class: &Class,
         known: Option<Arc<Entry>>,
         on_error: bool,
-    ) -> Answer {
+    ) -> Option<Answer> {
         if request.method == Method::HEAD && known.is_none() {
             // It must not fetch what nobody wants, nor keep an empty object.
-            return self.pass(request).await;
+            return Some(self.pass(request).await);
         }
         if let Some(answered) = self.absent(request) {
-            return self.relay(&answered, Outcome::Hit);
+            return Some(self.relay(&answered, Outcome::Hit));
         }
-        if let Some(known) = known.as_ref().filter(|_| on_error && self.rests(request)) {
-            return self
-                .serve_stale(request, class, Arc::clone(known), "it failed a moment ago")
-                .await;
+        if let Some(known) = known.clone().filter(|_| on_error && self.rests(request)) {
+            let reason = "it failed a moment ago";
+            return Some(self.serve_stale(request, class, known, reason).await);
         }
-        for _ in 0..TRIES_MAX {
-            let (flight, mine) = self.fly(question(request, class, known.clone()));
-            let outcome = if mine { Outcome::Miss } else { Outcome::Coalesced };
-            let failed = match flight.news().await {
-                News::Arriving(arriving) if !chosen(&arriving.policy, request) => {
-                    return self.pass(request).await;
-                }
-                News::Arriving(_) if class_recipe(class).is_some() => match flight.end().await {
-                    News::Kept(entry) => return self.serve(request, class, entry, outcome).await,
-                    _ => continue,
-                },
-                News::Arriving(arriving) => match arriving.reader().await {
-                    Some(reader) => {
-                        let bytes = Bytesource::Reader(Box::new(reader));
-                        let headers = &arriving.policy.headers;
-                        return self.answer_with(request, headers, bytes, outcome, None);
-                    }
-                    None => continue,
-                },
-                News::Kept(entry) => {
-                    if !chosen(&entry.policy, request) {
-                        return self.pass(request).await;
-                    }
-                    return self.serve(request, class, entry, outcome).await;
-                }
-                News::Renewed(entry) => {
-                    return self.serve(request, class, entry, Outcome::Revalidated).await;
-                }
-                News::Declined => {
-                    return match flight.take_declined().filter(|_| mine) {
-                        Some(answer) => Answer::passing(*answer, false, &self.shared.via)
-                            .without_body_for(request),
-                        None => self.pass(request).await,
-                    };
-                }
-                News::Answered(answered) => {
-                    let its_own_fault = answered.status.is_server_error()
-                        || answered.status == StatusCode::TOO_MANY_REQUESTS;
-                    match known.as_ref().filter(|_| on_error && its_own_fault) {
-                        None => return self.relay(&answered, outcome),
-                        Some(known) => {
-                            let reason = format!("it answered {}", answered.status);
-                            let known = Arc::clone(known);
-                            return self.serve_stale(request, class, known, &reason).await;
-                        }
-                    }
-                }
-                News::Failed(failed) => failed,
-            };
-            match failed.kind {
-                FailedKind::Abandoned => continue,
-                // Rule of the full disk: nothing is kept, and all is served.
-                FailedKind::NoSpace => return self.pass(request).await,
-                _ => {}
+        let (flight, mine) = self.fly(question(request, class, known.clone()));
+        if !mine && flight.given().load(Ordering::SeqCst) {
+            flight.end().await;
+            return None;
+        }
+        let outcome = if mine { Outcome::Miss } else { Outcome::Coalesced };
+        let mut news = flight.news().await;
+        if matches!(news, News::Arriving(_)) && recipe(class).is_some() {
+            news = flight.end().await;
+        }
+        let known = known.filter(|_| on_error);
+        Some(match news {
+            News::Arriving(arriving) if !chosen(&arriving.policy, request) => {
+                self.pass(request).await
             }
-            return match known.filter(|_| on_error && failed.kind != FailedKind::Forbidden) {
-                Some(known) => self.serve_stale(request, class, known, &failed.reason).await,
-                None => error(request, &failed),
-            };
-        }
-        self.pass(request).await
+            News::Arriving(arriving) => {
+                let reader = Box::new(arriving.reader().await?);
+                let bytes = Bytesource::Reader(reader, Arc::clone(flight.given()));
+                self.answer_with(request, &arriving.policy.headers, bytes, outcome, None)
+            }
+            News::Kept(entry) if !chosen(&entry.policy, request) => self.pass(request).await,
+            News::Kept(entry) => self.serve(request, class, entry, outcome).await,
+            News::Renewed(entry) => self.serve(request, class, entry, Outcome::Revalidated).await,
+            News::Declined => match flight.take_declined().filter(|_| mine) {
+                Some(answer) => {
+                    Answer::passing(*answer, false, &self.shared.via).without_body_for(request)
+                }
+                None => self.pass(request).await,
+            },
+            News::Answered(answered) => match known.filter(|_| is_its_fault(answered.status)) {
+                Some(known) => {
+                    let reason = format!("it answered {}", answered.status);
+                    self.serve_stale(request, class, known, &reason).await
+                }
+                None => self.relay(&answered, outcome),
+            },
+            News::Failed(failed) => match (failed.kind, known) {
+                (FailedKind::Abandoned, _) => return None,
+                // Rule of the full disk: nothing is kept, and all is served.
+                (FailedKind::NoSpace, _) => self.pass(request).await,
+                (FailedKind::Forbidden, _) | (_, None) => error(request, &failed),
+                (_, Some(known)) => self.serve_stale(request, class, known, &failed.reason).await,
+            },
+        })
     }
 
     async fn serve_stale(
@@ -256,7 +248,7 @@ impl Engine {
         outcome: Outcome,
     ) -> Answer {
         self.mark_used(&request.target);
-        let entry = match class_recipe(class) {
+        let entry = match recipe(class) {
             Some(recipe) => self.rendered(request, recipe, entry).await,
             None => entry,
         };
@@ -325,11 +317,16 @@ impl Answer {
     }
 }
 
-fn class_recipe(class: &Class) -> Option<&str> {
+fn recipe(class: &Class) -> Option<&str> {
     match class {
         Class::Mutable(mutable) => mutable.recipe.as_deref(),
         _ => None,
     }
+}
+
+/// Says whether an answer is about the upstream's own state, and not about what was asked for.
+fn is_its_fault(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 fn question(request: &Request, class: &Class, known: Option<Arc<Entry>>) -> Question {

@@ -53,7 +53,8 @@ pub(super) async fn run(
     queue.close();
     let written = writing.await;
     if let (End::Tunnel { host, port, rest }, true) = (end, written) {
-        tunnel::run(inner, stream, client, (&host, port), &rest).await;
+        // What few connections need is not a part of all of them.
+        Box::pin(tunnel::run(inner, stream, client, (&host, port), &rest)).await;
     }
 }
 
@@ -83,7 +84,7 @@ impl Incoming<'_> {
                     return End::Closed;
                 }
             };
-            match self.begin(head).await {
+            match Box::pin(self.begin(head)).await {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
                 Err(_) => return End::Closed,

@@ -155,6 +155,7 @@ mod tests {
             "deb/x",
             "ftp://a.example/",
             "/deb/../x",
+            "/../x",
             "/deb/%2e%2e/x",
         ] {
             assert!(of(Method::GET, bad).starts_with("error"), "{bad}");

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use boatyard_content::{Blob, Piece};
@@ -25,24 +26,13 @@ pub(super) async fn answers(
 ) -> bool {
     let wire = Wire::new(stream, inner.options.limits.stall_timeout);
     while let Some(Due { answer, asked, expects }) = queue.next().await {
-        let answer = answer.get();
-        let answer = if expects {
-            let mut answer = std::pin::pin!(answer);
-            // It may be refused before its body is wanted.
-            let now = tokio::time::timeout(Duration::from_millis(1), answer.as_mut()).await;
-            match now {
-                Ok(answer) => answer,
-                Err(_) => {
-                    if go_on(stream, inner.options.limits.stall_timeout).await.is_err() {
-                        return false;
-                    }
-                    queue.told_to_go_on();
-                    answer.await
-                }
+        if expects {
+            if go_on(stream, inner.options.limits.stall_timeout).await.is_err() {
+                return false;
             }
-        } else {
-            answer.await
-        };
+            queue.told_to_go_on();
+        }
+        let answer = Box::pin(answer.get()).await;
         let Some(answer) = answer else { return false };
         // The state of a body is large, and most connections are idle most of the time.
         match Box::pin(one(inner, &wire, client, answer, &asked)).await {
@@ -120,10 +110,13 @@ async fn send(wire: &Wire<'_>, answer: Answer, asked: &Asked, sent: &mut u64) ->
             }
             wire.write(&end, b"", false).await?;
         }
-        Body::Arriving(mut reader, _) => {
+        Body::Arriving(mut reader, _, given) => {
             // The head goes at once: who waits for a large object sees that it comes.
             wire.write(head.as_bytes(), b"", false).await?;
             while let Some(piece) = reader.next().await.map_err(io::Error::other)? {
+                if matches!(piece, Piece::Rest(..)) {
+                    given.store(true, Ordering::SeqCst);
+                }
                 *sent += write_piece(wire, piece, chunked).await?;
             }
             end(wire, chunked, len, *sent).await?;
