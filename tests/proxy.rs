@@ -78,7 +78,8 @@ impl World {
     }
 
     fn request(&self, path: &str) -> Vec<u8> {
-        format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", self.origin.url(path)).into()
+        format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", self.origin.url(path))
+            .into()
     }
 }
 
@@ -171,7 +172,10 @@ fn what_breaks_off_is_resumed() {
     assert_eq!(world.get("/broken").body, body);
     let asked = world.origin.asked();
     assert_eq!(asked.len(), 2, "{asked:?}");
-    assert!(asked[1].starts_with("GET /broken bytes=") && !asked[1].contains("bytes=0-"), "{asked:?}");
+    assert!(
+        asked[1].starts_with("GET /broken bytes=") && !asked[1].contains("bytes=0-"),
+        "{asked:?}"
+    );
     // Without a validator, nobody can tell whether parts belong together.
     let reply = Reply { breaks_at: Some(600_000), ..Reply::fresh(body) };
     world.origin.put("/unsure", reply);
@@ -224,7 +228,8 @@ fn what_is_one_users_is_nobody_elses() {
     assert_eq!((me.cache(), me.text()), ("PASS", "for me"));
     assert_eq!(world.get("/shown").cache(), "MISS", "nothing of that was kept");
     origin.put("/varied", Reply::fresh("html").with("Vary: Accept\r\n"));
-    let accept = |kind: &str| world.ask(&origin.url("/varied"), &["-H", &format!("Accept: {kind}")]);
+    let accept =
+        |kind: &str| world.ask(&origin.url("/varied"), &["-H", &format!("Accept: {kind}")]);
     assert_eq!(accept("text/html").text(), "html");
     origin.put("/varied", Reply::fresh("json").with("Vary: Accept\r\n"));
     assert_eq!(accept("application/json").text(), "json");
@@ -263,17 +268,34 @@ fn nothing_is_smuggled_and_nothing_poisoned() {
     let url = world.origin.url("/p");
     world.origin.put("/p", Reply::fresh("right"));
     for (what, request) in [
-        ("both lengths", format!("POST {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")),
-        ("two lengths", format!("POST {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")),
-        ("a space before the colon", format!("GET {url} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n")),
+        (
+            "both lengths",
+            format!(
+                "POST {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+        ),
+        (
+            "two lengths",
+            format!(
+                "POST {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
+            ),
+        ),
+        (
+            "a space before the colon",
+            format!("GET {url} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n"),
+        ),
         ("a folded line", format!("GET {url} HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n")),
         ("a bare line feed", format!("GET {url} HTTP/1.1\nHost: a\n\n")),
-        ("a body behind GET", format!("GET {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")),
+        (
+            "a body behind GET",
+            format!("GET {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"),
+        ),
         ("no host", format!("GET {url} HTTP/1.1\r\n\r\n")),
         ("an upward path", "GET /o/a/%252e%252e/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
     ] {
         let mut request = request.into_bytes();
-        request.extend_from_slice(b"GET /o/smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        request
+            .extend_from_slice(b"GET /o/smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         let answer = world.raw(&request);
         assert!(answer.starts_with(b"HTTP/1.1 400 "), "{what}");
     }
@@ -282,7 +304,9 @@ fn nothing_is_smuggled_and_nothing_poisoned() {
     assert!(asked.iter().all(|asked| asked == "GET /smuggled"), "{asked:?}");
     assert!(asked.len() <= 1, "{asked:?}");
     // Host says something else than the target: it means nothing.
-    let told = world.raw(format!("GET {url} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").as_bytes());
+    let told = world.raw(
+        format!("GET {url} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").as_bytes(),
+    );
     assert!(told.ends_with(b"right"));
     assert_eq!(world.get("/p").cache(), "HIT");
 }
@@ -291,9 +315,17 @@ fn nothing_is_smuggled_and_nothing_poisoned() {
 fn it_fetches_from_nowhere_but_where_it_may() {
     let world = World::new("");
     for url in [
-        "http://127.0.0.1/", "http://127.1/", "http://2130706433/", "http://0x7f000001/",
-        "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://0.0.0.0/", "http://localhost/",
-        "http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/", "http://8.8.8.8:22/",
+        "http://127.0.0.1/",
+        "http://127.1/",
+        "http://2130706433/",
+        "http://0x7f000001/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://0.0.0.0/",
+        "http://localhost/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/",
+        "http://8.8.8.8:22/",
     ] {
         assert_eq!(world.ask(url, &["-g"]).status, 403, "{url}");
     }

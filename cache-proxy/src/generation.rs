@@ -24,14 +24,17 @@
 //! signatures, which clients check, for they have the keys.
 
 pub mod binding;
+mod bring;
 mod check;
 mod format;
 mod held;
 mod listing;
+mod publish;
 mod set;
 mod wanted;
 
-pub use check::{Checked, Missing};
+pub use bring::Missing;
+pub use check::Checked;
 pub use format::{Format, RootFile};
 pub use held::{Generation, RootBlob};
 pub use listing::{Child, Listing};

@@ -157,8 +157,8 @@ impl Shared {
             let text = format!("HTTP/1.1 304 Not Modified\r\n{common}\r\n");
             return stream.write_all(text.as_bytes());
         }
-        let from: Option<usize> = range
-            .and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
+        let from: Option<usize> =
+            range.and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
         let (start, line) = match from {
             None => (0, format!("HTTP/1.1 {} Reply\r\n", reply.status)),
             Some(from) => {

@@ -4,24 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use boatyard_content::Store as _;
-use boatyard_content::generations::Published;
-use futures_util::stream::{self, StreamExt as _};
+use http::StatusCode;
 use http::header::LAST_MODIFIED;
-use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::held::{Candidate, Generation, RootBlob, borrowed, read_roots};
-use super::listing::{Child, Listing};
 use super::set::{Asking, Pending, Set};
 use crate::class::Class;
-use crate::ecosystem::{Ask, Obtain, ObtainError, Obtained, Resolution};
+use crate::ecosystem::{Ask, ObtainError, Obtained, Resolution};
 use crate::entry::Entry;
-use crate::request::Request;
-
-/// How many children are brought at once.
-const AT_ONCE: usize = 4;
 
 /// What came of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,23 +56,6 @@ impl fmt::Display for Checked {
             Checked::Unreachable(why) => write!(f, "the upstream cannot be asked: {why}"),
             Checked::Slow => f.write_str("the upstream is slow; it is still being asked"),
         }
-    }
-}
-
-/// A child that could not be brought.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// Which.
-    pub path: Box<str>,
-    /// Why.
-    pub why: String,
-    /// The upstream says that there is none.
-    pub is_absent: bool,
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.why)
     }
 }
 
@@ -286,150 +261,6 @@ impl Set {
         }
     }
 
-    /// Brings all children of a candidate that clients want. Returns those that could not be.
-    async fn complete(self: &Arc<Set>, asking: Asking<'_>, candidate: &Candidate) -> Vec<Missing> {
-        let now = asking.fetcher.now();
-        let wanted = self.state().wanted.within(self.options.wanted_for, now);
-        let listing = &candidate.listing;
-        let listed = |path: Box<str>| {
-            let child = listing.children.get(&path)?.clone();
-            Some((path, child))
-        };
-        let mut missing =
-            self.bring_all(asking, listing, wanted.iter().cloned().filter_map(listed)).await;
-        // What the children list that is new: clients follow from the one to the other.
-        let was = self.state().shown().map(Arc::clone);
-        let becomes = Generation::new(0, candidate, now);
-        let mut indexes: Vec<String> =
-            wanted.iter().filter_map(|path| self.format.index_of(path)).collect();
-        indexes.sort();
-        indexes.dedup();
-        let new = self.blocking(move |set| {
-            let mut new = Vec::new();
-            for index in indexes {
-                let further = |of: &Generation| of.further(&index, &*set.format, &set.root);
-                let before = was.as_deref().and_then(further).unwrap_or_default();
-                let after = further(&becomes).unwrap_or_default();
-                let added = after.iter().filter(|(path, _)| !before.contains_key(*path));
-                new.extend(added.map(|(path, child)| (path.clone(), child.clone())));
-            }
-            new
-        });
-        if let Some(new) = new.await {
-            missing.extend(self.bring_all(asking, listing, new.into_iter()).await);
-        }
-        missing
-    }
-
-    async fn bring_all(
-        &self,
-        asking: Asking<'_>,
-        listing: &Listing,
-        children: impl Iterator<Item = (Box<str>, Child)>,
-    ) -> Vec<Missing> {
-        let children: Vec<_> = children.collect();
-        let bring = |(path, child): (Box<str>, Child)| async move {
-            self.bring(asking, listing, &path, &child).await.err()
-        };
-        let brought = stream::iter(children.into_iter().map(bring)).buffer_unordered(AT_ONCE);
-        brought.filter_map(|missing| async { missing }).collect().await
-    }
-
-    /// Brings a child: the bytes that the root lists, or none.
-    pub(super) async fn bring(
-        &self,
-        asking: Asking<'_>,
-        listing: &Listing,
-        path: &str,
-        child: &Child,
-    ) -> Result<(), Missing> {
-        if matches!(self.root.store().stat(&child.digest).await, Ok(Some(_))) {
-            return Ok(());
-        }
-        let (mut why, mut is_absent) = (String::new(), true);
-        for place in self.format.places(path, child, listing.by_digest) {
-            let class = Class::promised(self.promise(child));
-            match self.obtain(asking, &place, class, Ask::IfAbsent).await {
-                Ok(obtained) if obtained.entry.blob == child.digest => return Ok(()),
-                Ok(_) => (is_absent, why) = (false, "the upstream has other bytes".to_owned()),
-                Err(error) => {
-                    is_absent &= matches!(
-                        &error,
-                        ObtainError::Answered { status, .. } if self::is_absent(*status)
-                    );
-                    why = error.to_string();
-                }
-            }
-        }
-        Err(Missing { path: path.into(), why, is_absent })
-    }
-
-    async fn obtain(
-        &self,
-        asking: Asking<'_>,
-        place: &str,
-        class: Class,
-        ask: Ask,
-    ) -> Result<Obtained, ObtainError> {
-        let path = format!("{}{place}", self.address.path());
-        let target = self.address.at(&path).map_err(|error| ObtainError::Forbidden {
-            target: self.address.clone(),
-            reason: format!("{place}: {error}"),
-        })?;
-        let request = Request {
-            method: Method::GET,
-            target,
-            headers: HeaderMap::new(),
-            upstream: asking.request.upstream.clone(),
-            base: None,
-            client: asking.request.client,
-        };
-        asking.fetcher.obtain(&Obtain { request, class, ask }).await
-    }
-
-    /// Shows a complete candidate. `false` where that has to be tried again.
-    fn publish(
-        &self,
-        candidate: &Candidate,
-        now: Timestamp,
-    ) -> Result<bool, boatyard_content::StoreError> {
-        let (after, last) = {
-            let state = self.state();
-            (state.loaded, state.shown().map(|shown| shown.modified))
-        };
-        // Times have whole seconds in HTTP, and no two generations may look alike.
-        let said = candidate.modified.or(candidate.listing.date).unwrap_or(now);
-        let next = last.map(|last| last.as_second() + 1);
-        let second = next.map_or(said.as_second(), |next| next.max(said.as_second()));
-        let modified = Timestamp::from_second(second).unwrap_or(now);
-        let wanted = self.state().wanted.within(self.options.wanted_for, now);
-        let becomes = Generation::new(0, candidate, modified);
-        let children = wanted.iter().filter_map(|path| self.look(&becomes, path));
-        let mut blobs: Vec<_> = candidate.roots.iter().map(|root| root.blob.clone()).collect();
-        for child in children {
-            // One that was held back too long lacks some.
-            if self.root.store().stat_blocking(&child.digest)?.is_some() {
-                blobs.push(child.digest);
-            }
-        }
-        let note = Generation::note(&candidate.roots, modified);
-        self.write_address()?;
-        let published = self.root.generations().publish(&self.name, after, &note, &blobs)?;
-        let Published::Newest(number) = published else {
-            self.reload()?;
-            return Ok(false);
-        };
-        {
-            let mut state = self.state();
-            state.held.push(Arc::new(Generation::new(number, candidate, modified)));
-            state.loaded = Some(number);
-            (state.pending, state.confirmed) = (None, Some(now));
-            state.shown_since = Some(now);
-        }
-        self.prune(now)?;
-        Ok(true)
-    }
-
     /// Answers with a file of another form of the root, where it tells the same.
     pub(super) async fn other_form(
         self: &Arc<Set>,
@@ -480,7 +311,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Says whether an answer means that there is nothing there.
-fn is_absent(status: StatusCode) -> bool {
+pub(super) fn is_absent(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 

@@ -1,6 +1,5 @@
 //! One index set: what is held of it, and what its clients are given.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +13,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 
 use super::binding::{Bindings, Client};
-use super::check::{Checked, Missing};
+use super::bring::Missing;
+use super::check::Checked;
 use super::format::Format;
 use super::held::{Candidate, Generation};
 use super::listing::Child;
@@ -25,8 +25,8 @@ use crate::request::Request;
 use crate::target::Target;
 
 const WANTED: &str = "wanted";
-const ADDRESS: &str = "address";
-const DERIVED: &str = "derived";
+pub(super) const ADDRESS: &str = "address";
+pub(super) const DERIVED: &str = "derived";
 
 /// How generations are kept.
 #[derive(Clone, Debug)]
@@ -429,65 +429,6 @@ impl Set {
             now.duration_since(since).unsigned_abs()
         });
         Resolution::Blob(Resolved { blob: blob.clone(), headers, stale })
-    }
-
-    /// Loads the generations that other processes published. Blocking.
-    pub(super) fn reload(&self) -> Result<(), StoreError> {
-        let generations = self.root.generations();
-        let newest = generations.newest(&self.name)?;
-        if newest.is_none() || newest == self.state().loaded {
-            return Ok(());
-        }
-        let known: Vec<_> = self.state().held.iter().map(Arc::clone).collect();
-        let mut held = Vec::new();
-        let numbers = generations.numbers(&self.name)?;
-        for number in numbers.into_iter().filter(|number| Some(*number) <= newest) {
-            if let Some(known) = known.iter().find(|known| known.number == number) {
-                held.push(Arc::clone(known));
-            } else if let Some(loaded) =
-                Generation::load(&self.root, &self.name, number, &*self.format)?
-            {
-                held.push(Arc::new(loaded));
-            }
-        }
-        let mut state = self.state();
-        (state.held, state.loaded) = (held, newest);
-        Ok(())
-    }
-
-    /// Writes down where the set is, for the next start.
-    pub(super) fn write_address(&self) -> Result<(), StoreError> {
-        let path = self.root.generations().directory(&self.name).join(ADDRESS);
-        write_unsynced(&path, format!("{}\n", self.address).as_bytes())
-    }
-
-    /// Gives up generations that nobody asks for any more, and what was made of their children.
-    pub(super) fn prune(&self, now: Timestamp) -> Result<(), StoreError> {
-        let given_up: Vec<u64> = {
-            let mut state = self.state();
-            let in_use = state.bindings.in_use(now);
-            let older = state.held.len().saturating_sub(self.options.older_max + 1);
-            let given_up: BTreeSet<u64> = state.held[..older]
-                .iter()
-                .map(|held| held.number)
-                .filter(|number| !in_use.contains(number))
-                .collect();
-            state.held.retain(|held| !given_up.contains(&held.number));
-            given_up.into_iter().collect()
-        };
-        for number in given_up {
-            self.root.generations().remove(&self.name, number)?;
-        }
-        let held: Vec<_> = self.state().held.iter().map(Arc::clone).collect();
-        let children = held.iter().flat_map(|held| held.listing.children.values());
-        let listed: BTreeSet<&str> = children.map(|child| child.digest.hex()).collect();
-        let derived = self.root.generations().directory(&self.name).join(DERIVED);
-        for file in fs_err::read_dir(derived).into_iter().flatten().flatten() {
-            if !file.file_name().to_str().is_some_and(|name| listed.contains(name)) {
-                let _ = fs_err::remove_file(file.path());
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
