@@ -16,7 +16,7 @@ pub fn make(name: &str, version: &str) -> Vec<u8> {
     let mut ar = b"!<arch>\n".to_vec();
     for (name, bytes) in members {
         let len = bytes.len();
-        write!(ar, "{name:<16}{:<12}{:<6}{:<6}{:<8}{len:<10}`\n", 0, 0, 0, 100_644).unwrap();
+        writeln!(ar, "{name:<16}{:<12}{:<6}{:<6}{:<8}{len:<10}`", 0, 0, 0, 100_644).unwrap();
         ar.extend_from_slice(&bytes);
         if len % 2 == 1 {
             ar.push(b'\n');

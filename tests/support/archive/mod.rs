@@ -100,7 +100,7 @@ impl Edition {
                 .packages
                 .insert(format!("{}{file}", layout.pool()).replace("./", ""), Some(deb));
         }
-        edition.list(layout, key, number, text);
+        edition.list(layout, key, number, &text);
         edition
     }
 
@@ -111,14 +111,14 @@ impl Edition {
         let file = format!("{}{name}.deb", layout.pool());
         let text = stanza(name, &format!("{number}.0"), &file, &deb);
         edition.packages.insert(file.replace("./", ""), Some(deb));
-        edition.list(layout, key, number, text);
+        edition.list(layout, key, number, &text);
         edition
     }
 
-    fn list(&mut self, layout: Layout, key: &Key, number: i64, text: String) {
+    fn list(&mut self, layout: Layout, key: &Key, number: i64, text: &str) {
         let part = layout.part();
         let packings = [
-            ("Packages", text.clone().into_bytes()),
+            ("Packages", text.as_bytes().to_vec()),
             ("Packages.gz", gzip(text.as_bytes())),
             ("Packages.xz", xz(text.as_bytes())),
         ];
@@ -147,7 +147,7 @@ impl Edition {
     /// Returns all of it, as one step.
     pub fn whole(&self) -> Step {
         let parts = [&self.packages, &self.indexes, &self.by_hash, &self.root, &self.signature];
-        parts.into_iter().flat_map(|part| part.clone()).collect()
+        parts.into_iter().flat_map(Clone::clone).collect()
     }
 
     /// Returns its parts, those without files left out.
