@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boatyard_cache_proxy::ecosystem::apt::Apt;
 use boatyard_cache_proxy::engine::{Engine, EngineOptions};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
+use boatyard_cache_proxy::generation;
 use boatyard_cache_proxy::statistics::Counters;
 use boatyard_cache_proxy::{Ecosystem, Upstream, Upstreams};
 use boatyard_content::Root;
@@ -99,8 +101,8 @@ pub fn listen(world: &World, root: &Arc<Root>, asked: &[SocketAddr]) -> Result<O
 }
 
 /// Returns the ecosystems, in the order in which they are asked.
-fn ecosystems() -> Vec<Arc<dyn Ecosystem>> {
-    Vec::new()
+fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
+    vec![Arc::new(Apt::new(Arc::clone(root), generation::Options::default()))]
 }
 
 fn engine(world: &World, root: &Arc<Root>) -> Result<Engine> {
@@ -123,7 +125,7 @@ fn engine(world: &World, root: &Arc<Root>) -> Result<Engine> {
     }
     let options = EngineOptions {
         upstreams,
-        ecosystems: ecosystems(),
+        ecosystems: ecosystems(root),
         transport: Arc::new(transport),
         guard,
         limits: transfer::Limits {

@@ -1,6 +1,8 @@
 //! What the engine does not know and an ecosystem does: which targets never change, what vouches
 //! for them, which must agree with one another.
 
+pub mod apt;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read, Write};

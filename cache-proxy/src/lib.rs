@@ -12,6 +12,7 @@ pub mod ecosystem;
 pub mod engine;
 pub mod entry;
 pub mod forward;
+pub mod generation;
 pub mod headers;
 pub mod request;
 pub mod selection;
