@@ -19,6 +19,7 @@ mod load;
 mod login;
 mod logout;
 mod mirror;
+mod proxy;
 mod pull;
 mod push;
 mod quickstart;
@@ -101,6 +102,7 @@ enum Command {
     /// Run the registry
     Serve(serve::Args),
     Mirror(mirror::Args),
+    Proxy(proxy::Args),
     ClientConfig(client_config::Args),
     Config(config::Args),
     /// Print a script that completes commands and options in a shell
@@ -145,6 +147,7 @@ impl Cli {
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),
             Command::Mirror(args) => mirror::run(&args, &logged("boatyard mirror")?),
+            Command::Proxy(args) => proxy::run(&args, &logged("boatyard proxy")?),
             Command::ClientConfig(args) => {
                 client_config::run(&args, &logged("boatyard client-config")?)
             }

@@ -1,5 +1,7 @@
 //! The cache proxy that `boatyard serve` runs.
 
+pub mod record;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,8 +12,8 @@ use boatyard_cache_proxy::engine::{Engine, EngineOptions};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
 use boatyard_cache_proxy::generation;
-use boatyard_cache_proxy::statistics::Counters;
-use boatyard_cache_proxy::{Ecosystem, Upstream, Upstreams};
+use boatyard_cache_proxy::statistics::Statistics;
+use boatyard_cache_proxy::{Ecosystem, Target, Upstream, Upstreams};
 use boatyard_content::Root;
 use boatyard_front::{Limits, Server, ServerError, ServerOptions};
 use boatyard_upstream::guard::Guard;
@@ -22,8 +24,10 @@ use boatyard_upstream::{
 use http::HeaderValue;
 
 use crate::config;
+use crate::proxy::record::Recorder;
 use crate::remote;
 use crate::report::{Context as _, Failure, Result};
+use crate::serving::Services;
 use crate::world::World;
 
 /// How long an upstream may take to be connected to. A client waits that long, so it is short.
@@ -45,11 +49,18 @@ pub struct Listening {
     pub proxy: Proxy,
     /// Its sockets.
     pub server: Server,
+    /// What it served, for those who ask.
+    pub recorder: Arc<Recorder>,
 }
 
 /// Begins to listen. `None` where it is switched off, or where the usual address is taken and
 /// nobody asked for it.
-pub fn listen(world: &World, root: &Arc<Root>, asked: &[SocketAddr]) -> Result<Option<Listening>> {
+pub fn listen(
+    world: &World,
+    services: &Services,
+    asked: &[SocketAddr],
+) -> Result<Option<Listening>> {
+    let root = services.root();
     let config = &world.config.proxy;
     let addresses = match (asked, config.listen.as_slice()) {
         ([], _) if config.off => return Ok(None),
@@ -62,7 +73,9 @@ pub fn listen(world: &World, root: &Arc<Root>, asked: &[SocketAddr]) -> Result<O
         stop_timeout: Duration::from_secs(world.config.serve.stop_seconds),
         ..world.config.limits.of_connections()
     };
-    let engine = engine(world, root)?;
+    let recorder = Arc::new(Recorder::new(root, Arc::clone(services.metrics())));
+    let statistics = Arc::clone(&recorder) as Arc<dyn Statistics>;
+    let engine = engine(world, root, statistics)?;
     let options = ServerOptions { addresses, limits: limits.clone(), ..ServerOptions::default() };
     let server = match Server::bind(options) {
         Ok(server) => server,
@@ -97,7 +110,7 @@ pub fn listen(world: &World, root: &Arc<Root>, asked: &[SocketAddr]) -> Result<O
         log_access: !config.quiet,
         ..defaults
     };
-    Ok(Some(Listening { proxy: Proxy::new(engine, options), server }))
+    Ok(Some(Listening { proxy: Proxy::new(engine, options), server, recorder }))
 }
 
 /// Returns the ecosystems, in the order in which they are asked.
@@ -105,7 +118,8 @@ fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
     vec![Arc::new(Apt::new(Arc::clone(root), generation::Options::default()))]
 }
 
-fn engine(world: &World, root: &Arc<Root>) -> Result<Engine> {
+/// Returns the engine on a root. Blocking: it reads what is held of archives.
+pub fn engine(world: &World, root: &Arc<Root>, statistics: Arc<dyn Statistics>) -> Result<Engine> {
     let config = &world.config.proxy;
     let upstreams = config.upstream.iter().map(upstream).collect::<Result<Vec<_>>>()?;
     let upstreams =
@@ -145,9 +159,28 @@ fn engine(world: &World, root: &Arc<Root>) -> Result<Engine> {
         absent_for: ABSENT,
         rest_for: REST,
         clock: Arc::new(SystemClock),
-        statistics: Arc::new(Counters::default()),
+        statistics,
     };
     Ok(Engine::new(root, options))
+}
+
+/// Understands an address as people write it, as a request for it would be: a URL, or
+/// `NAME/path` of a configured upstream; `None` where it is neither.
+pub fn target_of(world: &World, text: &str) -> Result<Option<(Target, Option<Arc<Upstream>>)>> {
+    let configured =
+        world.config.proxy.upstream.iter().map(upstream).collect::<Result<Vec<_>>>()?;
+    let upstreams =
+        Upstreams::new(configured).context("the upstreams of the cache proxy cannot be used")?;
+    if let Some((name, below)) = text.trim_start_matches('/').split_once('/')
+        && let Some(upstream) = upstreams.named(name)
+    {
+        return Ok(upstream.target(below).ok().map(|target| (target, Some(Arc::clone(upstream)))));
+    }
+    let Ok(target) = text.parse::<Target>() else { return Ok(None) };
+    Ok(Some(match upstreams.of(&target) {
+        Some((upstream, target)) => (target, Some(Arc::clone(upstream))),
+        None => (target, None),
+    }))
 }
 
 /// Returns where requests may lead: what the operator named may be anywhere.

@@ -16,6 +16,7 @@
 //! A flight belongs to the engine, never to a client: who hangs up stops nothing.
 
 mod evict;
+mod explain;
 mod fetch;
 mod flight;
 mod judge;
@@ -59,6 +60,7 @@ use remember::Absent;
 use upstream::Resting;
 
 pub use evict::{Evicted, Held};
+pub use explain::Explanation;
 pub use remember::Decision;
 
 /// How many bytes of small bodies, and of what is known of entries, are kept in memory.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod catalogue;
 pub mod class;
 pub mod ecosystem;
 pub mod engine;
@@ -14,6 +15,7 @@ pub mod entry;
 pub mod forward;
 pub mod generation;
 pub mod headers;
+pub mod import;
 pub mod request;
 pub mod selection;
 pub mod statistics;
@@ -24,7 +26,8 @@ mod cache;
 
 pub use class::{Class, Immutable, Mutable, Promise};
 pub use ecosystem::{
-    Ask, Classified, Ecosystem, Fetcher, Obtain, ObtainError, Obtained, Resolution, Resolved,
+    Ask, Classified, Ecosystem, Explained, Fetcher, Obtain, ObtainError, Obtained, Resolution,
+    Resolved,
 };
 pub use engine::{Engine, EngineOptions};
 pub use entry::Entry;

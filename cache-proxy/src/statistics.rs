@@ -5,6 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use crate::engine::Decision;
+use crate::target::Target;
+
 /// How an answer came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -39,7 +42,7 @@ impl Outcome {
     }
 
     /// Says whether the bytes were fetched for this request.
-    fn is_fetched(self) -> bool {
+    pub fn is_fetched(self) -> bool {
         matches!(self, Outcome::Miss | Outcome::Pass)
     }
 }
@@ -63,6 +66,11 @@ pub struct Served {
 pub trait Statistics: fmt::Debug + Send + Sync {
     /// An answer was sent, or as much of it as the client took.
     fn served(&self, served: &Served);
+
+    /// It was decided how a request for a target is answered.
+    fn decided(&self, target: &Target, decision: &Decision) {
+        let _ = (target, decision);
+    }
 }
 
 /// What was served, summed up.
@@ -84,7 +92,7 @@ pub enum By {
     /// All of it.
     All,
     /// An ecosystem.
-    Ecosystem(&'static str),
+    Ecosystem(String),
     /// An upstream.
     Upstream(String),
     /// A client.
@@ -94,13 +102,19 @@ pub enum By {
 /// The most things that are told apart; all further ones count in the sum alone.
 const KINDS_MAX: usize = 10_000;
 
-/// Tallies in memory, since the process began.
+/// Tallies in memory, since the process began or what it was restored from.
 #[derive(Debug, Default)]
 pub struct Counters {
     tallies: Mutex<HashMap<By, Tally>>,
 }
 
 impl Counters {
+    /// Returns tallies that go on from others.
+    pub fn restored(tallies: impl IntoIterator<Item = (By, Tally)>) -> Counters {
+        let tallies = tallies.into_iter().take(KINDS_MAX).collect();
+        Counters { tallies: Mutex::new(tallies) }
+    }
+
     /// Returns all tallies, in order.
     pub fn tallies(&self) -> Vec<(By, Tally)> {
         let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +153,7 @@ impl Statistics for Counters {
         count(By::Client(served.client));
         count(By::Upstream(served.upstream.clone()));
         if let Some(ecosystem) = served.ecosystem {
-            count(By::Ecosystem(ecosystem));
+            count(By::Ecosystem(ecosystem.to_owned()));
         }
     }
 }

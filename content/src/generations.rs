@@ -183,6 +183,18 @@ impl Generations {
         self.root.disk.remove_directory(&directory).doing("give up a generation")
     }
 
+    /// Returns all blobs that generations hold.
+    ///
+    /// # Errors
+    /// Where a directory cannot be listed.
+    pub fn held(&self) -> Result<HashSet<Digest>, StoreError> {
+        let mut held = HashSet::new();
+        self.each(&mut |_, blob| {
+            held.insert(blob.clone());
+        })?;
+        Ok(held)
+    }
+
     /// Visits all blobs that generations hold, with the directory of the set.
     ///
     /// # Errors

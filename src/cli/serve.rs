@@ -56,7 +56,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             let root = world.root_path().display();
             tracing::info!("the registry listens on {scheme}://{address}, its root is {root}");
         }
-        let proxy = proxy::listen(world, services.root(), &args.proxy_listen)?;
+        let proxy = proxy::listen(world, &services, &args.proxy_listen)?;
         for address in proxy.iter().flat_map(|listening| listening.server.local_addrs()) {
             tracing::info!("the cache proxy listens on {address}");
         }
@@ -92,9 +92,14 @@ async fn proxied(
     listening: Option<Listening>,
     stop: impl Future<Output = ()>,
 ) -> Option<StopReport> {
-    let Listening { proxy, server } = listening?;
+    let Listening { proxy, server, recorder } = listening?;
+    let writing = tokio::spawn(Arc::clone(&recorder).write());
     let serve = move |stream, client, stop| proxy.clone().serve(stream, client, stop);
-    Some(server.serve_by(serve, stop).await)
+    let report = server.serve_by(serve, stop).await;
+    writing.abort();
+    // A stop is not to lose the last of it; should the thread fail, that is all that is lost.
+    let _ = tokio::task::spawn_blocking(move || recorder.write_now()).await;
+    Some(report)
 }
 
 /// Listens where the metrics have an address of their own.

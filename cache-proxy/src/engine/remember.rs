@@ -90,6 +90,7 @@ impl Engine {
             status: answer.status,
             ecosystem: answer.ecosystem,
         };
+        self.shared.options.statistics.decided(&request.target, &decision);
         self.shared.decisions.put(request.target.key(), decision, 1);
     }
 

@@ -15,7 +15,7 @@ use super::format::Suites;
 use super::stanza::StanzaError;
 use super::unpack::{Limits, unpack};
 use crate::class::{Class, Promise};
-use crate::ecosystem::{Classified, Ecosystem, Fetcher, Resolution};
+use crate::ecosystem::{Classified, Ecosystem, Explained, Fetcher, Resolution};
 use crate::entry::Entry;
 use crate::generation::{Asking, Generation, Options, Set};
 use crate::request::Request;
@@ -47,7 +47,7 @@ impl Apt {
     }
 
     /// Says what is known of the suites above a target, a line each.
-    pub async fn explain(&self, target: &Target, now: jiff::Timestamp) -> Vec<String> {
+    pub async fn describe(&self, target: &Target, now: jiff::Timestamp) -> Vec<String> {
         let mut lines = Vec::new();
         for set in self.above(target).await {
             lines.extend(set.describe(now));
@@ -279,6 +279,20 @@ impl Ecosystem for Apt {
             // Nobody vouches for it, whatever its name looks like: the upstream is asked each time.
             None => Resolution::Class(Class::index()),
         }
+    }
+
+    async fn explain(&self, request: &Request, now: jiff::Timestamp) -> Explained {
+        let notes = self.describe(&request.target, now).await;
+        let path = request.target.path();
+        let is_of_a_suite = address::root(path).is_some() || !notes.is_empty();
+        let class = match address::by_hash(path).as_ref().and_then(self_named) {
+            Some(promise) => Some(Class::promised(promise)),
+            None => match self.package(request).await {
+                Some(promise) => Some(Class::promised(promise)),
+                None => (!is_of_a_suite).then(Class::index),
+            },
+        };
+        Explained { class, notes }
     }
 
     async fn kept(&self, entry: &Arc<Entry>, fetcher: &dyn Fetcher) {

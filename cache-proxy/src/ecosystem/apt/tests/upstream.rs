@@ -160,7 +160,7 @@ impl World {
 
     pub async fn explain(&self, path: &str) -> String {
         let apt = Arc::clone(&self.apt.lock().unwrap());
-        apt.explain(&target(path), self.now()).await.join("\n")
+        apt.describe(&target(path), self.now()).await.join("\n")
     }
 
     /// Gets a path over a connection that is known by its number.
