@@ -33,6 +33,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use boatyard_content::cache::Cache;
 use boatyard_content::entries::EntryKey;
 use boatyard_content::local::LocalStore;
 use boatyard_content::{Root, Store as _};
@@ -46,7 +47,6 @@ use http::header::{ACCEPT_ENCODING, VIA};
 use http::{HeaderValue, Method, StatusCode};
 
 use crate::answer::Answer;
-use crate::cache::Cache;
 use crate::class::Class;
 use crate::ecosystem::{Classified, Ecosystem};
 use crate::request::Request;
