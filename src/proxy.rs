@@ -119,8 +119,8 @@ fn engine(world: &World, root: &Arc<Root>) -> Result<Engine> {
     let timeouts = Timeouts { connect: CONNECT, idle: IDLE };
     let trust = Trust { registries_conf: Vec::new(), ..remote::trust(world)? };
     // The machine's proxy settings may name this very proxy.
-    let mut transport = Transport::new(trust, timeouts, agent, transport::ProxyUse::Never)
-        .guarded(Arc::clone(&guard));
+    let mut transport =
+        Transport::new(trust, timeouts, agent, transport::ProxyUse::Never).guarded(guard);
     if let Some(parent) = &config.parent {
         let parent = parent.parse().map_err(|error| {
             Failure::usage(format!("[proxy] parent `{parent}` is no URL")).because(error)
@@ -131,7 +131,6 @@ fn engine(world: &World, root: &Arc<Root>) -> Result<Engine> {
         upstreams,
         ecosystems: ecosystems(),
         transport: Arc::new(transport),
-        guard,
         limits: transfer::Limits {
             per_upstream: PER_UPSTREAM,
             total: 4 * PER_UPSTREAM,

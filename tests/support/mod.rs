@@ -11,6 +11,7 @@
 pub mod built;
 pub mod clients;
 pub mod debian;
+pub mod disk;
 pub mod distribution;
 pub mod http;
 pub mod images;
@@ -18,6 +19,7 @@ pub mod lab;
 pub mod origin;
 pub mod place;
 pub mod process;
+pub mod proxy;
 pub mod relay;
 pub mod rendezvous;
 pub mod server;
