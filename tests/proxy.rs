@@ -1,6 +1,5 @@
 //! The cache proxy as its clients meet it: curl, raw sockets, an upstream that fails as the test
 //! wants it to.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

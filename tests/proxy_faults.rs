@@ -1,6 +1,5 @@
 //! What goes wrong around the cache proxy: full disks, processes that die, clients that read nothing,
 //! entries that are broken. What was fetched is served, and nobody is sent half of it for the whole.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

@@ -199,7 +199,9 @@ async fn accept<H, F>(
         let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok(permit) = permit else { return };
         let (stream, address) = listener.accept().await;
-        let connection = serve(stream, address, phase.clone());
+        // In a box, or the task would have room for it twice: as what it captures, and as what it
+        // awaits.
+        let connection = Box::pin(serve(stream, address, phase.clone()));
         tokio::spawn(async move {
             connection.await;
             drop(permit);
