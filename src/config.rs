@@ -72,7 +72,8 @@ pub struct Proxy {
     #[serde(with = "quantity::optional_size")]
     #[schemars(with = "Option<String>", extend("x-kind" = "size"))]
     pub max_size: Option<u64>,
-    /// The proxy that is asked instead of upstreams themselves; tunnels go without it.
+    /// The proxy that is asked instead of upstreams themselves, by tunnels too; it resolves their
+    /// names.
     pub parent: Option<String>,
     /// Writes no line to the log for each answer.
     pub quiet: bool,

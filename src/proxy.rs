@@ -129,8 +129,8 @@ pub fn engine(world: &World, root: &Arc<Root>, statistics: Arc<dyn Statistics>) 
     let timeouts = Timeouts { connect: CONNECT, idle: IDLE };
     let trust = Trust { registries_conf: Vec::new(), ..remote::trust(world)? };
     // The machine's proxy settings may name this very proxy.
-    let mut transport = Transport::new(trust, timeouts, agent, transport::ProxyUse::Never)
-        .guarded(Arc::clone(&guard));
+    let mut transport =
+        Transport::new(trust, timeouts, agent, transport::ProxyUse::Never).guarded(guard);
     if let Some(parent) = &config.parent {
         let parent = parent.parse().map_err(|error| {
             Failure::usage(format!("[proxy] parent `{parent}` is no URL")).because(error)
@@ -141,7 +141,6 @@ pub fn engine(world: &World, root: &Arc<Root>, statistics: Arc<dyn Statistics>) 
         upstreams,
         ecosystems: ecosystems(root),
         transport: Arc::new(transport),
-        guard,
         limits: transfer::Limits {
             per_upstream: PER_UPSTREAM,
             total: 4 * PER_UPSTREAM,

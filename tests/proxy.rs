@@ -1,113 +1,14 @@
 //! The cache proxy as its clients meet it: curl, raw sockets, an upstream that fails as the test
 //! wants it to.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
 
 use support::origin::{Origin, Reply};
+use support::proxy::{World, curl, proxy_of, rest_of, start};
 use support::server::wait_for;
 use support::{Place, Server, images};
-
-/// An upstream, and a proxy that may fetch from it.
-struct World {
-    origin: Origin,
-    server: Server,
-    proxy: String,
-    place: Place,
-}
-
-/// An answer that curl got.
-struct Got {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Got {
-    fn cache(&self) -> &str {
-        self.header("x-cache").unwrap_or_default()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-}
-
-impl World {
-    fn new(more: &str) -> World {
-        let (place, origin) = (Place::new(), Origin::start());
-        let server = start(&place, &origin, more);
-        let proxy = proxy_of(&server);
-        World { origin, server, proxy, place }
-    }
-
-    /// Asks through the proxy with curl.
-    fn get(&self, path: &str) -> Got {
-        self.ask(&self.origin.url(path), &[])
-    }
-
-    fn ask(&self, url: &str, more: &[&str]) -> Got {
-        curl(&self.place, &["-x", &format!("http://{}", self.proxy)], more, url)
-    }
-
-    /// Writes bytes to the proxy, and reads until it closes.
-    fn raw(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut connection = self.connect();
-        connection.write_all(bytes).unwrap();
-        let mut answer = Vec::new();
-        // A connection that is cut has said what it had to say.
-        let _ = connection.read_to_end(&mut answer);
-        answer
-    }
-
-    fn connect(&self) -> TcpStream {
-        let connection = TcpStream::connect(&self.proxy).unwrap();
-        connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        connection
-    }
-
-    fn request(&self, path: &str) -> Vec<u8> {
-        format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", self.origin.url(path))
-            .into()
-    }
-}
-
-fn start(place: &Place, origin: &Origin, more: &str) -> Server {
-    let config = format!(
-        "[proxy]\nlisten = ['127.0.0.1:0']\n{more}\n[[proxy.upstream]]\nname = 'o'\nurl = '{}'\n",
-        origin.url("")
-    );
-    Server::configured(place, &place.root(), &config)
-}
-
-fn proxy_of(server: &Server) -> String {
-    let mark = "the cache proxy listens on ";
-    wait_for("the proxy to listen", || server.log().contains(mark));
-    let log = server.log();
-    log.split_once(mark).unwrap().1.lines().next().unwrap().trim().to_owned()
-}
-
-fn curl(place: &Place, how: &[&str], more: &[&str], url: &str) -> Got {
-    let run = place.run("curl", ["-s", "-i", "-m", "60", "--noproxy", ""]);
-    let output = run.args(how.iter().chain(more).copied()).args([url]).run();
-    let bytes = output.stdout;
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-    let Some(end) = end else { return Got { status: 0, head: String::new(), body: bytes } };
-    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Got { status, head, body: bytes[end + 4..].to_vec() }
-}
 
 #[test]
 fn what_is_kept_is_fresh_revalidated_or_served_while_the_upstream_is_away() {
@@ -384,4 +285,48 @@ fn a_mirror_that_fails_is_passed_over() {
     assert_eq!(get(&first.url("/p")).text(), "from the second");
     assert_eq!(get(&second.url("/p")).cache(), "HIT", "all servers of a list share what is kept");
     assert_eq!(second.asked().len(), 1);
+}
+
+#[test]
+fn requests_that_differ_in_what_decides_nothing_share_a_transfer() {
+    let world = World::new("");
+    let body = images::noise(13, 1 << 20);
+    let varied = Reply { waits_at: Some(1 << 19), ..Reply::fresh(body.clone()) };
+    world.origin.put("/plain", varied.clone());
+    world.origin.put("/varied", varied.with("Vary: Accept\r\n"));
+    let ask = |path: &str, accept: &str| {
+        let mut connection = world.connect();
+        let url = world.origin.url(path);
+        let head = format!("GET {url} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n");
+        write!(connection, "{head}Connection: close\r\n\r\n").unwrap();
+        let mut begun = vec![0; 100];
+        connection.read_exact(&mut begun).unwrap();
+        (connection, begun)
+    };
+    let asking: Vec<_> = [("/plain", "a"), ("/plain", "b"), ("/varied", "a"), ("/varied", "b")]
+        .map(|(path, accept)| ask(path, accept))
+        .into();
+    assert_eq!(world.origin.asked(), ["GET /plain", "GET /varied", "GET /varied"]);
+    world.origin.release();
+    for (connection, mut whole) in asking {
+        whole.extend(rest_of(connection));
+        assert!(whole.ends_with(&body));
+    }
+}
+
+#[test]
+fn a_head_of_something_else_makes_what_is_kept_stale() {
+    let world = World::new("");
+    world.origin.put("/h", Reply::fresh("one").tagged("1"));
+    assert_eq!(world.get("/h").text(), "one");
+    world.origin.put("/h", Reply::fresh("three").tagged("3"));
+    wait_for("it to be kept", || world.get("/h").cache() == "HIT");
+    let url = world.origin.url("/h");
+    let head = world.ask(&url, &["-I", "-H", "Cache-Control: no-cache"]);
+    assert_eq!((head.status, head.cache()), (200, "PASS"));
+    assert_eq!(world.get("/h").text(), "three");
+    // With nobody to ask, what is kept stands in.
+    world.origin.go_down();
+    let head = world.ask(&url, &["-I", "-H", "Cache-Control: no-cache"]);
+    assert_eq!((head.status, head.cache()), (200, "STALE"));
 }

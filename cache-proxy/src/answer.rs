@@ -15,6 +15,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::engine::Bypass;
 use crate::headers::strip_hop_by_hop;
 use crate::selection::{Selection, select};
 use crate::statistics::Outcome;
@@ -49,13 +50,22 @@ pub enum Body {
     Blob(Arc<BlobFile>, Range<u64>),
     /// Several ranges of a blob, each with the text before it, and the text at the end.
     Parts(Arc<BlobFile>, Vec<(Bytes, Range<u64>)>, Bytes),
-    /// An object that is arriving, so many bytes of it, where that is known; and what is set before
-    /// the last of them are sent.
-    Arriving(Box<Reader>, Option<u64>, Arc<AtomicBool>),
+    /// An object that is arriving, so many bytes of it, where that is known.
+    Arriving(Box<Coming>, Option<u64>),
     /// What an upstream is sending; its length where it said that.
     Passing(Box<Incoming>, Option<u64>),
     /// No body is sent, but one of this length is spoken of: an answer to HEAD that was passed on.
     Spoken(Option<u64>),
+}
+
+/// An object that is arriving.
+pub struct Coming {
+    /// What reads it.
+    pub(crate) reader: Reader,
+    /// What is set before the last of its bytes are sent.
+    pub(crate) given: Arc<AtomicBool>,
+    /// What goes on where it cannot be kept.
+    pub(crate) bypass: Bypass,
 }
 
 impl fmt::Debug for Body {
@@ -76,7 +86,7 @@ impl Body {
                 };
                 Some(parts.iter().map(of).sum::<u64>() + end.len() as u64)
             }
-            Body::Arriving(_, len, _) | Body::Passing(_, len) | Body::Spoken(len) => *len,
+            Body::Arriving(_, len) | Body::Passing(_, len) | Body::Spoken(len) => *len,
         }
     }
 
@@ -90,7 +100,7 @@ impl Body {
 pub(crate) enum Bytesource {
     Memory(Bytes),
     File(Arc<BlobFile>),
-    Reader(Box<Reader>, Arc<AtomicBool>),
+    Coming(Box<Coming>),
 }
 
 /// What is said of an answer besides its bytes.
@@ -119,7 +129,7 @@ impl Answer {
         let size = match &bytes {
             Bytesource::Memory(bytes) => Some(bytes.len() as u64),
             Bytesource::File(file) => Some(file.size()),
-            Bytesource::Reader(reader, _) => reader.size(),
+            Bytesource::Coming(coming) => coming.reader.size(),
         };
         let mut headers = said.headers();
         let nothing = Body::Bytes(Bytes::new());
@@ -209,9 +219,9 @@ fn whole(bytes: Bytesource) -> Body {
             let size = file.size();
             Body::Blob(file, 0..size)
         }
-        Bytesource::Reader(reader, given) => {
-            let size = reader.size();
-            Body::Arriving(reader, size, given)
+        Bytesource::Coming(coming) => {
+            let size = coming.reader.size();
+            Body::Arriving(coming, size)
         }
     }
 }
@@ -224,8 +234,9 @@ fn part(bytes: Bytesource, range: Range<u64>) -> Body {
             Body::Bytes(bytes.slice(range.start as usize..range.end as usize))
         }
         Bytesource::File(file) => Body::Blob(file, range),
-        Bytesource::Reader(reader, given) => {
-            Body::Arriving(Box::new(reader.within(range)), Some(len), given)
+        Bytesource::Coming(coming) => {
+            let coming = Coming { reader: coming.reader.within(range), ..*coming };
+            Body::Arriving(Box::new(coming), Some(len))
         }
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! A flight belongs to the engine, never to a client: who hangs up stops nothing.
 
+mod bypass;
 mod evict;
 mod explain;
 mod fetch;
@@ -34,12 +35,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use boatyard_content::cache::Cache;
 use boatyard_content::entries::EntryKey;
 use boatyard_content::local::LocalStore;
 use boatyard_content::{Root, Store as _};
 use boatyard_oci::Digest;
 use boatyard_upstream::clock::Clock;
-use boatyard_upstream::guard::Guard;
 use boatyard_upstream::retry::RetryPolicy;
 use boatyard_upstream::transfer::{Limits, Transfers};
 use boatyard_upstream::transport::{Payload, Transport};
@@ -47,7 +48,6 @@ use http::header::{ACCEPT_ENCODING, VIA};
 use http::{HeaderValue, Method, StatusCode};
 
 use crate::answer::Answer;
-use crate::cache::Cache;
 use crate::class::Class;
 use crate::ecosystem::{Classified, Ecosystem};
 use crate::request::Request;
@@ -59,6 +59,7 @@ use kept::{Known, Opened};
 use remember::Absent;
 use upstream::Resting;
 
+pub(crate) use bypass::Bypass;
 pub use evict::{Evicted, Held};
 pub use explain::Explanation;
 pub use remember::Decision;
@@ -75,10 +76,8 @@ pub struct EngineOptions {
     pub upstreams: Upstreams,
     /// Those who know package archives, in the order in which they are asked.
     pub ecosystems: Vec<Arc<dyn Ecosystem>>,
-    /// What asks upstreams.
+    /// What asks upstreams, and leads tunnels to them.
     pub transport: Arc<Transport>,
-    /// Where tunnels may lead; the transport has one that agrees.
-    pub guard: Arc<Guard>,
     /// The limits of transfers.
     pub limits: Limits,
     /// How often an upstream is asked again.
@@ -116,7 +115,8 @@ struct Shared {
     decisions: Cache<EntryKey, Decision>,
     resting: Resting,
     since_sweep: AtomicU64,
-    sweeping: Mutex<()>,
+    /// What was forgotten and could not be deleted: somebody reads it, or the grace period holds it.
+    forgotten: Mutex<Vec<Digest>>,
     pseudonym: String,
     via: HeaderValue,
 }
@@ -150,7 +150,7 @@ impl Engine {
             decisions: Cache::new(20_000),
             resting: Resting::default(),
             since_sweep: AtomicU64::new(0),
-            sweeping: Mutex::default(),
+            forgotten: Mutex::default(),
             pseudonym,
             via,
             options,
@@ -163,9 +163,9 @@ impl Engine {
         &self.shared.options.upstreams
     }
 
-    /// Returns where tunnels may lead.
-    pub fn guard(&self) -> &Arc<Guard> {
-        &self.shared.options.guard
+    /// Returns what connects to upstreams.
+    pub fn transport(&self) -> &Transport {
+        &self.shared.options.transport
     }
 
     /// Returns what counts.

@@ -90,20 +90,22 @@ impl Proxy {
     /// Serves a connection until it ends: what [`boatyard_front::Server::serve_by`] wants.
     pub async fn serve(self, stream: TcpStream, client: SocketAddr, mut stop: Stop) {
         let inner = &self.inner;
+        // Most connections are idle most of the time: what begins or ends them, and what an answer
+        // needs, is in boxes that come and go.
         if !inner.options.clients.serves(client.ip()) {
             let message = format!("{} may not use this proxy (see allow_clients)", client.ip());
-            return self.refuse(&stream, StatusCode::FORBIDDEN, &message).await;
+            return Box::pin(self.refuse(&stream, StatusCode::FORBIDDEN, &message)).await;
         }
         let Some(_place) = inner.open.take(client.ip()) else {
             let message = "too many connections from this address";
-            return self.refuse(&stream, StatusCode::TOO_MANY_REQUESTS, message).await;
+            return Box::pin(self.refuse(&stream, StatusCode::TOO_MANY_REQUESTS, message)).await;
         };
         let mut cut = stop.clone();
         tokio::select! {
             () = connection::run(inner, &stream, client, &mut stop) => {}
             () = cut.cut() => {}
         }
-        linger(&stream).await;
+        Box::pin(linger(&stream)).await;
     }
 
     async fn refuse(&self, stream: &TcpStream, status: StatusCode, message: &str) {

@@ -22,8 +22,6 @@ pub mod statistics;
 pub mod target;
 pub mod upstreams;
 
-mod cache;
-
 pub use class::{Class, Immutable, Mutable, Promise};
 pub use ecosystem::{
     Ask, Classified, Ecosystem, Explained, Fetcher, Obtain, ObtainError, Obtained, Resolution,

@@ -237,7 +237,9 @@ async fn accept<H, F>(
             refusals.refuse(stream, address.ip(), most, is_plain);
             continue;
         };
-        let connection = serve(stream, address, phase.clone());
+        // In a box, or the task would have room for it twice: as what it captures, and as what it
+        // awaits.
+        let connection = Box::pin(serve(stream, address, phase.clone()));
         tokio::spawn(async move {
             connection.await;
             drop((counted, permit));

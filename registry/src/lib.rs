@@ -10,7 +10,8 @@ pub mod access;
 pub mod limits;
 pub mod mirror;
 
-mod cache;
+use boatyard_content::cache;
+
 mod chain;
 mod http;
 mod rate;

@@ -100,6 +100,11 @@ impl Origin {
         self.shared.asked.lock().unwrap().len()
     }
 
+    /// Holds again what waits.
+    pub fn hold(&self) {
+        *self.shared.held.lock().unwrap() = true;
+    }
+
     /// Lets go on what waits.
     pub fn release(&self) {
         *self.shared.held.lock().unwrap() = false;
@@ -136,7 +141,9 @@ impl Shared {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let (range, tag) = (header("range"), header("if-none-match"));
-        let shown = range.iter().chain(&tag).map(|value| format!(" {value}")).collect::<String>();
+        let login = header("authorization");
+        let shown = [&range, &tag, &login].into_iter().flatten();
+        let shown = shown.map(|value| format!(" {value}")).collect::<String>();
         self.asked.lock().unwrap().push(format!("{method} {path}{shown}"));
         let reply = self.replies.lock().unwrap().get(path).cloned();
         let reply = reply.unwrap_or(Reply { status: 404, ..Reply::default() });

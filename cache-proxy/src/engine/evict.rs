@@ -18,6 +18,8 @@ use super::{Engine, Shared};
 
 /// After how much of the limit has come anew it is looked again: one part of so many.
 const SHARE: u64 = 20;
+/// How many blobs are remembered that could not be deleted yet; the collector finds the others.
+const FORGOTTEN_MAX: usize = 10_000;
 
 /// What an entry holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl Engine {
 
 impl Shared {
     fn sweep(&self, most: u64) -> Result<Evicted, StoreError> {
-        let Ok(_alone) = self.sweeping.try_lock() else { return Ok(Evicted::default()) };
+        let Ok(mut forgotten) = self.forgotten.try_lock() else { return Ok(Evicted::default()) };
         let entries = self.root.entries();
         let now = SystemTime::now();
         let mut sizes: HashMap<Digest, u64> = HashMap::new();
@@ -88,7 +90,7 @@ impl Shared {
             self.options.ecosystems.iter().flat_map(|ecosystem| ecosystem.needed()).collect();
         let bytes = sizes.values().sum();
         let doomed = choose(held, &sizes, &needed, most);
-        let mut blobs = Vec::new();
+        let mut blobs = std::mem::take(&mut *forgotten);
         let mut count = 0;
         for entry in &doomed {
             match entries.remove(&entry.key) {
@@ -114,6 +116,10 @@ impl Shared {
                 0
             }
         };
+        // The next sweep tries again.
+        blobs.retain(|blob| matches!(self.store.stat_blocking(blob), Ok(Some(_))));
+        blobs.truncate(FORGOTTEN_MAX);
+        *forgotten = blobs;
         Ok(Evicted { bytes, entries: count, freed })
     }
 }

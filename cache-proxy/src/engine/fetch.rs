@@ -14,6 +14,7 @@ use boatyard_upstream::transport::TransportError;
 
 use super::flight::{Answered, Arriving, Failed, FailedKind, Flight, Landing, News};
 use super::judge::{Question, Settled, Verdict};
+use super::read::Plan;
 use super::{Engine, Shared};
 use crate::entry::Entry;
 use crate::headers;
@@ -25,23 +26,38 @@ const TRIES_MAX: usize = 3;
 /// How long the first request may take to begin to read.
 const FIRST_READER: Duration = Duration::from_secs(10);
 
+/// Whether the upstream is asked in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// Nothing was kept a moment ago, and nothing is now.
+    UnlessKept,
+    /// It is.
+    Always,
+}
+
 impl Engine {
     /// Joins the flight that brings what is asked for, and begins it where there is none. `true`
     /// where it was begun.
-    pub(super) fn fly(&self, question: Question) -> (Arc<Flight>, bool) {
+    pub(super) fn fly(&self, question: Question, ask: Asking) -> (Arc<Flight>, bool) {
         let request = &question.request;
         let told_apart = headers::distinguishing(&headers::shared(&request.headers));
         let promised = question.promise().map(|promise| promise.digest.to_string());
-        let text = format!("{}\n{}\n{told_apart}", request.target, promised.unwrap_or_default());
-        let key = EntryKey::of(&text);
-        let (flight, landing) = self.board(&key);
+        let text = format!("{}\n{}\n", request.target, promised.unwrap_or_default());
+        let object = EntryKey::of(&text);
+        let key = EntryKey::of(&format!("{text}{told_apart}"));
+        let (flight, landing) = self.board(&key, &object, request);
         let Some(landing) = landing else { return (flight, false) };
         let engine = self.clone();
-        tokio::spawn(async move { engine.lead(key, landing, question).await });
+        tokio::spawn(async move { engine.lead(key, landing, question, ask).await });
         (flight, true)
     }
 
-    async fn lead(self, key: EntryKey, landing: Landing, question: Question) {
+    async fn lead(self, key: EntryKey, landing: Landing, question: Question, ask: Asking) {
+        if ask == Asking::UnlessKept
+            && let Some(kept) = self.kept_meanwhile(&question).await
+        {
+            return landing.end(News::Found(kept));
+        }
         let lease = match self.blocking(|shared| shared.root.lease()).await {
             Some(Ok(lease)) => lease,
             Some(Err(error)) => {
@@ -94,6 +110,18 @@ impl Engine {
                     return landing.end(News::Failed(Arc::new(failed(&failure))));
                 }
             }
+        }
+    }
+
+    /// Looks once more at what is kept: between the first look and this flight, the one before it
+    /// may have landed.
+    async fn kept_meanwhile(&self, question: &Question) -> Option<Arc<Entry>> {
+        let (request, class) = (&question.request, &question.class);
+        let kept = self.kept(&request.target, &request.headers).await?;
+        let now = self.shared.options.clock.now();
+        match self.plan(request, class, Some(kept), now).await {
+            Plan::Serve(kept) => Some(kept),
+            _ => None,
         }
     }
 

@@ -11,12 +11,16 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::watch;
 
+use super::read::chosen;
 use super::{Engine, Shared};
 use crate::entry::Entry;
+use crate::request::Request;
 
 /// One question to the upstream.
 pub(super) struct Flight {
     key: EntryKey,
+    /// What is asked for, whatever else the request says.
+    object: EntryKey,
     state: watch::Sender<Option<News>>,
     /// An answer that may not be kept: for the one request that asked.
     declined: Mutex<Option<Box<Incoming>>>,
@@ -31,6 +35,8 @@ pub(super) enum News {
     Arriving(Arc<Arriving>),
     /// They are kept.
     Kept(Arc<Entry>),
+    /// They were kept before anybody was asked.
+    Found(Arc<Entry>),
     /// What was kept still holds.
     Renewed(Arc<Entry>),
     /// The upstream has something else to say.
@@ -114,6 +120,16 @@ impl Flight {
         &self.given
     }
 
+    /// Says whether what is arriving is right for another request for an object: its headers may
+    /// differ in what the answer does not depend on.
+    fn serves(&self, object: &EntryKey, request: &Request) -> bool {
+        self.object == *object
+            && match &*self.state.borrow() {
+                Some(News::Arriving(arriving)) => chosen(&arriving.policy, request),
+                _ => false,
+            }
+    }
+
     /// Waits for the last word.
     pub(super) async fn end(&self) -> News {
         self.wait(|news| !matches!(news, News::Arriving(_))).await
@@ -185,15 +201,25 @@ impl Shared {
 }
 
 impl Engine {
-    /// Joins the flight of a key; where there is none, begins one, whose landing is the caller's.
-    pub(super) fn board(&self, key: &EntryKey) -> (Arc<Flight>, Option<Landing>) {
+    /// Joins the flight of a key, or one of the same object whose answer is known to be right for
+    /// this request as well; where there is none, begins one, whose landing is the caller's.
+    pub(super) fn board(
+        &self,
+        key: &EntryKey,
+        object: &EntryKey,
+        request: &Request,
+    ) -> (Arc<Flight>, Option<Landing>) {
         let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(key) {
             return (Arc::clone(flight), None);
         }
+        if let Some(flight) = flights.values().find(|flight| flight.serves(object, request)) {
+            return (Arc::clone(flight), None);
+        }
         let state = watch::Sender::new(None);
-        let (key, declined, given) = (key.clone(), Mutex::default(), Arc::default());
-        let flight = Arc::new(Flight { key: key.clone(), state, declined, given });
+        let (key, object) = (key.clone(), object.clone());
+        let (declined, given) = (Mutex::default(), Arc::default());
+        let flight = Arc::new(Flight { key: key.clone(), object, state, declined, given });
         flights.insert(key, Arc::clone(&flight));
         let landing = Landing { shared: Arc::clone(&self.shared), flight: Arc::clone(&flight) };
         (flight, Some(landing))

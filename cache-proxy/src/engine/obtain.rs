@@ -8,6 +8,7 @@ use boatyard_content::Root;
 use jiff::Timestamp;
 
 use super::Engine;
+use super::fetch::Asking;
 use super::flight::{FailedKind, News};
 use super::judge::{Question, keeps_promise};
 use super::read::Plan;
@@ -46,7 +47,12 @@ impl Fetcher for Engine {
         for _ in 0..TRIES_MAX {
             let question =
                 Question { request: request.clone(), class: class.clone(), known: known.clone() };
-            let (flight, mine) = self.fly(question);
+            let asking = match ask {
+                Ask::Always => Asking::Always,
+                _ if known.is_some() => Asking::Always,
+                _ => Asking::UnlessKept,
+            };
+            let (flight, mine) = self.fly(question, asking);
             if !mine && flight.given().load(Ordering::SeqCst) {
                 flight.end().await;
                 continue;
@@ -57,7 +63,7 @@ impl Fetcher for Engine {
                 _ => None,
             };
             return match flight.end().await {
-                News::Kept(entry) | News::Renewed(entry) => fresh(entry),
+                News::Kept(entry) | News::Found(entry) | News::Renewed(entry) => fresh(entry),
                 News::Arriving(_) | News::Declined => Err(ObtainError::NotKept {
                     target: target(),
                     reason: "it is meant for one user, or nobody can tell how long it is"

@@ -1,7 +1,12 @@
 //! What passes through: requests that write, answers that may not be kept.
 
+use std::sync::Arc;
+
+use boatyard_upstream::freshness::Policy;
 use boatyard_upstream::transport::{Incoming, Outgoing, Payload, TransportError};
-use http::{HeaderMap, Method};
+use http::header::{ETAG, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use jiff::Timestamp;
 use url::Url;
 
 use super::Engine;
@@ -9,6 +14,7 @@ use super::fetch::{chain, of_transport};
 use super::flight::Failed;
 use super::read::error;
 use crate::answer::Answer;
+use crate::entry::Entry;
 use crate::headers;
 use crate::request::Request;
 
@@ -22,15 +28,40 @@ impl Engine {
             match sent {
                 Ok(answer) => {
                     let is_head = request.method == Method::HEAD;
+                    if is_head && answer.status == StatusCode::OK {
+                        self.heed_head(request, &answer).await;
+                    }
                     return Answer::passing(answer, is_head, &self.shared.via);
                 }
                 Err(error) => last = Some(error),
             }
         }
         last.map_or_else(
-            || Answer::own(http::StatusCode::BAD_GATEWAY, "there is nobody to ask"),
+            || Answer::own(StatusCode::BAD_GATEWAY, "there is nobody to ask"),
             |failure| failed(request, &failure),
         )
+    }
+
+    /// Marks what is kept as stale, where an answer to HEAD speaks of something else.
+    ///
+    /// > "If the cached response and the received HEAD response [...] differ in the Content-Length,
+    /// > [...] or a validator, the cache SHOULD consider the stored response to be stale"
+    /// > (after RFC 9111, section 4.3.5)
+    async fn heed_head(&self, request: &Request, answer: &Incoming) {
+        let Some(kept) = self.kept(&request.target, &request.headers).await else { return };
+        let known = &kept.policy.headers;
+        let differs = |name: HeaderName| {
+            let (theirs, ours) = (answer.headers.get(&name), known.get(&name));
+            theirs.zip(ours).is_some_and(|(theirs, ours)| theirs != ours)
+        };
+        let other_length = answer.content_length().is_some_and(|length| length != kept.size);
+        if !(differs(ETAG) || differs(LAST_MODIFIED) || other_length) {
+            return;
+        }
+        tracing::info!(target = %request.target, "it has changed, says an answer to HEAD");
+        let long_ago = Timestamp::UNIX_EPOCH;
+        let policy = Policy { requested: long_ago, received: long_ago, ..kept.policy.clone() };
+        self.keep(&Arc::new(Entry { policy, ..(*kept).clone() })).await;
     }
 
     /// Passes a request that writes through, and gives up what is kept of its target.
@@ -57,7 +88,7 @@ impl Engine {
         }
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: &Method,
         url: Url,

@@ -10,10 +10,11 @@ use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 
 use super::Engine;
+use super::fetch::Asking;
 use super::flight::{Answered, Failed, FailedKind, News};
 use super::judge::{Question, keeps_promise};
 use super::kept::Opened;
-use crate::answer::{Answer, Body, Bytesource, Said};
+use crate::answer::{Answer, Body, Bytesource, Coming, Said};
 use crate::class::{Class, Promise};
 use crate::ecosystem::{Classified, Ecosystem, Resolution, Resolved};
 use crate::entry::Entry;
@@ -65,7 +66,7 @@ impl Engine {
                 Plan::Serve(entry) => self.serve(request, &class, entry, Outcome::Hit).await,
                 Plan::ServeAndAsk(entry) => {
                     let question = question(request, &class, Some(Arc::clone(&entry)));
-                    self.fly(question);
+                    self.fly(question, Asking::Always);
                     self.serve(request, &class, entry, Outcome::Stale).await
                 }
                 Plan::Ask { known, on_error } => {
@@ -95,7 +96,9 @@ impl Engine {
             freshness::decide(&kept.policy, asked, now)
         });
         match (class, kept, decision) {
-            (Class::Immutable(_), Some(kept), _) => Plan::Serve(kept),
+            (Class::Immutable(immutable), Some(kept), _) => {
+                Plan::Serve(self.vouched(immutable.promise.as_ref(), kept).await)
+            }
             (Class::Immutable(immutable), None, _) => {
                 let adopted = match &immutable.promise {
                     Some(promise) => self.adopt(request, promise, now).await,
@@ -123,6 +126,15 @@ impl Engine {
             }
             _ => nothing_kept(request),
         }
+    }
+
+    /// Notes who vouches for what was kept before anybody did, and turned out to be right.
+    async fn vouched(&self, promise: Option<&Promise>, kept: Arc<Entry>) -> Arc<Entry> {
+        let Some(promise) = promise.filter(|_| kept.verified.is_none()) else { return kept };
+        let verified = Some(promise.by.clone());
+        let vouched = Arc::new(Entry { verified, ..(*kept).clone() });
+        self.keep(&vouched).await;
+        vouched
     }
 
     /// Makes an entry of a blob that is here already: fetched from another mirror, or in an image.
@@ -154,7 +166,9 @@ impl Engine {
             verified: Some(promise.by.clone()),
             policy,
         });
-        self.keep(&entry).await.then_some(entry)
+        // Without room for an entry, the bytes are here all the same.
+        self.keep(&entry).await;
+        Some(entry)
     }
 
     /// Asks the upstream, together with all who ask the same. `None` where it is to be looked once
@@ -166,9 +180,9 @@ impl Engine {
         known: Option<Arc<Entry>>,
         on_error: bool,
     ) -> Option<Answer> {
-        if request.method == Method::HEAD && known.is_none() {
+        if request.method == Method::HEAD && recipe(class).is_none() {
             // It must not fetch what nobody wants, nor keep an empty object.
-            return Some(self.pass(request).await);
+            return Some(self.ask_head(request, class, known.filter(|_| on_error)).await);
         }
         if let Some(answered) = self.absent(request) {
             return Some(self.relay(&answered, Outcome::Hit));
@@ -177,7 +191,8 @@ impl Engine {
             let reason = "it failed a moment ago";
             return Some(self.serve_stale(request, class, known, reason).await);
         }
-        let (flight, mine) = self.fly(question(request, class, known.clone()));
+        let asking = if known.is_none() { Asking::UnlessKept } else { Asking::Always };
+        let (flight, mine) = self.fly(question(request, class, known.clone()), asking);
         if !mine && flight.given().load(Ordering::SeqCst) {
             flight.end().await;
             return None;
@@ -193,11 +208,17 @@ impl Engine {
                 self.pass(request).await
             }
             News::Arriving(arriving) => {
-                let reader = Box::new(arriving.reader().await?);
-                let bytes = Bytesource::Reader(reader, Arc::clone(flight.given()));
+                let coming = Coming {
+                    reader: arriving.reader().await?,
+                    given: Arc::clone(flight.given()),
+                    bypass: self.bypass(request),
+                };
+                let bytes = Bytesource::Coming(Box::new(coming));
                 self.answer_with(request, &arriving.policy.headers, bytes, outcome, None)
             }
             News::Kept(entry) if !chosen(&entry.policy, request) => self.pass(request).await,
+            News::Found(entry) if !chosen(&entry.policy, request) => return None,
+            News::Found(entry) => self.serve(request, class, entry, Outcome::Hit).await,
             News::Kept(entry) => self.serve(request, class, entry, outcome).await,
             News::Renewed(entry) => self.serve(request, class, entry, Outcome::Revalidated).await,
             News::Declined => match flight.take_declined().filter(|_| mine) {
@@ -215,12 +236,40 @@ impl Engine {
             },
             News::Failed(failed) => match (failed.kind, known) {
                 (FailedKind::Abandoned, _) => return None,
-                // Rule of the full disk: nothing is kept, and all is served.
-                (FailedKind::NoSpace, _) => self.pass(request).await,
+                // Where the disk is full, nothing is kept and all is served: what is new as it comes,
+                // what is kept when nobody else has it.
+                (FailedKind::NoSpace, None) => self.pass(request).await,
+                (FailedKind::NoSpace, Some(known)) => {
+                    let answer = self.pass(request).await;
+                    if !is_its_fault(answer.status) {
+                        return Some(answer);
+                    }
+                    let reason = format!("it answered {}", answer.status);
+                    self.serve_stale(request, class, known, &reason).await
+                }
                 (FailedKind::Forbidden, _) | (_, None) => error(request, &failed),
                 (_, Some(known)) => self.serve_stale(request, class, known, &failed.reason).await,
             },
         })
+    }
+
+    /// Asks the upstream with HEAD, and stands in for it where it is away.
+    async fn ask_head(
+        &self,
+        request: &Request,
+        class: &Class,
+        known: Option<Arc<Entry>>,
+    ) -> Answer {
+        let Some(known) = known else { return self.pass(request).await };
+        if self.rests(request) {
+            return self.serve_stale(request, class, known, "it failed a moment ago").await;
+        }
+        let answer = self.pass(request).await;
+        if !is_its_fault(answer.status) {
+            return answer;
+        }
+        let reason = format!("it answered {}", answer.status);
+        self.serve_stale(request, class, known, &reason).await
     }
 
     async fn serve_stale(
@@ -334,7 +383,7 @@ fn question(request: &Request, class: &Class, known: Option<Arc<Entry>>) -> Ques
 }
 
 /// Says whether an answer that varies is the one for this request, though another asked.
-fn chosen(policy: &freshness::Policy, request: &Request) -> bool {
+pub(super) fn chosen(policy: &freshness::Policy, request: &Request) -> bool {
     policy.varied.iter().all(|(name, values)| request.headers.get_all(name).iter().eq(values))
 }
 

@@ -22,7 +22,7 @@ use crate::answer::Answer;
 use crate::headers::strip_hop_by_hop;
 use crate::request::Request;
 
-/// How much is read at once.
+/// How much of heads is read at once.
 const READ: usize = 16 * 1024;
 
 /// How the reading of a connection ended.
@@ -135,8 +135,7 @@ impl Incoming<'_> {
         loop {
             let readable = tokio::time::timeout(limit, self.stream.readable()).await;
             readable.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            self.buffer.reserve(READ);
-            match self.stream.try_read_buf(&mut self.buffer) {
+            match read(self.stream, &mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
@@ -293,6 +292,15 @@ impl Incoming<'_> {
         let answer = Pending::Ready(Box::new(Answer::own(status, message)));
         self.queue.put(Due { answer, asked, expects: false });
     }
+}
+
+/// Reads what has come behind what is in a buffer, which grows by no more than that: a large buffer
+/// for each request leaves holes in the heap, which idle connections then keep apart.
+fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
+    let mut bytes = [0; READ];
+    let read = stream.try_read(&mut bytes)?;
+    buffer.extend_from_slice(&bytes[..read]);
+    Ok(read)
 }
 
 /// Says whether the connection closes after a request.

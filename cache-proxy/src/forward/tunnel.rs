@@ -1,4 +1,4 @@
-//! Tunnels: bytes to and fro, to allowed hosts and ports.
+//! Tunnels: bytes to and fro, to allowed hosts and ports; through the parent proxy where there is one.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,7 @@ pub(super) async fn run(
         let message = format!("tunnels to {host} are not allowed (see connect_hosts of [proxy])");
         return refuse(StatusCode::FORBIDDEN, message).await;
     }
-    let other = match inner.engine.guard().connect(host, port, CONNECT).await {
+    let other = match inner.engine.transport().tunnel(host, port, CONNECT).await {
         Ok(other) => other,
         Err(error) => {
             let status = match guard::denied(&error) {

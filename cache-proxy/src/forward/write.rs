@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::Inner;
 use super::queue::{Asked, Due, Queue};
-use crate::answer::{Answer, Body};
+use crate::answer::{Answer, Body, Coming};
 use crate::statistics::Served;
 
 /// Writes all answers in order; `false` where the connection is of no use any more.
@@ -25,28 +25,40 @@ pub(super) async fn answers(
     queue: &Queue,
 ) -> bool {
     let wire = Wire::new(stream, inner.options.limits.stall_timeout);
-    while let Some(Due { answer, asked, expects }) = queue.next().await {
-        if expects {
-            if go_on(stream, inner.options.limits.stall_timeout).await.is_err() {
-                return false;
-            }
-            queue.told_to_go_on();
-        }
-        let answer = Box::pin(answer.get()).await;
-        let Some(answer) = answer else { return false };
-        // The state of a body is large, and most connections are idle most of the time.
-        match Box::pin(one(inner, &wire, client, answer, &asked)).await {
-            Ok(true) if !asked.closes => {}
-            Ok(_) => return false,
-            Err(_) => {
-                // A reset cannot be mistaken for the end of a body, wherever it comes.
-                let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
-                return false;
-            }
+    // What an answer takes is in a box of its own, and gone while the connection is idle.
+    while let Some(due) = queue.next().await {
+        if !Box::pin(next(inner, stream, &wire, client, queue, due)).await {
+            return false;
         }
         queue.written();
     }
     true
+}
+
+/// Waits for an answer and writes it; `false` where the connection is of no use any more.
+async fn next(
+    inner: &Inner,
+    stream: &TcpStream,
+    wire: &Wire<'_>,
+    client: SocketAddr,
+    queue: &Queue,
+    Due { answer, asked, expects }: Due,
+) -> bool {
+    if expects {
+        if go_on(stream, inner.options.limits.stall_timeout).await.is_err() {
+            return false;
+        }
+        queue.told_to_go_on();
+    }
+    let Some(answer) = answer.get().await else { return false };
+    match one(inner, wire, client, answer, &asked).await {
+        Ok(goes_on) => goes_on && !asked.closes,
+        Err(_) => {
+            // A reset cannot be mistaken for the end of a body, wherever it comes.
+            let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+            false
+        }
+    }
 }
 
 /// Writes one answer, and counts and logs it; `false` where the connection cannot be gone on with.
@@ -110,15 +122,10 @@ async fn send(wire: &Wire<'_>, answer: Answer, asked: &Asked, sent: &mut u64) ->
             }
             wire.write(&end, b"", false).await?;
         }
-        Body::Arriving(mut reader, _, given) => {
+        Body::Arriving(coming, _) => {
             // The head goes at once: who waits for a large object sees that it comes.
             wire.write(head.as_bytes(), b"", false).await?;
-            while let Some(piece) = reader.next().await.map_err(io::Error::other)? {
-                if matches!(piece, Piece::Rest(..)) {
-                    given.store(true, Ordering::SeqCst);
-                }
-                *sent += write_piece(wire, piece, chunked).await?;
-            }
+            arriving(wire, *coming, chunked, sent).await?;
             end(wire, chunked, len, *sent).await?;
         }
         Body::Passing(mut incoming, _) => {
@@ -140,6 +147,35 @@ async fn send(wire: &Wire<'_>, answer: Answer, asked: &Asked, sent: &mut u64) ->
         Body::Spoken(_) => wire.write(head.as_bytes(), b"", false).await?,
     }
     Ok(framed)
+}
+
+/// Writes an object while it arrives. What can no longer be kept is passed on from where it is.
+async fn arriving(
+    wire: &Wire<'_>,
+    coming: Coming,
+    chunked: bool,
+    sent: &mut u64,
+) -> io::Result<()> {
+    let Coming { mut reader, given, bypass } = coming;
+    loop {
+        match reader.next().await {
+            Ok(None) => return Ok(()),
+            Ok(Some(piece)) => {
+                if matches!(piece, Piece::Rest(..)) {
+                    given.store(true, Ordering::SeqCst);
+                }
+                *sent += write_piece(wire, piece, chunked).await?;
+            }
+            Err(failure) if failure.is_no_space() => {
+                let mut rest = Box::pin(bypass.rest(&reader)).await?;
+                while let Some(bytes) = rest.next().await? {
+                    *sent += write_piece(wire, Piece::Bytes(bytes), chunked).await?;
+                }
+                return Ok(());
+            }
+            Err(failure) => return Err(io::Error::other(failure)),
+        }
+    }
 }
 
 /// Writes a piece of a body; returns how many bytes of it.

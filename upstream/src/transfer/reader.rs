@@ -123,6 +123,24 @@ impl Reader {
         self
     }
 
+    /// Returns which bytes of the object are still to be read; up to the end of all numbers where
+    /// nobody knows how many there are.
+    pub fn left(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Returns the file that bytes were handed out from: who goes on elsewhere can compare. `None`
+    /// where none were, or all of them are checked.
+    pub fn handed(&self) -> Option<Arc<Growing>> {
+        match &self.from {
+            From::Blob { .. } => None,
+            From::Flight(place) => {
+                let arriving = place.arriving.as_ref().filter(|_| place.has_read)?;
+                Some(Arc::clone(&arriving.growing))
+            }
+        }
+    }
+
     /// Returns the next piece, `None` at the end of the range. After an error there is nothing
     /// more: what was handed out is not the whole.
     ///
