@@ -21,6 +21,7 @@ mod load;
 mod login;
 mod logout;
 mod mirror;
+mod proxy;
 mod pull;
 mod push;
 mod quickstart;
@@ -109,6 +110,7 @@ enum Command {
     Token(token::Args),
     Audit(audit::Args),
     Mirror(mirror::Args),
+    Proxy(proxy::Args),
     ClientConfig(client_config::Args),
     Config(config::Args),
     /// Print a script that completes commands and options in a shell
@@ -157,6 +159,7 @@ impl Cli {
             Command::Token(args) => token::run(&args, &logged("boatyard token")?),
             Command::Audit(args) => audit::run(&args, &logged("boatyard audit")?),
             Command::Mirror(args) => mirror::run(&args, &logged("boatyard mirror")?),
+            Command::Proxy(args) => proxy::run(&args, &logged("boatyard proxy")?),
             Command::ClientConfig(args) => {
                 client_config::run(&args, &logged("boatyard client-config")?)
             }

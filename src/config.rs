@@ -56,6 +56,59 @@ pub struct Config {
     pub gc: Gc,
     /// What builds keep.
     pub cache: Cache,
+    /// The cache proxy of `boatyard serve`.
+    pub proxy: Proxy,
+}
+
+/// `[proxy]`: the [cache proxy](proxy.md) of `boatyard serve`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Proxy {
+    /// The addresses to listen on; 127.0.0.1:3142 if there are none.
+    #[schemars(with = "Vec<String>", extend("x-kind" = "list of ADDRESS:PORT"))]
+    pub listen: Vec<SocketAddr>,
+    /// It does not listen at all.
+    pub off: bool,
+    /// Who may use it besides this machine: addresses, or networks such as `10.0.0.0/8`.
+    pub allow_clients: Vec<String>,
+    /// Addresses that are not public may be fetched from.
+    pub allow_private: bool,
+    /// The ports that may be fetched from, besides 80 and 443.
+    pub allow_ports: Vec<u16>,
+    /// The ports that CONNECT may lead to; 443 if there are none.
+    pub connect_ports: Vec<u16>,
+    /// The hosts that CONNECT may lead to, and with them all below them; any if there are none.
+    pub connect_hosts: Vec<String>,
+    /// How many bytes are kept: `50GB`. What was not used for longest goes first.
+    #[serde(with = "quantity::optional_size")]
+    #[schemars(with = "Option<String>", extend("x-kind" = "size"))]
+    pub max_size: Option<u64>,
+    /// The proxy that is asked instead of upstreams themselves, by tunnels too; it resolves their
+    /// names.
+    pub parent: Option<String>,
+    /// Writes no line to the log for each answer.
+    pub quiet: bool,
+    /// The upstreams that have a name, several servers, or want credentials.
+    pub upstream: Vec<ProxyUpstream>,
+}
+
+/// `[[proxy.upstream]]`: an upstream of the cache proxy that has a name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyUpstream {
+    /// What it is called in paths (`/NAME/...`), messages and statistics.
+    pub name: String,
+    /// Its URL.
+    pub url: String,
+    /// Others that have the same, asked where the first gives a wrong answer or none.
+    #[serde(default)]
+    pub also: Vec<String>,
+    /// The user to log in as. What these credentials open is given to every client.
+    pub username: Option<String>,
+    /// The file that holds the password, or, without a user, a token.
+    pub password_file: Option<PathBuf>,
+    /// The kind of archive it is, where that is not to be guessed: `apt`.
+    pub ecosystem: Option<String>,
 }
 
 /// `[serve]`: the server.

@@ -16,6 +16,7 @@ mod mirrors;
 mod output;
 mod password;
 mod progress;
+mod proxy;
 mod quantity;
 mod remote;
 mod report;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Extension;
 use axum::routing::get;
+use boatyard_cache_proxy::statistics::{Outcome, Served as Proxied};
 use boatyard_front::{Exchange, Observer, Peer};
 use http::{HeaderMap, StatusCode, header};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -61,6 +62,20 @@ pub struct Metrics {
     sent: Family<Served, Counter>,
     in_flight: Gauge,
     reloads: Family<Reloaded, Counter>,
+    proxy_requests: Family<ProxyAnswer, Counter>,
+    proxy_bytes: Family<ProxySource, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProxyAnswer {
+    ecosystem: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProxySource {
+    ecosystem: &'static str,
+    source: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,6 +105,8 @@ impl Metrics {
             sent: Family::default(),
             in_flight: Gauge::default(),
             reloads: Family::default(),
+            proxy_requests: Family::default(),
+            proxy_bytes: Family::default(),
             registry: Mutex::default(),
         };
         registry.register("http_requests", "Requests answered", metrics.requests.clone());
@@ -126,6 +143,17 @@ impl Metrics {
             "Times that the configuration or a certificate was read again",
             metrics.reloads.clone(),
         );
+        registry.register(
+            "proxy_requests",
+            "Requests that the cache proxy answered",
+            metrics.proxy_requests.clone(),
+        );
+        registry.register_with_unit(
+            "proxy",
+            "Bytes of the bodies that the cache proxy sent",
+            Unit::Bytes,
+            metrics.proxy_bytes.clone(),
+        );
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version that runs", version);
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = all;
@@ -136,6 +164,25 @@ impl Metrics {
     pub fn reloaded(&self, went_well: bool) {
         let result = if went_well { "success" } else { "failure" };
         self.reloads.get_or_create(&Reloaded { result }).inc();
+    }
+
+    /// Counts an answer of the cache proxy.
+    pub fn proxied(&self, served: &Proxied) {
+        let ecosystem = served.ecosystem.unwrap_or("other");
+        let (result, source) = match served.outcome {
+            Outcome::Hit => ("hit", "cache"),
+            Outcome::Revalidated => ("revalidated", "cache"),
+            Outcome::Stale => ("stale", "cache"),
+            Outcome::Coalesced => ("coalesced", "cache"),
+            Outcome::Miss => ("miss", "upstream"),
+            Outcome::Pass => ("pass", "upstream"),
+            Outcome::Own => ("own", "cache"),
+        };
+        self.proxy_requests.get_or_create(&ProxyAnswer { ecosystem, result }).inc();
+        if served.outcome != Outcome::Own {
+            let source = ProxySource { ecosystem, source };
+            self.proxy_bytes.get_or_create(&source).inc_by(served.bytes);
+        }
     }
 
     fn text(&self) -> Option<String> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use boatyard_oci::Digest;
 use rustix::process::{Pid, Signal, kill_process};
+use support::disk::SmallDisk;
 use support::http::{Answer, Http, needs};
 use support::place::text;
 use support::server::wait_for;
@@ -119,46 +120,6 @@ fn uploads_that_lie_leave_nothing_behind() {
     http.check_blob("lies", &digest.to_string());
     server.stop();
     place.boatyard(["fsck"]).ok();
-}
-
-/// A small disk, mounted for a test.
-struct SmallDisk<'a> {
-    place: &'a Place,
-}
-
-impl<'a> SmallDisk<'a> {
-    fn mount(place: &'a Place, size: &str) -> SmallDisk<'a> {
-        let disk = SmallDisk { place };
-        fs_err::create_dir_all(disk.path()).unwrap();
-        let options = format!("size={size}");
-        place.run("mount", ["-t", "tmpfs", "-o", &options, "small", text(&disk.path())]).ok();
-        disk
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.place.path("disk")
-    }
-
-    fn root(&self) -> std::path::PathBuf {
-        self.path().join("root")
-    }
-
-    /// Takes the space that is left, but for so many bytes.
-    fn fill_but(&self, left: u64) {
-        let free = rustix::fs::statvfs(self.path()).unwrap();
-        let bytes = (free.f_bavail * free.f_frsize).saturating_sub(left);
-        fs_err::write(self.path().join("filler"), vec![0_u8; bytes as usize]).unwrap();
-    }
-
-    fn make_space(&self) {
-        fs_err::remove_file(self.path().join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        self.place.run("umount", ["-l", text(&self.path())]).run();
-    }
 }
 
 #[track_caller]

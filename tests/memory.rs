@@ -1,5 +1,5 @@
 //! Memory does not grow with the size of a blob: a gibibyte goes through every part in less than a
-//! tenth of that.
+//! tenth of that. And clients that are merely there take little.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,22 +9,37 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+use support::origin::Reply;
 use support::place::text;
+use support::proxy::World;
+use support::server::wait_for;
 use support::{Place, Run, Server};
 
 /// The size of the blob.
 const BLOB_BYTES: u64 = 1 << 30;
 /// What a process may need, in kibibytes.
 const PEAK_KIB_MAX: u64 = 100_000;
+/// How many clients of the cache proxy are connected and ask for nothing.
+const IDLE_CLIENTS: u64 = 5_000;
+/// What each of them may take, in bytes: 5,000 and all the rest stay within 60 MB.
+const IDLE_BYTES_MAX: u64 = 6_000;
 
 /// Returns the most memory that a process had at once, in kibibytes; none if it has ended.
 fn peak(pid: u32) -> Option<u64> {
+    status(pid, "VmHWM:")
+}
+
+/// Returns a line of what the kernel says of a process, in kibibytes.
+fn status(pid: u32, name: &str) -> Option<u64> {
     let status = fs_err::File::open(format!("/proc/{pid}/status"));
     let status = std::io::read_to_string(status.ok()?).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
@@ -95,4 +110,41 @@ fn a_gibibyte_passes_through_a_tenth_of_it() {
         .ok();
     assert_small("serve", peak(server.pid()).unwrap());
     server.stop();
+}
+
+/// Has a request answered, and stays connected.
+fn idle(world: &World) -> TcpStream {
+    let mut connection = world.connect();
+    let url = world.origin.url("/small");
+    write!(connection, "GET {url} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"small body") {
+        let mut some = [0; 1024];
+        let read = connection.read(&mut some).unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&some[..read]);
+    }
+    connection
+}
+
+#[test]
+fn clients_that_ask_for_nothing_take_little() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let world = World::new("quiet = true\n");
+    world.origin.put("/small", Reply::fresh("small body"));
+    wait_for("it to be kept", || world.get("/small").cache() == "HIT");
+    let taken = || status(world.server.pid(), "RssAnon:").unwrap();
+    // What the first ones make serves all others.
+    let mut connections: Vec<_> = (0..200).map(|_| idle(&world)).collect();
+    let before = taken();
+    connections.extend((0..IDLE_CLIENTS).map(|_| idle(&world)));
+    let after = taken();
+    let each = after.saturating_sub(before) * 1024 / IDLE_CLIENTS;
+    let all = status(world.server.pid(), "VmRSS:").unwrap();
+    println!(
+        "an idle client takes {each} bytes; the process {before}, then {after} KiB, {all} in all"
+    );
+    assert!(each < IDLE_BYTES_MAX, "{each} bytes each: {before}, then {after} KiB");
 }

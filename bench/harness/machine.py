@@ -19,6 +19,10 @@ NEEDED = {
 }
 
 
+# Peers of the cache proxy: they take part if they are there, or may be installed.
+OF_PROXIES = {"apt-cacher-ng": "apt-cacher-ng", "squid": "squid"}
+
+
 def find(command):
     """Returns where a command is; servers live in /usr/sbin, which not every PATH has."""
     return shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -31,9 +35,21 @@ def install(allowed):
         return
     if not allowed or os.geteuid() != 0:
         sys.exit(f"error: missing: {' '.join(missing)}\nhint: apt-get install {' '.join(missing)}")
+    fetch(missing)
+
+
+def install_peers_of_proxies(allowed):
+    """Installs those that are missing, where that is allowed."""
+    missing = [package for command, package in OF_PROXIES.items() if not find(command)]
+    if missing and allowed and os.geteuid() == 0:
+        fetch(missing)
+
+
+def fetch(packages):
+    """Installs packages, and starts no service."""
     # In run level 1, invoke-rc.d starts no service: nginx must not take port 80.
     environment = {**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -63,6 +79,7 @@ def about():
         "docker-registry": said("docker-registry", "--version"),
         "nginx": said("nginx", "-v"),
         "buildah": said("buildah", "--version"),
+        "squid": said("squid", "-v"),
     }
 
 

@@ -1,6 +1,8 @@
 //! What the engine does not know and an ecosystem does: which targets never change, what vouches
 //! for them, which must agree with one another.
 
+pub mod apt;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -44,6 +46,13 @@ pub trait Ecosystem: fmt::Debug + Send + Sync {
         Resolution::Class(Class::Http)
     }
 
+    /// Explains what it would say of a target that [`Classified::Resolve`] was said of. Nothing is
+    /// fetched for that.
+    async fn explain(&self, request: &Request, now: Timestamp) -> Explained {
+        let _ = (request, now);
+        Explained::default()
+    }
+
     /// Hears that the bytes of a target are kept: a new version of an index, for example. Called
     /// once for each version, after it is durable.
     async fn kept(&self, entry: &Arc<Entry>, fetcher: &dyn Fetcher) {
@@ -79,6 +88,15 @@ pub enum Classified {
     As(Class),
     /// [`Ecosystem::resolve`] has to say.
     Resolve,
+}
+
+/// The answer of [`Ecosystem::explain`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explained {
+    /// What the target is, where the engine would answer for it.
+    pub class: Option<Class>,
+    /// What there is to know, a line each.
+    pub notes: Vec<String>,
 }
 
 /// The answer of [`Ecosystem::resolve`].

@@ -6,17 +6,28 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answer;
+pub mod catalogue;
 pub mod class;
 pub mod ecosystem;
+pub mod engine;
 pub mod entry;
+pub mod forward;
+pub mod generation;
+pub mod headers;
+pub mod import;
 pub mod request;
+pub mod selection;
+pub mod statistics;
 pub mod target;
 pub mod upstreams;
 
 pub use class::{Class, Immutable, Mutable, Promise};
 pub use ecosystem::{
-    Ask, Classified, Ecosystem, Fetcher, Obtain, ObtainError, Obtained, Resolution, Resolved,
+    Ask, Classified, Ecosystem, Explained, Fetcher, Obtain, ObtainError, Obtained, Resolution,
+    Resolved,
 };
+pub use engine::{Engine, EngineOptions};
 pub use entry::Entry;
 pub use request::Request;
 pub use target::{Target, TargetError};

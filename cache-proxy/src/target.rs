@@ -15,8 +15,9 @@ const LENGTH_MAX: usize = 8 * 1024;
 /// - No user, password or fragment.
 /// - Percent-encoded characters that need no encoding are decoded, the digits of all others are
 ///   upper-case (RFC 3986, section 6.2.2).
-/// - No segment of the path is `.` or `..`, or becomes one however often it is decoded; no NUL,
-///   no control character and no backslash, encoded or not.
+/// - No segment of the path is `..`, or becomes `.` or `..` however often it is decoded; a plain `.`
+///   is left out (apt asks flat archives for `/flat/./InRelease`). No NUL, no control character and
+///   no backslash, encoded or not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target(Url);
 
@@ -121,7 +122,13 @@ impl Target {
             return Err(TargetError::Credentials);
         }
         match url.host() {
-            None | Some(Host::Domain("")) => return Err(TargetError::NotAbsolute),
+            None => return Err(TargetError::NotAbsolute),
+            // One dot at the end is the root's; any other empty label is nobody's.
+            Some(Host::Domain(name))
+                if name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty) =>
+            {
+                return Err(TargetError::NotAbsolute);
+            }
             Some(_) => {}
         }
         url.set_fragment(None);
@@ -173,7 +180,8 @@ fn check(text: &str) -> Result<(), TargetError> {
 
 /// Checks that a path stays where it is, however often somebody decodes it.
 fn check_path(path: &[u8]) -> Result<(), TargetError> {
-    let mut path = path.to_vec();
+    let segments = path.split(|byte| *byte == b'/').filter(|segment| *segment != b".");
+    let mut path = segments.collect::<Vec<_>>().join(&b'/');
     loop {
         if path.iter().any(|byte| *byte < 0x20 || *byte == 0x7f || *byte == b'\\') {
             return Err(TargetError::Character);
@@ -253,6 +261,7 @@ mod tests {
             ("http://npm.example/@s%2fp", "http://npm.example/@s%2Fp"),
             ("http://[::1]/a", "http://[::1]/a"),
             ("http://0x7f.1/a", "http://127.0.0.1/a"),
+            ("http://deb.example/flat/./InRelease", "http://deb.example/flat/InRelease"),
             ("http://2130706433/a", "http://127.0.0.1/a"),
         ] {
             assert_eq!(written.parse::<Target>().unwrap().as_str(), normal, "{written}");
@@ -266,6 +275,8 @@ mod tests {
             ("ftp://deb.example/", Scheme),
             ("http:deb.example/", NotAbsolute),
             ("http:///deb.example", NotAbsolute),
+            ("http://../etc/passwd", NotAbsolute),
+            ("http://a..example/", NotAbsolute),
             ("/debian", NotAbsolute),
             ("", NotAbsolute),
             ("http://me:secret@deb.example/", Credentials),
@@ -290,7 +301,6 @@ mod tests {
     fn no_encoding_leads_upwards() {
         let ups = [
             "..",
-            ".",
             "%2e%2e",
             "%2E.",
             ".%2e",
@@ -314,7 +324,6 @@ mod tests {
             "%2e%2e%00",
             "..%0a",
             "%2e%2e/",
-            "./",
             "..;/..",
             "%u002e/..",
             "....//..",

@@ -191,6 +191,12 @@ impl Entries {
         Ok(keys)
     }
 
+    /// Returns what changes whenever a variant of an entry is put or given up: who keeps what
+    /// [`Entries::get`] said asks before that is used again. One system call.
+    pub fn stamp(&self, key: &EntryKey) -> Option<SystemTime> {
+        fs::metadata(self.directory(key)).ok()?.modified().ok()
+    }
+
     /// Returns the blobs that an entry holds, without reading its notes.
     pub fn blobs(&self, key: &EntryKey) -> Vec<Digest> {
         let directory = self.directory(key);

@@ -10,6 +10,7 @@
 //! who finds it finds all that it needs, also after a power cut. The other files beside `newest` are
 //! the cache proxy's own.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -156,6 +157,18 @@ impl Generations {
         Ok(true)
     }
 
+    /// Returns the blobs that a generation holds.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn blobs(&self, set: &SetName, number: u64) -> Result<HashSet<Digest>, StoreError> {
+        let mut blobs = HashSet::new();
+        for entry in entries(&self.generation(set, number)) {
+            blobs.extend(entry?.file_name().to_str().and_then(blob));
+        }
+        Ok(blobs)
+    }
+
     /// Gives a generation up; one that is not there is fine. Its blobs are the collector's business.
     ///
     /// # Errors
@@ -168,6 +181,18 @@ impl Generations {
             self.root.disk.remove_file(&path).doing("give up a generation")?;
         }
         self.root.disk.remove_directory(&directory).doing("give up a generation")
+    }
+
+    /// Returns all blobs that generations hold.
+    ///
+    /// # Errors
+    /// Where a directory cannot be listed.
+    pub fn held(&self) -> Result<HashSet<Digest>, StoreError> {
+        let mut held = HashSet::new();
+        self.each(&mut |_, blob| {
+            held.insert(blob.clone());
+        })?;
+        Ok(held)
     }
 
     /// Visits all blobs that generations hold, with the directory of the set.
@@ -234,6 +259,7 @@ mod tests {
         assert_eq!(publish(None, std::slice::from_ref(&two)).unwrap(), Published::Behind);
         assert_eq!(publish(Some(1), std::slice::from_ref(&two)).unwrap(), Published::Newest(2));
         assert!(generations.hold(&set, 2, &one).unwrap());
+        assert_eq!(generations.blobs(&set, 2).unwrap().len(), 2);
         assert_eq!(generations.note(&set, 2).unwrap().as_deref(), Some(&b"note"[..]));
         fs_err::write(generations.directory(&set).join("wanted"), "x").unwrap();
 

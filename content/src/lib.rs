@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod cache;
 pub mod encodings;
 pub mod entries;
 pub mod fsck;

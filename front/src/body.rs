@@ -182,7 +182,7 @@ impl http_body::Body for FileBody {
 /// Says whether reading there would wait for the disk, as far as its first and last byte tell.
 ///
 /// File systems that cannot say (`EOPNOTSUPP`) are taken for warm: they keep files in memory.
-fn is_cold(file: &File, offset: u64, len: u64) -> bool {
+pub(crate) fn is_cold(file: &File, offset: u64, len: u64) -> bool {
     let probe = |place| {
         let mut byte = [0];
         let buffers = &mut [IoSliceMut::new(&mut byte)];
@@ -192,7 +192,7 @@ fn is_cold(file: &File, offset: u64, len: u64) -> bool {
 }
 
 /// Brings a frame into the page cache, and has the kernel begin with what follows. Blocking.
-fn read_ahead(file: &File, offset: u64, len: u64) -> io::Result<()> {
+pub(crate) fn read_ahead(file: &File, offset: u64, len: u64) -> io::Result<()> {
     const STEP: usize = 128 * 1024;
     // Only advice: without it the frame is still read below.
     let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(AHEAD), Advice::WillNeed);

@@ -21,6 +21,7 @@ pub mod listener;
 pub mod observe;
 pub mod server;
 pub mod tls;
+pub mod wire;
 
 mod client;
 mod connection;
@@ -38,7 +39,7 @@ pub use health::Health;
 pub use limits::Limits;
 pub use observe::{Exchange, Labels, Observer, RequestId};
 pub use routes::Routes;
-pub use server::{Server, ServerError, ServerOptions, StopReport};
+pub use server::{Server, ServerError, ServerOptions, Stop, StopReport};
 pub use tls::{ClientAuthority, ClientCertificate, Tls, TlsError, TlsFiles};
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -105,13 +106,41 @@ impl Server {
         routes: impl Into<Routes>,
         shutdown: impl Future<Output = ()>,
     ) -> StopReport {
+        let ServerOptions { tls, limits, observer, .. } = self.options.clone();
+        let shared = Arc::new(Shared { routes: routes.into(), observer, limits, tls });
+        let serve = move |stream, address, phase| {
+            connection::serve(stream, address, Arc::clone(&shared), phase)
+        };
+        self.run(serve, shutdown).await
+    }
+
+    /// Serves connections by `handle`, which speaks for itself, until `shutdown` is done; then stops
+    /// as [`Server::serve`] does. Connections are plain, and have no delay.
+    pub async fn serve_by<H, F>(self, handle: H, shutdown: impl Future<Output = ()>) -> StopReport
+    where
+        H: Fn(TcpStream, SocketAddr, Stop) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let serve = move |stream: TcpStream, address, phase| {
+            // It fails where the connection is gone, which its first read says as well.
+            let _ = stream.set_nodelay(true);
+            handle(stream, address, Stop { phase })
+        };
+        self.run(serve, shutdown).await
+    }
+
+    async fn run<H, F>(self, serve: H, shutdown: impl Future<Output = ()>) -> StopReport
+    where
+        H: Fn(TcpStream, SocketAddr, watch::Receiver<Phase>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let Server { sockets, options, addresses } = self;
-        let ServerOptions { tls, limits, health, observer, .. } = options;
+        let ServerOptions { tls, limits, health, .. } = options;
         let stop_timeout = limits.stop_timeout;
         let permits = Arc::new(Semaphore::new(limits.connections_max));
         let clients = Clients::new(limits.connections_per_client_max);
         let refusals = Arc::new(Refusals::new());
-        let shared = Arc::new(Shared { routes: routes.into(), observer, limits, tls });
+        let is_plain = tls.is_none();
         // Each connection holds a receiver for life: to know the receivers is to know them.
         let (phase, first) = watch::channel(Phase::Serving);
         let mut accepting = JoinSet::new();
@@ -122,8 +151,10 @@ impl Server {
                     permits: Arc::clone(&permits),
                     clients: Arc::clone(&clients),
                     refusals: Arc::clone(&refusals),
+                    limits: limits.clone(),
+                    is_plain,
                 },
-                Arc::clone(&shared),
+                serve.clone(),
                 first.clone(),
             );
             accepting.spawn(accept);
@@ -154,39 +185,63 @@ impl Server {
     }
 }
 
+/// What a connection that speaks for itself is told.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    phase: watch::Receiver<Phase>,
+}
+
+impl Stop {
+    /// Waits until the server stops: what is in flight may end, nothing else may begin.
+    pub async fn stopping(&mut self) {
+        // A server that is gone has stopped, too.
+        let _ = self.phase.wait_for(|phase| *phase != Phase::Serving).await;
+    }
+
+    /// Waits until everything is to end at once.
+    pub async fn cut(&mut self) {
+        let _ = self.phase.wait_for(|phase| *phase == Phase::Cut).await;
+    }
+}
+
 /// Who may have a connection.
 struct Admission {
     permits: Arc<Semaphore>,
     clients: Arc<Clients>,
     refusals: Arc<Refusals>,
+    limits: Limits,
+    /// Connections are not encrypted.
+    is_plain: bool,
 }
 
 /// Accepts connections for ever, each into a task of its own, as many at once as there are permits.
-async fn accept(
+async fn accept<H, F>(
     mut listener: Listener,
     admission: Admission,
-    shared: Arc<Shared>,
+    serve: H,
     phase: watch::Receiver<Phase>,
-) {
-    let Admission { permits, clients, refusals } = admission;
+) where
+    H: Fn(TcpStream, SocketAddr, watch::Receiver<Phase>) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Admission { permits, clients, refusals, limits, is_plain } = admission;
     loop {
         if permits.available_permits() == 0 {
-            warn!(
-                limit = shared.limits.connections_max,
-                "no more connections are accepted for now"
-            );
+            warn!(limit = limits.connections_max, "no more connections are accepted for now");
         }
         let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok(permit) = permit else { return };
         let (stream, address) = listener.accept().await;
         let Some(counted) = clients.count(address.ip()) else {
-            let most = shared.limits.connections_per_client_max;
-            refusals.refuse(stream, address.ip(), most, shared.tls.is_none());
+            let most = limits.connections_per_client_max;
+            refusals.refuse(stream, address.ip(), most, is_plain);
             continue;
         };
-        let (shared, phase) = (Arc::clone(&shared), phase.clone());
+        // In a box, or the task would have room for it twice: as what it captures, and as what it
+        // awaits.
+        let connection = Box::pin(serve(stream, address, phase.clone()));
         tokio::spawn(async move {
-            connection::serve(stream, address, shared, phase).await;
+            connection.await;
             drop((counted, permit));
         });
     }

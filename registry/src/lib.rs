@@ -9,7 +9,8 @@
 pub mod limits;
 pub mod mirror;
 
-mod cache;
+use boatyard_content::cache;
+
 mod chain;
 mod http;
 mod rate;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use boatyard_front::{
-    ClientAuthority, Limits, Observer, Routes, Server, ServerOptions, Tls, TlsFiles,
+    ClientAuthority, Limits, Observer, Routes, Server, ServerOptions, StopReport, Tls, TlsFiles,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +17,7 @@ use crate::access;
 use crate::cli::runtime;
 use crate::config::{self, TlsClient};
 use crate::metrics::Audience;
+use crate::proxy::{self, Listening};
 use crate::report::{Context as _, Failure, Result};
 use crate::serving::Services;
 use crate::serving::reload::Running;
@@ -32,6 +33,9 @@ pub struct Args {
     /// An address to listen on; several are fine [default: 127.0.0.1:5000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
+    /// An address for the cache proxy to listen on; several are fine [default: 127.0.0.1:3142]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    proxy_listen: Vec<SocketAddr>,
     /// The certificate (chain) to serve HTTPS with, PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -61,6 +65,11 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         let authority = Arc::clone(services.authority());
         access::announce(&authority);
         let syncing = tokio::spawn(access::keep_synced(Arc::clone(authority.audit())));
+
+        let proxy = proxy::listen(world, &services, &args.proxy_listen)?;
+        for address in proxy.iter().flat_map(|listening| listening.server.local_addrs()) {
+            tracing::info!("the cache proxy listens on {address}");
+        }
         let metrics = metrics(world, &services)?
             .map(|(server, router)| tokio::spawn(server.serve(router, std::future::pending())));
         let root = Arc::clone(services.root());
@@ -73,7 +82,11 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             tls,
         };
         let following = tokio::spawn(running.follow());
-        let report = server.serve(routes, stop_signal()?).await;
+        let proxied = proxied(proxy, stop_signal()?);
+        let (report, proxied) = tokio::join!(server.serve(routes, stop_signal()?), proxied);
+        if let Some(report) = proxied {
+            tracing::info!("the cache proxy stopped: {} connections were cut", report.cut);
+        }
         following.abort();
         collecting.abort();
         syncing.abort();
@@ -84,6 +97,21 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         tracing::info!("stopped: {} connections ended, {} were cut", report.finished, report.cut);
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Serves the cache proxy, where there is one, until it is told to stop.
+async fn proxied(
+    listening: Option<Listening>,
+    stop: impl Future<Output = ()>,
+) -> Option<StopReport> {
+    let Listening { proxy, server, recorder } = listening?;
+    let writing = tokio::spawn(Arc::clone(&recorder).write());
+    let serve = move |stream, client, stop| proxy.clone().serve(stream, client, stop);
+    let report = server.serve_by(serve, stop).await;
+    writing.abort();
+    // A stop is not to lose the last of it; should the thread fail, that is all that is lost.
+    let _ = tokio::task::spawn_blocking(move || recorder.write_now()).await;
+    Some(report)
 }
 
 /// Listens where the metrics have an address of their own.

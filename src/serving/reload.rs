@@ -102,6 +102,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[log]", old.log != new.log),
         ("[traces]", old.traces != new.traces),
         ("gc.every", old.gc.every != new.gc.every),
+        ("[proxy]", old.proxy != new.proxy),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

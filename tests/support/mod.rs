@@ -2,23 +2,27 @@
 //! the clients that others wrote, images to send about, and trees of files to compare.
 //!
 //! These tests need root, and from Debian: skopeo, podman, runc, docker.io, containerd, curl,
-//! busybox-static and debootstrap. Nothing is skipped: what is not installed fails and says so.
+//! busybox-static, debootstrap and gnupg. Nothing is skipped: what is not installed fails and says so.
 
 #![allow(clippy::allow_attributes, reason = "each test file uses its own part of this module")]
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of this module")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "that is how a test fails")]
 
+pub mod archive;
 pub mod built;
 pub mod clients;
 pub mod debian;
+pub mod disk;
 pub mod distribution;
 pub mod files;
 pub mod git;
 pub mod http;
 pub mod images;
 pub mod lab;
+pub mod origin;
 pub mod place;
 pub mod process;
+pub mod proxy;
 pub mod relay;
 pub mod rendezvous;
 pub mod server;

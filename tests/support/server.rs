@@ -37,7 +37,8 @@ impl Server {
         Server::run(serve.env("BOATYARD_CONFIG", config))
     }
 
-    fn run(serve: Run) -> Server {
+    /// Starts a server by a command line and waits until it is ready.
+    pub fn run(serve: Run) -> Server {
         let mut process = serve.env_remove("RUST_LOG").spawn(Stdio::null(), Stdio::piped());
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();

@@ -128,9 +128,7 @@ impl Guard {
         match (allowed.is_empty(), found.is_empty()) {
             (false, _) => Ok(allowed),
             (true, true) => Err(io::Error::new(io::ErrorKind::NotFound, "it has no address")),
-            (true, false) => {
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, Denied::Private { host }))
-            }
+            (true, false) => Err(refused(Denied::Private { host })),
         }
     }
 
@@ -139,8 +137,7 @@ impl Guard {
     /// # Errors
     /// Where it may not be, or cannot be in time; the error then is of the last address.
     pub async fn connect(&self, host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
-        self.check_place(host, port)
-            .map_err(|denied| io::Error::new(io::ErrorKind::PermissionDenied, denied))?;
+        self.check_place(host, port).map_err(refused)?;
         let connect = async {
             let mut last = io::Error::from(io::ErrorKind::NotFound);
             for address in self.addresses(host).await? {
@@ -155,6 +152,11 @@ impl Guard {
             Err(io::Error::new(io::ErrorKind::TimedOut, "it did not answer in time"))
         })
     }
+}
+
+/// Returns a denial as the error of a connection; [`denied`] finds it there.
+pub(crate) fn refused(denied: Denied) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, denied)
 }
 
 /// Returns one form of a host: a name without a dot at its end, in small letters.

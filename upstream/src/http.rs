@@ -219,7 +219,7 @@ impl Source for HttpSource {
 
 /// Reads `Content-Range: bytes 5-9/10`: the first place, and the size of the whole where it is
 /// said. `None` for what is not one range of bytes.
-fn part(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+pub fn part(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let text = headers.get(CONTENT_RANGE)?.to_str().ok()?.trim();
     let (range, whole) = text.strip_prefix("bytes")?.trim_start().split_once('/')?;
     let (first, last) = range.split_once('-')?;

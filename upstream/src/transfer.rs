@@ -53,7 +53,7 @@ pub use error::{Failure, TransferError};
 pub(crate) use fetch::{Audience, Fetch, Fetched};
 pub use head::Head;
 pub use limits::Limits;
-pub use reader::{Reader, WITHHELD};
+pub use reader::{Reader, WITHHELD, Watch};
 pub use source::{Arrival, Cause, Missing, Source, SourceError};
 pub use validator::Validator;
 

@@ -8,6 +8,8 @@
 
 pub mod exchange;
 
+mod tunnel;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,7 @@
 //! What the root of an index set says of the others.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use boatyard_oci::Digest;
 use jiff::Timestamp;
@@ -42,7 +43,8 @@ impl Child {
 impl Listing {
     /// Returns the child below a directory that has this digest.
     pub fn named(&self, directory: &str, algorithm: &str, hex: &str) -> Option<(&str, &Child)> {
-        let below = self.children.range::<str, _>(directory..);
+        let from = (Bound::Included(directory), Bound::Unbounded);
+        let below = self.children.range::<str, _>(from);
         below
             .take_while(|(path, _)| path.starts_with(directory))
             .filter(|(path, _)| !path[directory.len()..].contains('/'))

@@ -318,7 +318,11 @@ impl Fetch<'_> {
             if !self.audience.goes_on(size.map(|size| size.saturating_sub(write.offset()))) {
                 return Ok(Attempt::Unread(write));
             }
-            let Some(next) = self.next(&mut arrival, &mut write.ingest).await? else {
+            let next = match self.next(&mut arrival, &mut write.ingest).await {
+                Ok(next) => next,
+                Err(error) => return Err(self.cannot_keep(write, error).await),
+            };
+            let Some(next) = next else {
                 let error = TransferError::Idle { upstream: upstream(), after: self.limits.idle };
                 return Ok(Attempt::Broken(write, error));
             };
@@ -368,14 +372,18 @@ impl Fetch<'_> {
         }
         match kept {
             Ok(()) => Ok(write),
-            Err(error) => {
-                if error.is_no_space() {
-                    // What is there is in the way of everything else.
-                    let _ = write.ingest.abort().await;
-                }
-                Err(self.failed(error))
-            }
+            Err(error) => Err(self.cannot_keep(write, error).await),
         }
+    }
+
+    /// Gives up what cannot be written on. On a full disk, what is there is in the way of
+    /// everything else.
+    async fn cannot_keep(&self, write: Write, error: StoreError) -> TransferError {
+        if error.is_no_space() {
+            // It is the first error that matters.
+            let _ = write.ingest.abort().await;
+        }
+        self.failed(error)
     }
 
     /// Returns the next piece of a body, `None` where it stands still. Readers get what has come
@@ -384,12 +392,12 @@ impl Fetch<'_> {
         &self,
         arrival: &mut Arrival,
         ingest: &mut Ingest,
-    ) -> Result<Option<Option<Result<Bytes, SourceError>>>, TransferError> {
+    ) -> Result<Option<Option<Result<Bytes, SourceError>>>, StoreError> {
         let mut next = pin!(arrival.body.next());
         if let Ok(piece) = tokio::time::timeout(WRITE_OUT_AFTER, &mut next).await {
             return Ok(Some(piece));
         }
-        ingest.write_out().await.map_err(|error| self.failed(error))?;
+        ingest.write_out().await?;
         Ok(tokio::time::timeout(self.limits.idle, next).await.ok())
     }
 

@@ -63,8 +63,21 @@ impl Seat {
         Seat { flight: Arc::clone(flight) }
     }
 
+    /// Takes a seat in a flight that is under way, or has landed.
+    pub(super) fn take_if_it_flies(shared: &Shared, flight: &Arc<Flight>) -> Option<Seat> {
+        let flights = shared.flights();
+        let listed =
+            flights.get(&flight.wanted.key).is_some_and(|known| Arc::ptr_eq(known, flight));
+        let landed = || matches!(flight.state.borrow().end, Some(End::Landed(_)));
+        (listed || landed()).then(|| Seat::take(flight))
+    }
+
+    pub(super) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
     pub(super) fn state(&self) -> watch::Receiver<State> {
-        self.flight.state.subscribe()
+        self.flight.state()
     }
 }
 
@@ -82,6 +95,10 @@ impl Flight {
             readers: AtomicUsize::new(0),
             unread_since: Mutex::default(),
         }
+    }
+
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
     }
 
     pub(super) fn is_read(&self) -> bool {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::Shared;
 use super::error::{Failure, TransferError};
-use super::flight::{Arriving, End, Seat, State};
+use super::flight::{Arriving, End, Flight, Seat, State};
 use super::head::Head;
 
 /// How many bytes, at the end of what has come or is promised, are not handed out before all are
@@ -43,7 +43,7 @@ struct Place {
     /// What is being read; once a byte of it was handed out, nothing else will do.
     arriving: Option<Arriving>,
     has_read: bool,
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// What can be read now.
@@ -88,8 +88,21 @@ impl Reader {
             (None, None) => return Err(Arc::new(TransferError::Stopped)),
         };
         let range = 0..head.size.unwrap_or(u64::MAX);
-        let place = Place { state, arriving, has_read: false, _seat: seat };
+        let place = Place { state, arriving, has_read: false, seat };
         Ok(Reader { shared, lease, head, from: From::Flight(Box::new(place)), range })
+    }
+
+    /// Returns a view of the transfer for somebody who does not read it; `None` where the object was
+    /// in the store.
+    pub fn watch(&self) -> Option<Watch> {
+        match &self.from {
+            From::Blob { .. } => None,
+            From::Flight(place) => Some(Watch {
+                shared: Arc::clone(&self.shared),
+                lease: self.lease.clone(),
+                flight: Arc::clone(place.seat.flight()),
+            }),
+        }
     }
 
     /// Returns what the upstream said of the object.
@@ -108,6 +121,24 @@ impl Reader {
         let end = range.end.min(self.size().unwrap_or(u64::MAX));
         self.range = range.start..end.max(range.start);
         self
+    }
+
+    /// Returns which bytes of the object are still to be read; up to the end of all numbers where
+    /// nobody knows how many there are.
+    pub fn left(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Returns the file that bytes were handed out from: who goes on elsewhere can compare. `None`
+    /// where none were, or all of them are checked.
+    pub fn handed(&self) -> Option<Arc<Growing>> {
+        match &self.from {
+            From::Blob { .. } => None,
+            From::Flight(place) => {
+                let arriving = place.arriving.as_ref().filter(|_| place.has_read)?;
+                Some(Arc::clone(&arriving.growing))
+            }
+        }
     }
 
     /// Returns the next piece, `None` at the end of the range. After an error there is nothing
@@ -176,6 +207,45 @@ impl Reader {
     }
 }
 
+/// A transfer as one sees it who does not read it, and for whom it does not go on.
+pub struct Watch {
+    shared: Arc<Shared>,
+    lease: Lease,
+    flight: Arc<Flight>,
+}
+
+impl Watch {
+    /// Begins to read the object; `None` where the transfer has ended without it.
+    ///
+    /// # Errors
+    /// Where the transfer failed.
+    pub async fn reader(&self) -> Option<Result<Reader, Failure>> {
+        let seat = Seat::take_if_it_flies(&self.shared, &self.flight)?;
+        Some(Reader::of_flight(Arc::clone(&self.shared), self.lease.clone(), seat).await)
+    }
+
+    /// Waits until the object is a blob, which then is in the lease of the reader that this is of.
+    ///
+    /// # Errors
+    /// Where the transfer failed, or was put aside because nobody read it any more.
+    pub async fn landed(&self) -> Result<BlobInfo, Failure> {
+        let mut state = self.flight.state();
+        let info = landed(&mut state).await?;
+        match self.shared.hold(&info.digest, &self.lease).await? {
+            Some(info) => Ok(info),
+            None => Err(Arc::new(TransferError::Stopped)),
+        }
+    }
+}
+
+async fn landed(state: &mut watch::Receiver<State>) -> Result<BlobInfo, Failure> {
+    match state.wait_for(|state| state.end.is_some()).await.map(|state| state.end.clone()) {
+        Ok(Some(End::Landed(info))) => Ok(info),
+        Ok(Some(End::Failed(failure))) => Err(failure),
+        Ok(None) | Err(_) => Err(Arc::new(TransferError::Stopped)),
+    }
+}
+
 impl Place {
     /// Waits until there is something to read from `at` on.
     async fn ready(&mut self, shared: &Shared, at: u64) -> Result<Ready, Failure> {
@@ -229,12 +299,7 @@ impl Place {
     }
 
     async fn landed(&mut self) -> Result<BlobInfo, Failure> {
-        match self.state.wait_for(|state| state.end.is_some()).await.map(|state| state.end.clone())
-        {
-            Ok(Some(End::Landed(info))) => Ok(info),
-            Ok(Some(End::Failed(failure))) => Err(failure),
-            Ok(None) | Err(_) => Err(Arc::new(TransferError::Stopped)),
-        }
+        landed(&mut self.state).await
     }
 }
 

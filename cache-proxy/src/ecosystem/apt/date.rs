@@ -49,7 +49,7 @@ mod tests {
             ("", None),
         ];
         for (text, expected) in table {
-            assert_eq!(parse(text).map(|time| time.as_second()), expected, "{text}");
+            assert_eq!(parse(text).map(Timestamp::as_second), expected, "{text}");
         }
     }
 }

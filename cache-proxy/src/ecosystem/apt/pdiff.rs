@@ -19,7 +19,8 @@ const PATCHES_MAX: usize = 100_000;
 /// > (Debian repository format)
 pub fn parse(text: &[u8]) -> BTreeMap<Box<str>, Child> {
     let stanza = Stanza::of(text);
-    let lists = [("SHA256-Download", Algorithm::Sha256, 64), ("SHA512-Download", Algorithm::Sha512, 128)];
+    let lists =
+        [("SHA256-Download", Algorithm::Sha256, 64), ("SHA512-Download", Algorithm::Sha512, 128)];
     let mut patches: BTreeMap<Box<str>, Child> = BTreeMap::new();
     for (list, algorithm, hex_len) in lists {
         for line in stanza.field(list).unwrap_or_default().lines().map(str::trim) {
@@ -50,7 +51,9 @@ mod tests {
         );
         let patches = parse(text.as_bytes());
         assert_eq!(patches.len(), 1);
-        assert!(patches["one.gz"].is_named("sha512", &b) && patches["one.gz"].is_named("sha256", &a));
+        assert!(
+            patches["one.gz"].is_named("sha512", &b) && patches["one.gz"].is_named("sha256", &a)
+        );
         assert_eq!(parse(b"\xff\0nothing"), BTreeMap::new());
     }
 }

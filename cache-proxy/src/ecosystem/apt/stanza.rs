@@ -87,7 +87,7 @@ impl<R: BufRead> Stanzas<R> {
     ///
     /// # Errors
     /// Where the bytes cannot be read, or a paragraph has no end.
-    pub fn next(&mut self) -> Result<Option<Stanza<'_>>, StanzaError> {
+    pub fn read(&mut self) -> Result<Option<Stanza<'_>>, StanzaError> {
         self.text.clear();
         loop {
             let start = self.text.len();
@@ -122,21 +122,21 @@ mod tests {
         let text = "\n\nPackage: a\nDescription: one\n two\n .\n\tthree\nSIZE:  7 \n# no: field\n\n \n\
                     nothing\nPackage: b\r\n\r\nPackage: c";
         let mut stanzas = Stanzas::new(text.as_bytes());
-        let first = stanzas.next().unwrap().unwrap();
+        let first = stanzas.read().unwrap().unwrap();
         assert_eq!(first.field("package"), Some("a"));
         assert_eq!(first.field("Description"), Some("one\n two\n .\n\tthree"));
         assert_eq!(first.field("Size"), Some("7"));
         assert_eq!(first.field("no"), None);
-        assert_eq!(stanzas.next().unwrap().unwrap().field("Package"), Some("b"));
-        assert_eq!(stanzas.next().unwrap().unwrap().field("Package"), Some("c"));
-        assert!(stanzas.next().unwrap().is_none());
+        assert_eq!(stanzas.read().unwrap().unwrap().field("Package"), Some("b"));
+        assert_eq!(stanzas.read().unwrap().unwrap().field("Package"), Some("c"));
+        assert!(stanzas.read().unwrap().is_none());
     }
 
     #[test]
     fn no_paragraph_fills_the_memory() {
         let endless = io::repeat(b'x');
         let mut stanzas = Stanzas::new(io::BufReader::new(endless));
-        assert!(matches!(stanzas.next(), Err(StanzaError::TooLong)));
+        assert!(matches!(stanzas.read(), Err(StanzaError::TooLong)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A bounded map in memory, for what can be read again from files.
+//! A bounded map in memory, for what can be read again from files: what the registry and the cache
+//! proxy know of entries, and small bodies.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 /// that has half of the weight it becomes the old one, and what was old is forgotten. So a hit
 /// costs one look-up, and what is used at all within a generation stays.
 #[derive(Debug)]
-pub(crate) struct Cache<K, V> {
+pub struct Cache<K, V> {
     weight_max: usize,
     generations: Mutex<Generations<K, V>>,
 }
@@ -23,13 +24,15 @@ struct Generations<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
-    pub(crate) fn new(weight_max: usize) -> Cache<K, V> {
+    /// Returns a map that keeps values of this weight in all.
+    pub fn new(weight_max: usize) -> Cache<K, V> {
         let generations =
             Generations { young: HashMap::new(), old: HashMap::new(), young_weight: 0 };
         Cache { weight_max, generations: Mutex::new(generations) }
     }
 
-    pub(crate) fn get(&self, key: &K) -> Option<V> {
+    /// Returns the value of a key, which is used by that.
+    pub fn get(&self, key: &K) -> Option<V> {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((value, _)) = generations.young.get(key) {
             return Some(value.clone());
@@ -39,7 +42,8 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         Some(value)
     }
 
-    pub(crate) fn remove(&self, key: &K) {
+    /// Forgets a key.
+    pub fn remove(&self, key: &K) {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         generations.old.remove(key);
         if let Some((_, weight)) = generations.young.remove(key) {
@@ -47,14 +51,19 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         }
     }
 
-    /// Returns how many entries there are.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
+    /// Returns how many values are kept.
+    pub fn len(&self) -> usize {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         generations.young.len() + generations.old.len()
     }
 
-    pub(crate) fn put(&self, key: K, value: V, weight: usize) {
+    /// Says whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keeps a value, unless it weighs so much that it would displace everything.
+    pub fn put(&self, key: K, value: V, weight: usize) {
         if weight > self.weight_max / 2 {
             return;
         }
