@@ -8,8 +8,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         Ok(dockerfile) => {
             assert!(!dockerfile.stages.is_empty());
             for warning in &dockerfile.warnings {
-                render(&dockerfile.source, "Dockerfile", &warning.diagnostic());
-                render_step(&dockerfile.source, "Dockerfile", &warning.diagnostic());
+                let _ = render(&dockerfile.source, "Dockerfile", &warning.diagnostic());
+                let _ = render_step(&dockerfile.source, "Dockerfile", &warning.diagnostic());
             }
             for instruction in dockerfile.stages.iter().flat_map(|stage| &stage.instructions) {
                 assert!(dockerfile.source.slice(instruction.span).is_some());
@@ -17,11 +17,11 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         }
         Err(errors) => {
             assert!(!errors.errors.is_empty());
-            errors.render("Dockerfile");
+            let _ = errors.render("Dockerfile");
         }
     }
     if let Ok(text) = std::str::from_utf8(data) {
-        directive::detect_syntax(text);
+        let _ = directive::detect_syntax(text);
         let _ = parse_trigger(text);
     }
 });

@@ -31,7 +31,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         match look(&question) {
             Ok(findings) => {
                 for finding in findings.found {
-                    render(&dockerfile.source, "Dockerfile", &finding.diagnostic());
+                    let _ = render(&dockerfile.source, "Dockerfile", &finding.diagnostic());
                 }
             }
             Err(problem) => drop(render(&dockerfile.source, "Dockerfile", &problem)),

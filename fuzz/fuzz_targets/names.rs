@@ -19,7 +19,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     round::<RepositoryName>(text);
     round::<Tag>(text);
     let media_type = MediaType::new(text);
-    assert_eq!(media_type.to_string(), text);
+    assert_eq!(MediaType::new(media_type.as_str()), media_type);
     round::<Platform>(text);
     if let Ok(name) = text.parse::<ImageName>() {
         let familiar = name.familiar();

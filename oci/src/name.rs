@@ -304,7 +304,8 @@ impl ImageName {
         ImageName { reference, ..self.clone() }
     }
 
-    /// Returns the name as people write it: without `docker.io/` and `library/`.
+    /// Returns the name as people write it: without `docker.io/` and `library/`, unless what is left
+    /// would be read as another registry's (`docker.io/localhost/app`).
     pub fn familiar(&self) -> String {
         let separator = self.separator();
         let repository = self.repository.as_str();
@@ -315,6 +316,9 @@ impl ImageName {
             Some(official) if !official.contains('/') => official,
             _ => repository,
         };
+        if split_registry(repository).1 != repository {
+            return self.to_string();
+        }
         format!("{repository}{separator}{}", self.reference)
     }
 
@@ -461,6 +465,13 @@ mod tests {
             ("ghcr.io/a/b/c:x", "ghcr.io/a/b/c:x", "ghcr.io/a/b/c:x"),
             ("index.docker.io/app", "docker.io/library/app:latest", "app:latest"),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
+            (
+                "docker.io/localhost/app",
+                "docker.io/localhost/app:latest",
+                "docker.io/localhost/app:latest",
+            ),
+            ("docker.io/a.b/app", "docker.io/a.b/app:latest", "docker.io/a.b/app:latest"),
+            ("library/localhost", "docker.io/library/localhost:latest", "localhost:latest"),
         ];
         for (text, full, familiar) in table {
             let name: ImageName = text.parse().unwrap();

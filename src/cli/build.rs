@@ -94,7 +94,7 @@ fn build_and_deliver(
     let mut mounts = mounts::of(world, args)?;
     let lent = Lent { secrets: &mounts.secrets, agents: &mounts.agents };
     let Opened { dockerfile, file_name, dockerfile_path, context } =
-        open_context(world, &session, root, &lease, args, options, lent)?;
+        open_context(world, &session, (root, &lease), args, options, lent)?;
     mounts.project = project::of(&args.context, &dockerfile_path);
     let (contexts, given) = context::named(args, root, &lease)?;
     let request = BuildRequest {
@@ -153,8 +153,7 @@ fn build_and_deliver(
 fn open_context(
     world: &World,
     session: &Session,
-    root: &Arc<Root>,
-    lease: &Lease,
+    (root, lease): (&Arc<Root>, &Lease),
     args: &Args,
     options: &Options,
     lent: Lent<'_>,

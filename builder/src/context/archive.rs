@@ -143,7 +143,7 @@ fn of_tar(error: TarError) -> ArchiveError {
 }
 
 fn is_bomb(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<BombError>)
+    matches!(error.get_ref(), Some(reason) if reason.is::<BombError>())
 }
 
 struct Unpacking {

@@ -122,7 +122,7 @@ fn open(world: &World, args: &Args, options: &Options) -> Result<(Opened, Contex
     let lease = root.lease().context("cannot begin a lease")?;
     let mounts = mounts::of(world, args)?;
     let lent = Lent { secrets: &mounts.secrets, agents: &mounts.agents };
-    let opened = super::open_context(world, &session, &root, &lease, args, options, lent)?;
+    let opened = super::open_context(world, &session, (&root, &lease), args, options, lent)?;
     let (contexts, _) = context::named(args, &root, &lease)?;
     Ok((opened, contexts))
 }
