@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod audit;
 mod build;
 mod cache;
 mod client_config;
@@ -15,6 +16,7 @@ mod images;
 mod import;
 mod inspect;
 mod limits;
+mod lint;
 mod load;
 mod login;
 mod logout;
@@ -28,6 +30,8 @@ mod run;
 mod save;
 mod serve;
 mod tag;
+mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,6 +85,7 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
+    Lint(lint::Args),
     Run(Box<run::Args>),
     Pull(pull::Args),
     Push(push::Args),
@@ -101,6 +106,9 @@ enum Command {
     Doctor(doctor::Args),
     /// Run the registry
     Serve(serve::Args),
+    User(user::Args),
+    Token(token::Args),
+    Audit(audit::Args),
     Mirror(mirror::Args),
     Proxy(proxy::Args),
     ClientConfig(client_config::Args),
@@ -127,6 +135,7 @@ impl Cli {
                 quickstart::run(&logged("boatyard quickstart")?, &args, given)
             }
             Command::Build(args) => build::run(&logged("boatyard build")?, &args),
+            Command::Lint(args) => lint::run(&args, &logged("boatyard lint")?),
             Command::Serve(args) => serve::run(&world("boatyard serve", "info")?, &args),
             Command::Run(args) => run::run(&logged("boatyard run")?, &args),
             Command::Pull(args) => pull::run(&args, &logged("boatyard pull")?),
@@ -146,6 +155,9 @@ impl Cli {
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),
+            Command::User(args) => user::run(&args, &logged("boatyard user")?),
+            Command::Token(args) => token::run(&args, &logged("boatyard token")?),
+            Command::Audit(args) => audit::run(&args, &logged("boatyard audit")?),
             Command::Mirror(args) => mirror::run(&args, &logged("boatyard mirror")?),
             Command::Proxy(args) => proxy::run(&args, &logged("boatyard proxy")?),
             Command::ClientConfig(args) => {

@@ -5,11 +5,13 @@
 pub mod limits;
 pub mod reference;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boatyard_access::{Groups, Network, Rule};
 use boatyard_builder::cache::{self, Amount};
 use boatyard_builder::execute::Isolation;
 use boatyard_registry::mirror::FreshnessOptions;
@@ -41,6 +43,15 @@ pub struct Config {
     pub build: Build,
     /// The upstreams that `boatyard serve` mirrors.
     pub mirror: Vec<Mirror>,
+    /// Who may log in, and how.
+    pub access: Access,
+    /// Names for several who may do the same.
+    #[schemars(with = "BTreeMap<String, Vec<String>>")]
+    pub groups: Groups,
+    /// Who may do what in which repositories; without any: see docs/access.md.
+    #[serde(rename = "rule")]
+    #[schemars(with = "Vec<RuleTable>")]
+    pub rules: Vec<Rule>,
     /// The collector.
     pub gc: Gc,
     /// What builds keep.
@@ -112,6 +123,15 @@ pub struct Serve {
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// The authorities that sign certificates of clients, PEM.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Whether clients must show a certificate.
+    pub tls_client: TlsClient,
+    /// How clients reach this server, where a proxy stands before it: `https://registry.example`.
+    pub public_url: Option<String>,
+    /// The proxies whose `X-Forwarded-*` are believed: addresses, or ranges of them.
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<Network>,
     /// How many seconds a stop waits for what is under way.
     pub stop_seconds: u64,
 }
@@ -122,9 +142,48 @@ impl Default for Serve {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 5000))],
             tls_cert: None,
             tls_key: None,
+            tls_client_ca: None,
+            tls_client: TlsClient::Optional,
+            public_url: None,
+            trusted_proxies: Vec::new(),
             stop_seconds: boatyard_front::Limits::default().stop_timeout.as_secs(),
         }
     }
+}
+
+/// Whether clients must show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum TlsClient {
+    /// They may; who shows none is not known by it.
+    #[default]
+    Optional,
+    /// Who shows none is not let in.
+    Required,
+}
+
+/// `[access]`: who may log in, and how.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Access {
+    /// A file of users that others keep, as `htpasswd -B` writes it: bcrypt or argon2.
+    pub htpasswd: Option<PathBuf>,
+    /// How many seconds a token of the token service is good, from 60 on; 300 otherwise.
+    pub token_seconds: Option<u32>,
+}
+
+/// `[[rule]]`: who may do what in which repositories; [access](access.md) has examples, and says
+/// what holds without any.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it stands for a rule in the reference")]
+struct RuleTable {
+    /// Patterns of repositories: `team/**`, or a list of them.
+    repositories: Vec<String>,
+    /// `anonymous`, `authenticated`, `user:NAME`, `token:NAME`, `cert:NAME`, `group:NAME`.
+    who: Vec<String>,
+    /// `pull`, `push`, `overwrite`, `delete`.
+    allow: Vec<String>,
 }
 
 /// `[metrics]`: who sees the metrics. Clients on this machine see them at `/metrics` of the server.

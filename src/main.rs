@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "here `pub` says what a module offers to the others")]
 
+mod access;
 mod cli;
 mod config;
 mod images;
@@ -13,6 +14,7 @@ mod isolation;
 mod metrics;
 mod mirrors;
 mod output;
+mod password;
 mod progress;
 mod proxy;
 mod quantity;

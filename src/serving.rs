@@ -3,18 +3,21 @@
 pub mod reload;
 pub mod upkeep;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use boatyard_access::{Access, Authority};
 use boatyard_content::Root;
 use boatyard_front::Health;
-use boatyard_registry::{Limits, Mirrors, OpenAccess, Registry};
+use boatyard_registry::{Limits, Mirrors, Registry};
 use boatyard_upstream::Transfers;
 use tokio::task::JoinHandle;
 
+use crate::access;
 use crate::metrics::{Audience, Metrics};
 use crate::mirrors;
-use crate::report::Result;
+use crate::report::{Context as _, Result};
 use crate::world::World;
 
 /// What stays the same as long as the server runs, whatever the configuration says.
@@ -23,16 +26,42 @@ pub struct Services {
     root: Arc<Root>,
     /// All transfers of the server: one for an object, even across configurations.
     transfers: Transfers,
+    /// Where the server listens.
+    addresses: Vec<SocketAddr>,
+    authority: Arc<Authority>,
     health: Health,
     metrics: Arc<Metrics>,
 }
 
 impl Services {
     /// Returns the services of a root.
-    pub fn new(root: Arc<Root>) -> Services {
+    ///
+    /// # Errors
+    /// Where it cannot be said who may do what.
+    pub fn new(world: &World, root: Arc<Root>, addresses: Vec<SocketAddr>) -> Result<Services> {
         let metrics = Metrics::new(root.path().to_path_buf());
         let transfers = mirrors::transfers(&root);
-        Services { root, transfers, health: Health::new(), metrics }
+        let authority = access::open(world, &root, &addresses)?;
+        Ok(Services { root, transfers, addresses, authority, health: Health::new(), metrics })
+    }
+
+    /// Returns where the server listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Returns what says who may do what.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// Has the rules of a configuration count from now on. Blocking.
+    ///
+    /// # Errors
+    /// Where they cannot be used: then the old ones stay.
+    pub fn configure(&self, world: &World) -> Result<()> {
+        let policy = access::policy(&world.config, &self.addresses)?;
+        self.authority.configure(policy).context("cannot say who may do what")
     }
 
     /// Returns where everything is kept.
@@ -61,11 +90,14 @@ impl Services {
             tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
         }
         let limits = world.config.limits.of_registry();
-        let registry = registry(Arc::clone(&self.root), mirrors, limits);
+        let registry = registry(&self.root, mirrors, &self.authority, limits);
         let router = self
             .health
             .router()
-            .merge(boatyard_registry::router(Arc::clone(&registry)))
+            .merge(boatyard_registry::guarded_router(
+                Arc::clone(&registry),
+                Arc::clone(&self.authority),
+            ))
             .merge(self.metrics.router(Audience::ThisMachine));
         Ok(Answers { router, registry })
     }
@@ -99,6 +131,11 @@ impl Drop for Tending {
 }
 
 /// Returns the registry of a root.
-pub fn registry(root: Arc<Root>, mirrors: Mirrors, limits: Limits) -> Arc<Registry> {
-    Registry::new(root, mirrors, Arc::new(OpenAccess), limits)
+pub fn registry(
+    root: &Arc<Root>,
+    mirrors: Mirrors,
+    authority: &Arc<Authority>,
+    limits: Limits,
+) -> Arc<Registry> {
+    Registry::new(Arc::clone(root), mirrors, Arc::clone(authority) as Arc<dyn Access>, limits)
 }

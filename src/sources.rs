@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use boatyard_builder::base::Say;
+use boatyard_builder::secrets::Secrets;
 use boatyard_builder::source::git::GitAddress;
 use boatyard_builder::source::{Checksum, Fetch, FetchError, FetchedFile};
+use boatyard_builder::ssh::{AgentSource, Agents};
 use boatyard_content::{Lease, Root};
 use boatyard_upstream::downloads::{Download, Downloads};
-use boatyard_upstream::git::{GitProgram, Repositories, Resolved, Wanted};
+use boatyard_upstream::git::{GitProgram, Login, Repositories, Resolved, Ssh, Wanted};
+use boatyard_upstream::redact::Secret;
 use boatyard_upstream::transport::Transport;
 use boatyard_upstream::{ProxyUse, Timeouts};
 use http::HeaderValue;
@@ -30,10 +33,20 @@ pub struct Sources<'a> {
     root: Arc<Root>,
     lease: Lease,
     offline: bool,
+    lent: Lent<'a>,
     downloads: OnceLock<Downloads>,
     repositories: Repositories,
     /// What references mean, by the remote and their names: nobody is asked twice in a build.
     resolved: Mutex<HashMap<(String, Option<String>), Resolved>>,
+}
+
+/// What a build lends: `--secret` and `--ssh`.
+#[derive(Clone, Copy, Debug)]
+pub struct Lent<'a> {
+    /// Among them what servers are sent.
+    pub secrets: &'a Secrets,
+    /// `default` is the one that Git repositories are asked for with.
+    pub agents: &'a Agents,
 }
 
 impl<'a> Sources<'a> {
@@ -44,6 +57,7 @@ impl<'a> Sources<'a> {
         root: &Arc<Root>,
         lease: &Lease,
         offline: bool,
+        lent: Lent<'a>,
     ) -> Sources<'a> {
         let environment = &world.environment;
         let program = GitProgram {
@@ -51,6 +65,7 @@ impl<'a> Sources<'a> {
             home: environment.home.clone(),
             ssh_agent: environment.ssh_agent.clone(),
             variables: environment.proxies.clone(),
+            login: Login::default(),
         };
         Sources {
             world,
@@ -58,6 +73,7 @@ impl<'a> Sources<'a> {
             root: Arc::clone(root),
             lease: lease.clone(),
             offline,
+            lent,
             downloads: OnceLock::new(),
             repositories: Repositories::new(&root.layout().cache(), program, offline),
             resolved: Mutex::default(),
@@ -65,14 +81,28 @@ impl<'a> Sources<'a> {
     }
 
     /// Finds the commit of a reference. Who asks holds the lock: others wait.
-    fn resolve(&self, remote: &str, reference: Option<&str>) -> Result<Resolved, FetchError> {
+    fn resolve(&self, address: &GitAddress) -> Result<Resolved, FetchError> {
+        let (remote, reference) = (address.remote(), address.reference());
+        let repositories = self.repositories(address)?;
         let key = (remote.to_owned(), reference.map(str::to_owned));
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = resolved.get(&key) {
             return Ok(found.clone());
         }
-        let found = self.repositories.resolve(remote, reference)?;
+        let found = repositories.resolve(remote, reference)?;
         Ok(resolved.entry(key).or_insert(found).clone())
+    }
+
+    /// Returns the repositories, asked as whoever names the address may ask.
+    fn repositories(&self, address: &GitAddress) -> Result<Repositories, FetchError> {
+        let ssh = match self.lent.agents.get("default") {
+            Some(AgentSource::Socket(socket)) => Ssh::Agent(socket.clone()),
+            Some(AgentSource::Keys(keys)) => Ssh::Keys(keys.clone()),
+            None if address.is_of_user() => Ssh::Own,
+            None => Ssh::None,
+        };
+        let header = self.lent.of_repository(address.remote())?;
+        Ok(self.repositories.with_login(Login { ssh, header }))
     }
 
     fn downloads(&self) -> Result<&Downloads, FetchError> {
@@ -89,6 +119,61 @@ impl<'a> Sources<'a> {
     }
 }
 
+impl Lent<'_> {
+    /// Returns the server of a repository and what it is sent: as in BuildKit, the secrets
+    /// `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, those of the host (`GIT_AUTH_TOKEN.git.example`) first.
+    fn of_repository(&self, remote: &str) -> Result<Option<(String, Secret)>, FetchError> {
+        let Some((server, host)) = server_of(remote) else { return Ok(None) };
+        for suffix in [format!(".{host}"), String::new()] {
+            if let Some(header) = self.text(&format!("GIT_AUTH_HEADER{suffix}"))? {
+                return Ok(Some((server, header)));
+            }
+            if let Some(token) = self.text(&format!("GIT_AUTH_TOKEN{suffix}"))? {
+                return Ok(Some((server, Secret::basic("x-access-token", token.expose()))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns what the server of a file is sent: `HTTP_AUTH_HEADER_files.example` and
+    /// `HTTP_AUTH_TOKEN_files.example`.
+    fn of_file(&self, url: &str) -> Result<Option<Secret>, FetchError> {
+        let Some((_, host)) = server_of(url) else { return Ok(None) };
+        if let Some(header) = self.text(&format!("HTTP_AUTH_HEADER_{host}"))? {
+            return Ok(Some(header));
+        }
+        let token = self.text(&format!("HTTP_AUTH_TOKEN_{host}"))?;
+        Ok(token.map(|token| Secret::new(format!("Bearer {}", token.expose()))))
+    }
+
+    /// Returns a secret that is one line of text.
+    fn text(&self, id: &str) -> Result<Option<Secret>, FetchError> {
+        let Some(bytes) = self.secrets.get(id)? else { return Ok(None) };
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        let text = text.trim();
+        if text.is_empty() || text.contains(char::is_control) {
+            return Err(format!("the secret `{id}` is no line of text").into());
+        }
+        Ok(Some(Secret::new(text)))
+    }
+}
+
+/// Returns `https://host:port/` and `host:port` of a URL; `None` where it is not of HTTP.
+fn server_of(url: &str) -> Option<(String, String)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    if !matches!(scheme.as_str(), "http" | "https") {
+        return None;
+    }
+    let account = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let host = account.rsplit_once('@').map_or(account, |(_, host)| host).to_ascii_lowercase();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    if host.is_empty() || !host.chars().all(is_plain) {
+        return None;
+    }
+    Some((format!("{scheme}://{host}/"), host))
+}
+
 impl Fetch for Sources<'_> {
     fn file(
         &self,
@@ -98,7 +183,9 @@ impl Fetch for Sources<'_> {
     ) -> Result<FetchedFile, FetchError> {
         let wanted = checksum.map(|it| (it.algorithm.name(), it.hex.as_str()));
         let downloads = self.downloads()?;
-        let got = self.runtime.block_on(downloads.get(url, wanted, &self.lease))?;
+        let login = self.lent.of_file(url)?;
+        let got = downloads.get(url, wanted, login.as_ref(), &self.lease);
+        let got = self.runtime.block_on(got)?;
         if !got.was_here {
             say(&format!("fetched {} ({})", got.facts.from, crate::output::size(got.facts.size)));
         }
@@ -106,8 +193,7 @@ impl Fetch for Sources<'_> {
     }
 
     fn commit(&self, address: &GitAddress, say: &Say<'_>) -> Result<String, FetchError> {
-        let (remote, reference) = (address.remote(), address.reference());
-        let found = self.resolve(remote, reference)?;
+        let found = self.resolve(address)?;
         if let Some(promised) = address.checksum() {
             let agrees = |id: &String| id.starts_with(promised);
             if !agrees(&found.commit) && !found.tag.as_ref().is_some_and(agrees) {
@@ -140,7 +226,7 @@ impl Fetch for Sources<'_> {
             submodules: address.submodules(),
             keep_git_dir,
         };
-        Ok(self.repositories.checkout(&wanted, into)?)
+        Ok(self.repositories(address)?.checkout(&wanted, into)?)
     }
 }
 

@@ -89,9 +89,10 @@ fn a_step_that_fails_shows_what_it_said() {
         " worse\n",
         "did not complete successfully: exit code: 42",
         "Dockerfile:2\n",
-        "2 | RUN echo before",
+        "2 | >>> RUN echo before",
     ]);
-    assert!(!failed.stderr.contains("never"), "{failed}");
+    // What follows is shown, and was not run.
+    assert!(!failed.stderr.contains("] RUN touch never"), "{failed}");
 }
 
 #[test]

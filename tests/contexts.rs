@@ -61,6 +61,23 @@ fn archives_on_standard_input() {
 }
 
 #[test]
+fn an_archive_says_what_time_it_is_of() {
+    let place = Place::new();
+    place.write("tree/Dockerfile", "FROM scratch\nCOPY a /\n");
+    place.write("tree/a", "a");
+    let tree = place.path("tree");
+    place.run("touch", ["-d", "@1500000000"]).arg(tree.join("Dockerfile")).ok();
+    place.run("touch", ["-d", "@1600000000"]).arg(tree.join("a")).ok();
+    let packed = place.run("tar", ["-C", text(&tree), "-c", "."]).ok().stdout;
+    let run = place.boatyard(["build", "-t", "app", "-"]).input(packed);
+    run.env("SOURCE_DATE_EPOCH", "context").ok();
+    let shown = place.boatyard(["inspect", "app"]).ok().text();
+    assert!(shown.contains("2020-09-13T12:26:40Z"), "{shown}");
+    let here = build(&place, &[text(&tree)]).env("SOURCE_DATE_EPOCH", "context").ok();
+    here.says(["this build context says no time"]);
+}
+
+#[test]
 fn dockerfiles_on_standard_input() {
     let place = Place::new();
     build(&place, &["-"]).input("FROM scratch\nCOPY <<EOF /made\nx\nEOF\n").ok();

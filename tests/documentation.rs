@@ -7,17 +7,20 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 15] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/guide.md",
+    "docs/access.md",
     "docs/reference.md",
     "docs/configuration.md",
     "docs/running.md",
     "docs/registry.md",
     "docs/dockerfile.md",
     "docs/storage.md",
+    "docs/lint.md",
+    "docs/differences.md",
     "docs/decisions.md",
     "docs/glossary.md",
 ];

@@ -4,6 +4,8 @@
 
 #[path = "mounts/caches.rs"]
 mod caches;
+#[path = "mounts/cves.rs"]
+mod cves;
 #[path = "mounts/secrets.rs"]
 mod secrets;
 mod support;
@@ -209,8 +211,8 @@ fn what_cannot_be_mounted_is_said_at_its_word() {
         &["needs the secret `a`, which was not given", "--secret id=a,src=FILE"],
     );
     says("RUN --mount=type=ssh,required", &["needs the SSH agent `default`", "--ssh default"]);
-    says("RUN --security=insecure", &["takes leave", "--allow security.insecure gives it"]);
-    says("RUN --network=host", &["takes leave", "--allow network.host gives it"]);
+    says("RUN --security=insecure", &["needs permission", "--allow security.insecure gives it"]);
+    says("RUN --network=host", &["needs permission", "--allow network.host gives it"]);
     says(
         "RUN --device=v.example/c=x,required",
         &["no device `v.example/c=x`", "without `required`"],

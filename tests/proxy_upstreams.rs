@@ -37,7 +37,7 @@ impl Secure {
         run("printf 'subjectAltName=IP:127.0.0.1\n' > ext; openssl x509 -req -in server.csr \
              -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.crt");
         let (certificate, key) = (place.path("home/server.crt"), place.path("home/server.key"));
-        let tls = Arc::new(Tls::load(TlsFiles { certificate, key }).unwrap());
+        let tls = Arc::new(Tls::load(TlsFiles { certificate, key, clients: None }).unwrap());
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let kept = Arc::clone(&asked);
         let (told, tell) = mpsc::channel();

@@ -269,3 +269,95 @@ fn addresses_that_git_would_misunderstand_do_nothing() {
     let run = place.boatyard(["build", text(&context)]).env("PATH", place.path("empty"));
     run.fails(1).says(["there is no `git` on this machine", "install it"]);
 }
+
+/// Serves a repository as files, to whoever logs in.
+fn serve_files(place: &Place, files: &Files, name: &str, login: &str) -> String {
+    let git = place.path("repositories").join(name).join(".git");
+    let listed = place.run("find", [text(&git), "-type", "f", "-printf", "%P\n"]).ok().text();
+    for path in listed.lines() {
+        let body = fs_err::read(git.join(path)).unwrap();
+        let file = File { body, login: login.to_owned(), ..File::default() };
+        if path == "info/refs" {
+            let question = format!("/{name}/info/refs?service=git-upload-pack");
+            files.put(&question, file.clone());
+        }
+        files.put(&format!("/{name}/{path}"), file);
+    }
+    files.url(&format!("/{name}"))
+}
+
+#[test]
+fn logins_come_from_secrets_and_go_to_their_host() {
+    let (place, files) = (Place::new(), Files::start());
+    let app = Repository::new(&place, "app.git");
+    app.write("Dockerfile", "FROM scratch\nCOPY f /f\n");
+    app.write("f", "of git");
+    app.commit();
+    app.git(&["update-server-info"]);
+    // `x-access-token:hunter2`, as BuildKit sends a token.
+    let url = serve_files(&place, &files, "app.git", "Basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==");
+    let bearer = "Bearer hunter2".to_owned();
+    files.put("/f", File { body: b"of http".to_vec(), login: bearer, ..File::default() });
+    let host = url.split('/').nth(2).unwrap().to_owned();
+    let of_git = format!("FROM scratch\nADD {url} /\n");
+    let of_http = format!("FROM scratch\nADD {} /f\n", files.url("/f"));
+    let run = |what: &str, id: &str| {
+        let out = place.path("out");
+        let _ = fs_err::remove_dir_all(&out);
+        let secret = format!("id={id},env=TOKEN");
+        let run = place.boatyard(["build", "-o", text(&out), "--secret", &secret, what]);
+        let ran = run.env("TOKEN", "hunter2").run();
+        assert!(!ran.stderr.contains("hunter2"), "{ran}");
+        fs_err::read_to_string(out.join("f")).ok()
+    };
+    let context = place.context("context", &of_git);
+    let other = "git.example";
+    assert_eq!(run(text(&context), &format!("GIT_AUTH_TOKEN.{other}")), None);
+    for id in ["GIT_AUTH_TOKEN".to_owned(), format!("GIT_AUTH_TOKEN.{host}")] {
+        // Nothing is here any more, so that it has to be asked for.
+        let _ = fs_err::remove_dir_all(place.root().join("cache"));
+        assert_eq!(run(text(&context), &id).as_deref(), Some("of git"), "{id}");
+        let _ = fs_err::remove_dir_all(place.root().join("cache"));
+        assert_eq!(run(&url, &id).as_deref(), Some("of git"), "as a context, with {id}");
+    }
+    place.context("context", &of_http);
+    assert_eq!(run(text(&context), &format!("HTTP_AUTH_TOKEN_{other}")), None);
+    let id = format!("HTTP_AUTH_TOKEN_{host}");
+    assert_eq!(run(text(&context), &id).as_deref(), Some("of http"));
+    // It is nowhere in what is kept.
+    place.run("grep", ["-rlF", "hunter2", text(&place.root())]).fails(1);
+}
+
+#[test]
+fn a_dockerfile_asks_by_ssh_with_what_it_is_lent() {
+    let place = Place::new();
+    let told = place.path("told");
+    let script =
+        format!("#!/bin/sh\necho \"$SSH_AUTH_SOCK $HOME $*\" >> {}\nexit 1\n", text(&told));
+    let ssh = place.write("bin/ssh", script);
+    fs_err::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", text(&place.path("bin")));
+    let socket = place.path("agent");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let run = |args: &[&str]| {
+        let _ = fs_err::remove_file(&told);
+        let run = place.boatyard(["build"]).args(args).env("PATH", &path);
+        let ran = run.env("SSH_AUTH_SOCK", "/own/agent").fails(1);
+        (fs_err::read_to_string(&told).unwrap_or_default(), ran)
+    };
+    for address in ["git@git.example:app.git", "ssh://git@git.example/app.git"] {
+        let context = place.context("context", &format!("FROM scratch\nADD {address} /\n"));
+        let context = text(&context);
+        let (asked, ran) = run(&[context]);
+        assert_eq!(asked, "", "{ran}");
+        ran.says(["cannot fetch this source", "--ssh default"]);
+        let lent = format!("default={}", text(&socket));
+        let (asked, ran) = run(&["--ssh", &lent, context]);
+        assert!(asked.starts_with(&format!("{} /dev/null -", text(&socket))), "{asked}{ran}");
+        assert!(asked.contains("-F /dev/null"), "{asked}");
+        // The context is what whoever builds asks for.
+        let (asked, ran) = run(&[address]);
+        assert!(asked.starts_with("/own/agent "), "{asked}{ran}");
+        assert!(!asked.contains("-F /dev/null"), "{asked}");
+    }
+}

@@ -1,16 +1,22 @@
-//! The image: configuration and manifest from the state of the target.
+//! The image: configuration and manifest from the state of the target, and the index of several.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use boatyard_content::{Expected, IngestKey, StoreError};
 use boatyard_oci::manifest::ManifestError;
-use boatyard_oci::{Descriptor, Digest, ImageConfig, ImageManifest, Manifest, MediaType};
+use boatyard_oci::media_type::LayerCompression;
+use boatyard_oci::{
+    Descriptor, Digest, ImageConfig, ImageManifest, ImageName, Index, Manifest, Platform, Raw,
+};
 use jiff::Timestamp;
 
-use crate::build::{Built, Tools};
-use crate::pack::PackError;
-use crate::solve::LayerBlob;
+use crate::annotation::Level;
+use crate::build::{BuiltForm, BuiltImage, Tools};
+use crate::form::Form;
+use crate::layer::compress::Compression;
+use crate::pack::{PackError, Packer};
+use crate::solve::{LayerBlob, LayerStack, StackedLayer};
 use crate::stage::StageState;
 
 /// Why an image could not be put together.
@@ -39,51 +45,131 @@ pub enum AssembleError {
     Manifest(#[source] ManifestError),
 }
 
-/// Waits for the layers' blobs, and writes configuration and manifest.
-pub(crate) fn assemble(
+/// What was built for a platform: all that is the same in every form of the image.
+pub(crate) struct Assembled {
+    /// The platform.
+    platform: Platform,
+    config: Raw<ImageConfig>,
+    stack: LayerStack,
+    base: Option<(ImageName, Digest)>,
+}
+
+/// Writes the configuration of a stage's state.
+pub(crate) fn configure(
     tools: &Tools<'_>,
     labels: &BTreeMap<String, String>,
     state: StageState,
     epoch: Option<Timestamp>,
-) -> Result<Built, AssembleError> {
+) -> Result<Assembled, AssembleError> {
     let StageState { mut config, stack, base, .. } = state;
     config.config.labels.extend(labels.clone());
     date(&mut config, epoch);
     config.rootfs.diff_ids = stack.layers().iter().map(|layer| layer.diff_id().clone()).collect();
     let config = ImageConfig::parse(config.to_bytes()).map_err(AssembleError::Config)?;
     store(tools, "configuration", config.digest(), config.bytes())?;
-    let mut blobs = Vec::with_capacity(stack.layers().len());
-    for layer in stack.layers() {
-        blobs.push(match layer.in_image() {
-            Some(LayerBlob::There(descriptor)) => inherited((**descriptor).clone()),
-            Some(LayerBlob::Packing(packing)) => packing.wait()?,
-            None => return Err(AssembleError::NotPacked),
-        });
-    }
-    let manifest = ImageManifest {
-        schema_version: 2,
-        media_type: Some(MediaType::OCI_MANIFEST),
-        artifact_type: None,
-        config: Descriptor::new(MediaType::OCI_CONFIG, config.digest().clone(), config.size()),
-        layers: blobs,
-        subject: None,
-        annotations: BTreeMap::new(),
-    };
-    let manifest = Manifest::parse(manifest.to_bytes(), &MediaType::OCI_MANIFEST)
-        .map_err(AssembleError::Manifest)?;
-    store(tools, "manifest", manifest.digest(), manifest.bytes())?;
-    Ok(Built { manifest, config, base })
+    Ok(Assembled { platform: config.value().platform(), config, stack, base })
 }
 
-/// Returns the descriptor of a base image's layer as an OCI manifest has it: the bytes are the
-/// same, Docker's name for them is not.
-fn inherited(mut descriptor: Descriptor) -> Descriptor {
-    if descriptor.media_type == MediaType::DOCKER_LAYER_GZIP {
-        descriptor.media_type = MediaType::OCI_LAYER_GZIP;
-    } else if descriptor.media_type == MediaType::DOCKER_LAYER {
-        descriptor.media_type = MediaType::OCI_LAYER;
+/// Waits for the layers' blobs, and writes a manifest for each platform, and the index of several or
+/// where one is asked for.
+pub(crate) fn form(
+    tools: &Tools<'_>,
+    packer: &Packer,
+    images: &[Assembled],
+    (form, main): (&Form, &Form),
+    wants_index: bool,
+) -> Result<BuiltForm, AssembleError> {
+    let mut built = Vec::with_capacity(images.len());
+    for image in images {
+        built.push(manifest(tools, packer, image, form, main)?);
     }
-    descriptor
+    if let ([only], false) = (&built[..], wants_index) {
+        let top = only.descriptor.clone();
+        return Ok(BuiltForm { top, images: built });
+    }
+    let listed = built.iter().map(|image| Descriptor {
+        platform: Some(image.platform.clone()),
+        ..image.descriptor.clone()
+    });
+    let media_type = form.media_types.index();
+    let index = Index {
+        media_type: Some(media_type.clone()),
+        annotations: form.annotations.at(Level::Index, None),
+        ..Index::new(listed.collect())
+    };
+    let index = Manifest::parse(index.to_bytes(), &media_type).map_err(AssembleError::Manifest)?;
+    store(tools, "index", index.digest(), index.bytes())?;
+    let top = Descriptor {
+        annotations: form.annotations.at(Level::IndexDescriptor, None),
+        ..Descriptor::new(media_type, index.digest().clone(), index.size())
+    };
+    Ok(BuiltForm { top, images: built })
+}
+
+fn manifest(
+    tools: &Tools<'_>,
+    packer: &Packer,
+    image: &Assembled,
+    form: &Form,
+    main: &Form,
+) -> Result<BuiltImage, AssembleError> {
+    let types = form.media_types;
+    let mut layers = Vec::with_capacity(image.stack.layers().len());
+    for (place, layer) in image.stack.layers().iter().enumerate() {
+        let mut blob = match layer.in_image() {
+            Some(LayerBlob::There(blob)) if is_wanted(layer, blob, form, main) => (**blob).clone(),
+            Some(LayerBlob::Packing(packing)) if form.compression == main.compression => {
+                packing.wait()?
+            }
+            Some(_) => {
+                let stack = image.stack.layers()[..=place].to_vec();
+                packer.pack(stack, form.compression).wait()?
+            }
+            None => return Err(AssembleError::NotPacked),
+        };
+        blob.media_type = types.layer(blob.media_type);
+        layers.push(blob);
+    }
+    let config = &image.config;
+    let platform = Some(&image.platform);
+    let manifest = ImageManifest {
+        schema_version: 2,
+        media_type: Some(types.manifest()),
+        artifact_type: None,
+        config: Descriptor::new(types.config(), config.digest().clone(), config.size()),
+        layers,
+        subject: None,
+        annotations: form.annotations.at(Level::Manifest, platform),
+    };
+    let manifest =
+        Manifest::parse(manifest.to_bytes(), &types.manifest()).map_err(AssembleError::Manifest)?;
+    store(tools, "manifest", manifest.digest(), manifest.bytes())?;
+    let descriptor = Descriptor {
+        annotations: form.annotations.at(Level::ManifestDescriptor, platform),
+        ..Descriptor::new(types.manifest(), manifest.digest().clone(), manifest.size())
+    };
+    Ok(BuiltImage {
+        platform: image.platform.clone(),
+        descriptor,
+        config: config.clone(),
+        base: image.base.clone(),
+    })
+}
+
+/// Says whether a blob that is there is what a form wants.
+fn is_wanted(layer: &StackedLayer, blob: &Descriptor, form: &Form, main: &Form) -> bool {
+    if !layer.is_base() {
+        return form.compression == main.compression;
+    }
+    // A base's layer stays what it is, unless it is to be of another kind. Its level nobody knows.
+    let wanted = match form.compression {
+        Compression::None => LayerCompression::None,
+        Compression::Gzip { .. } => LayerCompression::Gzip,
+        Compression::Zstd { .. } => LayerCompression::Zstd,
+    };
+    !form.force_compression
+        || blob.media_type.is_nondistributable()
+        || blob.media_type.layer_compression() == Some(wanted)
 }
 
 /// Dates the image: as its newest step. Whatever came before the first step that has a time has

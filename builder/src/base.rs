@@ -145,6 +145,15 @@ impl<'a> Bases<'a> {
         Ok(slot.insert(Found { image, stack }).clone())
     }
 
+    /// Returns an image that was found before.
+    pub(crate) fn known(&self, name: &ImageName, platform: &Platform) -> Option<Found> {
+        let slot = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.get(&(name.clone(), platform.clone()))?)
+        };
+        slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn find(
         &self,
         name: &ImageName,

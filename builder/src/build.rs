@@ -10,6 +10,11 @@
 //!
 //! All of it is blocking code.
 
+mod findings;
+mod scene;
+
+pub use scene::Scene;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::io;
@@ -19,7 +24,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use boatyard_content::{Lease, Root, StoreError};
-use boatyard_oci::{Descriptor, Digest, ImageConfig, ImageName, Manifest, Platform, Raw};
+use boatyard_oci::{Descriptor, Digest, ImageConfig, ImageName, Platform, Raw};
 use jiff::Timestamp;
 
 use crate::assemble::{self, AssembleError};
@@ -28,18 +33,21 @@ use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::directory::Directory;
 use crate::context::load::{LoadError, Loader};
 use crate::context::opened::OpenContexts;
-use crate::dockerfile::{Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render};
+use crate::dockerfile::{
+    Diagnostic, Dockerfile, Instruction, Source, Span, parse_trigger, render, render_step,
+};
+use crate::execute::emulation::{self, Emulators};
 use crate::execute::{
     CancelHandle, Execute, ExecuteError, HostAddress, Limits, Network, Networks, Outcome, Rlimit,
     stubs,
 };
+use crate::form::Form;
 use crate::ids;
 use crate::layer::ContentId;
-use crate::layer::compress::Compression;
 use crate::once::OnceFor;
-use crate::pack::{PackOptions, Packer};
+use crate::pack::Packer;
 use crate::plan::{Base, CopyFrom, NamedContext, Plan, PlanOptions, PlannedStage, plan};
-use crate::progress::{Ending, Progress, StepEnd, Steps};
+use crate::progress::{Ending, FailedCommand, Progress, StepEnd, Steps};
 use crate::secrets::Secrets;
 use crate::snapshot::layers::Temporary;
 use crate::snapshot::{Layers, LayersError};
@@ -89,8 +97,16 @@ pub struct BuildRequest {
     pub limits: Limits,
     /// `--timeout`: how long one step may run.
     pub timeout: Option<Duration>,
-    /// How layers are compressed.
-    pub compression: Compression,
+    /// The platforms that the image is for, each once: [`PlanOptions::platform`] is of no account.
+    pub platforms: Vec<Platform>,
+    /// There is an index, even of one image.
+    pub index: bool,
+    /// The forms in which the image is wanted, the main one first: steps pack their layers for it.
+    pub forms: Vec<Form>,
+    /// The times of layers, too, are at most `SOURCE_DATE_EPOCH`, if there is one.
+    pub rewrite_timestamp: bool,
+    /// What runs programs of other machines here.
+    pub emulators: Emulators,
     /// Looks upstream for newer base images.
     pub always_pull: bool,
     /// Which earlier results may be used.
@@ -137,6 +153,8 @@ pub struct Tools<'a> {
     pub threads: usize,
     /// Is told why each step ran.
     pub explain: Option<&'a Explain<'a>>,
+    /// Keeps what a command that fails saw and left, in [`StepFailure::scene`].
+    pub keeps_scene: bool,
 }
 
 /// Takes why a step ran; called from several threads.
@@ -145,12 +163,50 @@ pub type Explain<'a> = dyn Fn(Explanation) + Sync + 'a;
 /// What was built. Its blobs are in the store, held by the lease.
 #[derive(Debug)]
 pub struct Built {
-    /// The manifest.
-    pub manifest: Raw<Manifest>,
+    /// The image in each of the forms that were asked for; there is one at least.
+    pub forms: Vec<BuiltForm>,
+    /// `SOURCE_DATE_EPOCH`, if there is one.
+    pub epoch: Option<Timestamp>,
+}
+
+/// An image in one form.
+#[derive(Clone, Debug)]
+pub struct BuiltForm {
+    /// Its manifest; of several images their index.
+    pub top: Descriptor,
+    /// The image of each platform.
+    pub images: Vec<BuiltImage>,
+}
+
+/// The image of a platform.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    /// The platform.
+    pub platform: Platform,
+    /// Its manifest.
+    pub descriptor: Descriptor,
     /// The configuration; its digest is the image ID.
     pub config: Raw<ImageConfig>,
     /// The base image of the target, if it has one.
     pub base: Option<(ImageName, Digest)>,
+}
+
+impl Built {
+    /// Returns the main form.
+    pub fn main(&self) -> &BuiltForm {
+        self.forms.first().expect("a build has one form at least")
+    }
+}
+
+impl BuiltForm {
+    /// Returns what people know the image by: the digest of its configuration, of several that of
+    /// their index.
+    pub fn id(&self) -> &Digest {
+        match &self.images[..] {
+            [only] => only.config.digest(),
+            _ => &self.top.digest,
+        }
+    }
 }
 
 /// Why a build failed.
@@ -187,8 +243,14 @@ pub enum BuildError {
     #[error("there is no stage `{0}` whose cache could be left out")]
     NoSuchStage(String),
     /// `SOURCE_DATE_EPOCH` is no number.
-    #[error("SOURCE_DATE_EPOCH is `{0}`, and must be a number of seconds since 1970")]
+    #[error(
+        "SOURCE_DATE_EPOCH is `{0}`, and must be a number of seconds since 1970, or `context` for \
+         the time of a context from elsewhere"
+    )]
     Epoch(String),
+    /// A step needs an emulator that is not here.
+    #[error("{}", .0.message)]
+    Emulation(Box<Diagnostic>),
     /// Somebody cancelled it.
     #[error("the build was cancelled")]
     Cancelled,
@@ -203,6 +265,10 @@ pub struct StepFailure {
     pub source: Option<Box<dyn Error + Send + Sync>>,
     /// How the command ended, if it was a command that failed.
     pub outcome: Option<Outcome>,
+    /// What else is known of a command that failed.
+    pub command: Option<FailedCommand>,
+    /// What it saw and left, if that was asked for.
+    pub scene: Option<Box<Scene>>,
 }
 
 impl std::fmt::Display for StepFailure {
@@ -227,7 +293,13 @@ impl Ending for BuildError {}
 impl StepFailure {
     /// Returns the failure without a deeper reason.
     pub(crate) fn new(diagnostic: Diagnostic) -> StepFailure {
-        StepFailure { diagnostic: Box::new(diagnostic), source: None, outcome: None }
+        StepFailure {
+            diagnostic: Box::new(diagnostic),
+            source: None,
+            outcome: None,
+            command: None,
+            scene: None,
+        }
     }
 
     /// Adds the reason.
@@ -250,10 +322,14 @@ impl BuildError {
                 let drawn = problems.iter().map(|problem| render(source, file_name, problem));
                 Some(drawn.collect::<Vec<_>>().join("\n"))
             }
+            BuildError::Emulation(problem) => Some(render(source, file_name, problem)),
             BuildError::Step(failure) => {
                 let mut bare = failure.diagnostic.clone();
                 let hint = bare.hint.take();
-                let mut text = render(source, file_name, &bare);
+                let mut text = match &failure.command {
+                    Some(_) => render_step(source, file_name, &bare),
+                    None => render(source, file_name, &bare),
+                };
                 let mut cause = failure.source.as_deref().map(|cause| cause as &dyn Error);
                 let mut last = String::new();
                 while let Some(error) = cause {
@@ -263,6 +339,10 @@ impl BuildError {
                     }
                     last = own;
                     cause = error.source();
+                }
+                let log = failure.command.as_ref().and_then(|command| command.log.as_ref());
+                if let Some(log) = log {
+                    text.push_str(&format!("note: all that it wrote is in {}\n", log.display()));
                 }
                 if let Some(hint) = hint {
                     text.push_str(&format!("hint: {hint}\n"));
@@ -274,7 +354,7 @@ impl BuildError {
     }
 }
 
-/// What all stages of a build share.
+/// What builds the stages of one platform.
 pub(crate) struct Builder<'a> {
     pub(crate) request: &'a BuildRequest,
     pub(crate) tools: &'a Tools<'a>,
@@ -283,16 +363,32 @@ pub(crate) struct Builder<'a> {
     pub(crate) trees: Arc<Trees>,
     pub(crate) bases: &'a Bases<'a>,
     pub(crate) cache: Cache,
-    pub(crate) cores: Cores,
-    pub(crate) packer: Packer,
+    pub(crate) cores: &'a Cores,
+    pub(crate) packer: &'a Packer,
     /// The files that steps copy from.
-    pub(crate) contexts: OpenContexts,
+    pub(crate) contexts: &'a OpenContexts,
     /// The stages whose layers are in the image: the target, and the stages that it began with.
     in_image: HashSet<usize>,
+    pub(crate) shared: &'a Shared,
+    /// What its image is for.
+    pub(crate) platform: &'a Platform,
+    pub(crate) epoch: Option<Timestamp>,
+    /// What times its layers have.
+    pub(crate) times: TimePolicy,
+    pub(crate) steps: &'a Steps<'a>,
+    /// Files cannot be given to others than root.
+    pub(crate) single_id: bool,
+}
+
+/// What the builders of all platforms know of one another.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
     /// It made trees of layers that have no blob.
     keeps_trees: AtomicBool,
     /// The cache failed, and that was told.
-    pub(crate) has_warned: AtomicBool,
+    has_warned: AtomicBool,
+    /// The warnings that were told.
+    told: Mutex<HashSet<String>>,
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
     /// Files of contexts that steps mount, by their content.
@@ -300,12 +396,6 @@ pub(crate) struct Builder<'a> {
     /// Agents for keys in files, by their ids.
     pub(crate) key_agents: OnceFor<String, KeyAgent>,
     stubs: OnceLock<PathBuf>,
-    pub(crate) epoch: Option<Timestamp>,
-    /// What times its layers have.
-    pub(crate) times: TimePolicy,
-    pub(crate) steps: &'a Steps<'a>,
-    /// Files cannot be given to others than root.
-    pub(crate) single_id: bool,
     /// What [`Network::Default`] turned out to be; `None` until a step asks.
     default_network: OnceLock<Network>,
 }
@@ -322,30 +412,149 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         Bases::new(Arc::clone(&tools.root), tools.lease.clone(), tools.pull, request.always_pull)
             .with_given(&request.given);
     let steps = Steps::new(tools.progress);
-    let plan = plan_with_triggers(request, &bases, &steps)?;
-    warn(request, &plan, tools.progress)?;
+    let plans = plans(request, &bases, &steps)?;
+    let shared = Shared::default();
+    let later = findings::tell(request, &bases, tools.progress)?;
     check_reuse(request)?;
-    let contexts = open_contexts(request, tools, &plan, &steps)?;
-    let builder = Builder::new(request, tools, &plan, layers, &bases, &steps)?;
-    let builder = Builder { contexts, ..builder };
-    let state = scheduler::run(&plan, &tools.cancel, |stage, stages| builder.stage(stage, stages));
-    builder.contexts.save();
-    let state = state?;
+    emulation::check(request, &plans)
+        .map_err(|problem| BuildError::Emulation(Box::new(problem)))?;
+    let contexts = open_contexts(request, tools, &plans, &steps)?;
+    let cache = Cache::open(&tools.root);
+    let trees = Arc::new(Trees::new(Arc::clone(&tools.root), layers.clone(), tools.threads));
+    let (root, lease) = (Arc::clone(&tools.root), tools.lease.clone());
+    let packer = Packer::new(root, lease, Arc::clone(&trees), cache.clone(), tools.threads);
+    // Steps often wait for something else: on one core, too, two are better than one.
+    let cores = Cores::new(tools.threads.max(2));
+    let mut builders = Vec::with_capacity(plans.len());
+    for (plan, platform) in plans.iter().zip(&request.platforms) {
+        let epoch = epoch(request, plan, tools.progress)?;
+        let seconds = epoch.map(Timestamp::as_second).filter(|_| request.rewrite_timestamp);
+        builders.push(Builder {
+            request,
+            tools,
+            plan,
+            layers: layers.clone(),
+            trees: Arc::clone(&trees),
+            bases: &bases,
+            cache: cache.clone(),
+            cores: &cores,
+            packer: &packer,
+            contexts: &contexts,
+            in_image: in_image(plan),
+            shared: &shared,
+            platform,
+            epoch,
+            times: seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
+            steps: &steps,
+            single_id: ids::is_single(),
+        });
+    }
+    let states = run(&builders);
+    contexts.save();
+    let states = states?;
     if let Some(networks) = tools.networks {
         networks.close();
     }
-    builder.assemble(state)
+    let stacks: Vec<_> = states.iter().map(|state| state.stack.clone()).collect();
+    let built = assemble(&builders, states)?;
+    later.tell(&tools.root, &stacks, tools.progress);
+    Ok(built)
+}
+
+/// Plans the build of each platform.
+fn plans(
+    request: &BuildRequest,
+    bases: &Bases<'_>,
+    steps: &Steps<'_>,
+) -> Result<Vec<Plan>, BuildError> {
+    let plan = |platform: &Platform| {
+        let options = PlanOptions { platform: platform.clone(), ..request.plan.clone() };
+        plan_with_triggers(request, &options, bases, steps)
+    };
+    request.platforms.iter().map(plan).collect()
+}
+
+/// Builds the stages of all platforms at once. What they have in common is one step, since it has
+/// one key: who comes second finds what the first one made.
+fn run(builders: &[Builder<'_>]) -> Result<Vec<StageState>, BuildError> {
+    let run = |builder: &Builder<'_>| {
+        let build = |stage: &PlannedStage, stages: &_| builder.stage(stage, stages);
+        scheduler::run(builder.plan, &builder.tools.cancel, build)
+    };
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            builders.iter().map(|builder| scope.spawn(move || run(builder))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    });
+    let (mut states, mut failures) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(state) => states.push(state),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    // A failure for one platform cancels the others: that is not why the build failed.
+    failures.sort_by_key(BuildError::is_cancellation);
+    failures.into_iter().next().map_or(Ok(states), Err)
+}
+
+/// Puts the image together in each of its forms.
+fn assemble(builders: &[Builder<'_>], states: Vec<StageState>) -> Result<Built, BuildError> {
+    let Some(first) = builders.first() else { return Err(BuildError::Cancelled) };
+    let (request, tools) = (first.request, first.tools);
+    first.steps.run("exporting to image", |_| {
+        std::thread::scope(|scope| {
+            // Layers of the image have blobs: whatever happens, they can be unpacked again.
+            let needs_sync = first.shared.keeps_trees.load(Ordering::Relaxed);
+            let synced = needs_sync.then(|| scope.spawn(|| first.layers.make_durable()));
+            let mut images = Vec::with_capacity(states.len());
+            for (builder, state) in builders.iter().zip(states) {
+                images.push(assemble::configure(tools, &request.labels, state, builder.epoch)?);
+            }
+            let mut forms = Vec::with_capacity(request.forms.len());
+            for form in &request.forms {
+                let pair = (form, request.form());
+                let wants_index = request.index || images.len() > 1;
+                forms.push(assemble::form(tools, first.packer, &images, pair, wants_index)?);
+            }
+            if let Some(synced) = synced {
+                synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            Ok(Built { forms, epoch: first.epoch })
+        })
+    })
+}
+
+impl BuildRequest {
+    /// Returns the main form.
+    pub(crate) fn form(&self) -> &Form {
+        self.forms.first().expect("a build has one form at least")
+    }
+}
+
+impl BuildError {
+    /// Says whether it only tells that the build was ended.
+    pub fn is_cancellation(&self) -> bool {
+        match self {
+            BuildError::Step(step) => step.outcome == Some(Outcome::Cancelled),
+            BuildError::Cancelled => true,
+            _ => false,
+        }
+    }
 }
 
 /// Opens the contexts that the plan needs.
 fn open_contexts(
     request: &BuildRequest,
     tools: &Tools<'_>,
-    plan: &Plan,
+    plans: &[Plan],
     steps: &Steps<'_>,
 ) -> Result<OpenContexts, BuildError> {
     let mut contexts = OpenContexts::new(request.context.clone());
-    let wanted = plan.contexts();
+    let wanted: HashSet<&str> = plans.iter().flat_map(Plan::contexts).collect();
     for (name, context) in request.plan.contexts.iter() {
         let NamedContext::Files(location) = context else { continue };
         if !wanted.contains(name) {
@@ -378,23 +587,6 @@ fn check_reuse(request: &BuildRequest) -> Result<(), BuildError> {
     }
 }
 
-/// Tells what the linter found; with `# check=error=true` that ends the build.
-fn warn(request: &BuildRequest, plan: &Plan, progress: &dyn Progress) -> Result<(), BuildError> {
-    let dockerfile = &request.dockerfile;
-    let planned = plan.warnings.iter().filter(|warning| dockerfile.checks.allows(warning.rule));
-    let mut rules = Vec::new();
-    for warning in dockerfile.warnings.iter().chain(planned) {
-        progress.warning(&render(&dockerfile.source, &request.file_name, &warning.diagnostic()));
-        rules.push(warning.rule.name());
-    }
-    rules.sort_unstable();
-    rules.dedup();
-    if dockerfile.checks.error && !rules.is_empty() {
-        return Err(BuildError::Lint(rules));
-    }
-    Ok(())
-}
-
 /// Returns the stages whose layers are in the image.
 fn in_image(plan: &Plan) -> HashSet<usize> {
     let mut found = HashSet::new();
@@ -413,15 +605,16 @@ fn in_image(plan: &Plan) -> HashSet<usize> {
 /// until nothing new is needed. All images that a plan names are looked for at once.
 fn plan_with_triggers(
     request: &BuildRequest,
+    options: &PlanOptions,
     bases: &Bases<'_>,
     steps: &Steps<'_>,
 ) -> Result<Plan, BuildError> {
     let mut known: HashMap<Wanted, Vec<Instruction>> = HashMap::new();
     loop {
-        let triggers = |name: &ImageName| {
-            known.iter().find(|((known, _), _)| known == name).map(|(_, found)| found.clone())
+        let triggers = |name: &ImageName, platform: &Platform| {
+            known.get(&(name.clone(), platform.clone())).cloned()
         };
-        let plan = plan(&request.dockerfile, &request.plan, &triggers).map_err(BuildError::Plan)?;
+        let plan = plan(&request.dockerfile, options, &triggers).map_err(BuildError::Plan)?;
         let learned = learn(&plan, &known, bases, steps)?;
         if learned.is_empty() {
             return Ok(plan);
@@ -546,10 +739,23 @@ pub(crate) fn base_failure(error: BaseError, mut diagnostic: Diagnostic) -> Step
 }
 
 /// Returns `SOURCE_DATE_EPOCH`, if it was given.
-fn epoch(plan: &Plan) -> Result<Option<Timestamp>, BuildError> {
+fn epoch(
+    request: &BuildRequest,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<Option<Timestamp>, BuildError> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     let given = plan.arguments.given(NAME).or_else(|| plan.arguments.global(NAME));
     let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
+    if text == "context" {
+        let time = request.context.as_ref().and_then(|context| context.time());
+        if time.is_none() {
+            progress.warning(
+                "SOURCE_DATE_EPOCH=context has no effect: this build context says no time of its own",
+            );
+        }
+        return Ok(time);
+    }
     text.parse()
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
@@ -557,75 +763,7 @@ fn epoch(plan: &Plan) -> Result<Option<Timestamp>, BuildError> {
         .ok_or_else(|| BuildError::Epoch(text.to_owned()))
 }
 
-impl<'a> Builder<'a> {
-    fn new(
-        request: &'a BuildRequest,
-        tools: &'a Tools<'a>,
-        plan: &'a Plan,
-        layers: Layers,
-        bases: &'a Bases<'a>,
-        steps: &'a Steps<'a>,
-    ) -> Result<Builder<'a>, BuildError> {
-        let epoch = epoch(plan)?;
-        let (root, lease) = (&tools.root, &tools.lease);
-        let cache = Cache::open(root);
-        let trees = Arc::new(Trees::new(Arc::clone(root), layers.clone(), tools.threads));
-        let epoch_seconds = epoch.map(Timestamp::as_second);
-        let options = PackOptions {
-            compression: request.compression,
-            threads: tools.threads,
-            epoch: epoch_seconds,
-        };
-        let packer = Packer::new(
-            Arc::clone(root),
-            lease.clone(),
-            Arc::clone(&trees),
-            cache.clone(),
-            options,
-        );
-        Ok(Builder {
-            request,
-            tools,
-            plan,
-            layers,
-            trees,
-            bases,
-            cache,
-            // Steps often wait for something else: on one core, too, two are better than one.
-            cores: Cores::new(tools.threads.max(2)),
-            packer,
-            contexts: OpenContexts::default(),
-            in_image: in_image(plan),
-            keeps_trees: AtomicBool::new(false),
-            has_warned: AtomicBool::new(false),
-            made: Mutex::default(),
-            copies: OnceFor::default(),
-            key_agents: OnceFor::default(),
-            stubs: OnceLock::new(),
-            default_network: OnceLock::new(),
-            single_id: ids::is_single(),
-            epoch,
-            times: epoch_seconds.map_or(TimePolicy::AsMade, TimePolicy::Epoch),
-            steps,
-        })
-    }
-
-    fn assemble(&self, state: StageState) -> Result<Built, BuildError> {
-        let labels = &self.request.labels;
-        self.steps.run("exporting to image", |_| {
-            std::thread::scope(|scope| {
-                // Layers of the image have blobs: whatever happens, they can be unpacked again.
-                let needs_sync = self.keeps_trees.load(Ordering::Relaxed);
-                let synced = needs_sync.then(|| scope.spawn(|| self.layers.make_durable()));
-                let built = assemble::assemble(self.tools, labels, state, self.epoch)?;
-                if let Some(synced) = synced {
-                    synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-                }
-                Ok(built)
-            })
-        })
-    }
-
+impl Builder<'_> {
     /// Says what stands for a layer in the image, if its stage's layers are in it: a blob that is
     /// there, or else one that is packed from now on.
     pub(crate) fn put_in_image(
@@ -642,7 +780,7 @@ impl<'a> Builder<'a> {
             there.unwrap_or_else(|| {
                 let mut stack = below.layers().to_vec();
                 stack.push(layer.clone());
-                LayerBlob::Packing(self.packer.pack(stack))
+                LayerBlob::Packing(self.packer.pack(stack, self.request.form().compression))
             })
         });
     }
@@ -659,7 +797,7 @@ impl<'a> Builder<'a> {
         }
         // Whoever chose an executor without networks was told what that means.
         let Some(networks) = self.tools.networks else { return Network::Host };
-        *self.default_network.get_or_init(|| match networks.check() {
+        *self.shared.default_network.get_or_init(|| match networks.check() {
             Ok(()) => Network::Default,
             Err(error) => {
                 self.tools.progress.warning(&format!(
@@ -672,16 +810,34 @@ impl<'a> Builder<'a> {
         })
     }
 
+    /// Says whether the layers of a stage are in the image.
+    pub(crate) fn is_in_image(&self, stage: usize) -> bool {
+        self.in_image.contains(&stage)
+    }
+
     /// Says whether the layer of an instruction is best written as a blob: it is in the image, and
     /// no RUN sees it.
     pub(crate) fn wants_blob(&self, stage: usize, ordinal: u32) -> bool {
         self.in_image.contains(&stage) && !self.plan.runs_after(stage, ordinal)
     }
 
+    /// Tells a warning, once whatever number of platforms it is about.
+    pub(crate) fn warn_once(&self, text: &str) {
+        let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert(text.to_owned()) {
+            self.tools.progress.warning(text);
+        }
+    }
+
+    /// Says whether this is the first failure of the cache that is told.
+    pub(crate) fn is_first_cache_failure(&self) -> bool {
+        !self.shared.has_warned.swap(true, Ordering::Relaxed)
+    }
+
     /// Notes that a layer was made that has a tree and no blob.
     pub(crate) fn keeps_tree(&self, stage: usize) {
         if !self.in_image.contains(&stage) {
-            self.keeps_trees.store(true, Ordering::Relaxed);
+            self.shared.keeps_trees.store(true, Ordering::Relaxed);
         }
     }
 
@@ -696,18 +852,18 @@ impl<'a> Builder<'a> {
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the directory of mount points that lies beneath every step.
     pub(crate) fn stubs(&self) -> io::Result<&std::path::Path> {
-        if let Some(made) = self.stubs.get() {
+        if let Some(made) = self.shared.stubs.get() {
             return Ok(made);
         }
         let directory = self.layers.stubs();
         fs_err::create_dir_all(&directory)?;
         stubs::create(&directory, &stubs::STANDARD)?;
-        Ok(self.stubs.get_or_init(|| directory))
+        Ok(self.shared.stubs.get_or_init(|| directory))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ROOT/cache/records/ab/<key>                     a [`Record`]; its mtime says when it was used
-//! ROOT/cache/layers/<content id>/<time policy>    a diff ID: the first layer of this content
+//! ROOT/cache/layers/<content id>/<time policy>    a diff ID: the first layer of this content; below it,
+//!                                                 as JSON, which of its times its step chose
 //! ROOT/cache/encodings/<diff id>/<compression>/<blob digest>   holds a layer's blob
 //! ROOT/cache/inputs/<content id>                  what a COPY selected, for `--explain`
 //! ROOT/cache/mounts/<name>/                       what steps keep for themselves: [`mounts`]
@@ -57,7 +58,7 @@ use boatyard_oci::{Descriptor, DiffId};
 use thiserror::Error;
 
 use crate::contents::{Table, TableError};
-use crate::layer::ContentId;
+use crate::layer::{Chosen, ContentId, Restamp};
 use crate::snapshot::LayersError;
 
 pub use self::changed_files::{ChangedFile, ChangedFiles, FileChange};
@@ -72,6 +73,9 @@ pub use self::usage::{Kept, KeptRecord, Usage, What};
 
 /// How exact the time of use is: a use within this time of the last one is not written.
 const USED_GRAIN: Duration = Duration::from_secs(3600);
+
+/// How many epochs' layers of one content are named at once.
+const EPOCHS_MAX: usize = 4;
 
 /// Why the cache could not be used.
 #[derive(Debug, Error)]
@@ -148,6 +152,38 @@ pub enum TimePolicy {
     Epoch(i64),
 }
 
+impl TimePolicy {
+    /// Returns what times become under this policy.
+    pub fn restamp(self) -> Restamp {
+        match self {
+            Self::AsMade => Restamp::AS_MADE,
+            Self::Epoch(seconds) => Restamp::epoch(seconds),
+        }
+    }
+}
+
+impl FromStr for TimePolicy {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.strip_prefix("epoch-") {
+            None => (text == "as-made").then_some(Self::AsMade).ok_or(()),
+            Some(seconds) => seconds.parse().map(Self::Epoch).map_err(|_| ()),
+        }
+    }
+}
+
+/// A layer of some content under some policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedLayer {
+    /// What its times are.
+    pub times: TimePolicy,
+    /// The layer.
+    pub diff_id: DiffId,
+    /// Which of its times its step chose.
+    pub chosen: Chosen,
+}
+
 impl fmt::Display for TimePolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -217,17 +253,46 @@ impl Cache {
         content: &ContentId,
         times: TimePolicy,
         diff_id: &DiffId,
+        chosen: &Chosen,
     ) -> Result<DiffId, CacheError> {
         let path = self.layer_path(content, times);
-        let text = diff_id.to_string();
-        if create_unsynced(&path, text.as_bytes()).storing("name a layer")? {
+        if create_unsynced(&path, &layer_name(diff_id, chosen)).storing("name a layer")? {
+            self.forget_epochs(content, times)?;
             return Ok(diff_id.clone());
         }
         match self.layer(content, times)? {
             Some(first) => Ok(first),
             // A power cut tore it, or it was removed just now.
-            None => self.readopt(content, times, diff_id).map(|()| diff_id.clone()),
+            None => self.readopt(content, times, diff_id, chosen).map(|()| diff_id.clone()),
         }
+    }
+
+    /// Forgets the layers of old epochs: each can be written again from any other. A build for every
+    /// commit would leave as many.
+    ///
+    /// # Errors
+    /// Where files could not be read or removed.
+    pub(crate) fn forget_epochs(
+        &self,
+        content: &ContentId,
+        kept: TimePolicy,
+    ) -> Result<(), CacheError> {
+        let mut epochs = Vec::new();
+        for path in files::list(&self.layers_path(content)).doing("list the layers of a content")? {
+            let times = policy_of(&path);
+            if !matches!(times, Some(TimePolicy::Epoch(_))) || times == Some(kept) {
+                continue;
+            }
+            if let Some((_, named)) = files::size_and_time(&path).doing("look at a layer's name")? {
+                epochs.push((named, path));
+            }
+        }
+        epochs.sort();
+        let many = (epochs.len() + 1).saturating_sub(EPOCHS_MAX);
+        for (_, path) in epochs.into_iter().take(many) {
+            files::remove(&path).doing("forget the layer of an old epoch")?;
+        }
+        Ok(())
     }
 
     /// Names the layer of a content, in place of one that cannot be had any more.
@@ -239,9 +304,10 @@ impl Cache {
         content: &ContentId,
         times: TimePolicy,
         diff_id: &DiffId,
+        chosen: &Chosen,
     ) -> Result<(), CacheError> {
         let path = self.layer_path(content, times);
-        write_unsynced(&path, diff_id.to_string().as_bytes()).storing("name a layer")
+        write_unsynced(&path, &layer_name(diff_id, chosen)).storing("name a layer")
     }
 
     /// Returns the layer of a content, where one has been named.
@@ -254,8 +320,30 @@ impl Cache {
         times: TimePolicy,
     ) -> Result<Option<DiffId>, CacheError> {
         let bytes = files::read(&self.layer_path(content, times)).doing("read a layer's name")?;
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        Ok(text.and_then(|text| DiffId::from_str(&text).ok()))
+        Ok(bytes.and_then(|bytes| named_layer(&bytes)))
+    }
+
+    /// Returns all layers of a content of which it is known which times were chosen: as made first,
+    /// then the newest epoch's.
+    ///
+    /// # Errors
+    /// Where the files could not be read.
+    pub fn layers(&self, content: &ContentId) -> Result<Vec<NamedLayer>, CacheError> {
+        let mut layers = Vec::new();
+        for path in files::list(&self.layers_path(content)).doing("list the layers of a content")? {
+            let Some(times) = policy_of(&path) else { continue };
+            let bytes = files::read(&path).doing("read a layer's name")?.unwrap_or_default();
+            let mut lines = bytes.splitn(2, |byte| *byte == b'\n').skip(1);
+            let chosen = lines.next().and_then(|json| serde_json::from_slice(json).ok());
+            if let (Some(diff_id), Some(chosen)) = (named_layer(&bytes), chosen) {
+                layers.push(NamedLayer { times, diff_id, chosen });
+            }
+        }
+        layers.sort_by_key(|layer| match layer.times {
+            TimePolicy::AsMade => (0, 0),
+            TimePolicy::Epoch(seconds) => (1, i64::MAX.saturating_sub(seconds)),
+        });
+        Ok(layers)
     }
 
     /// Returns the blobs that hold a layer, each with the name of its compression. Hold one in a
@@ -361,8 +449,29 @@ impl Cache {
     }
 
     fn layer_path(&self, content: &ContentId, times: TimePolicy) -> PathBuf {
-        self.directory.join("layers").join(content.to_string()).join(times.to_string())
+        self.layers_path(content).join(times.to_string())
     }
+
+    fn layers_path(&self, content: &ContentId) -> PathBuf {
+        self.directory.join("layers").join(content.to_string())
+    }
+}
+
+/// Writes what names a layer.
+fn layer_name(diff_id: &DiffId, chosen: &Chosen) -> Vec<u8> {
+    let mut name = format!("{diff_id}\n").into_bytes();
+    name.extend(serde_json::to_vec(chosen).expect("numbers always serialise"));
+    name
+}
+
+/// Reads what names a layer; nothing, where a power cut tore it.
+fn named_layer(bytes: &[u8]) -> Option<DiffId> {
+    let first = bytes.split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(first).ok()?.parse().ok()
+}
+
+fn policy_of(path: &Path) -> Option<TimePolicy> {
+    path.file_name()?.to_str()?.parse().ok()
 }
 
 fn mark_used(path: &Path) -> io::Result<()> {

@@ -35,13 +35,13 @@ mod statement;
 pub mod suggest;
 mod words;
 
-pub use diagnostic::{Diagnostic, Severity, render};
+pub use diagnostic::{Diagnostic, Severity, render, render_step};
 pub use directive::Directives;
 pub use error::{SyntaxError, SyntaxErrorKind, SyntaxErrors};
 pub use heredoc::Heredoc;
 pub use instruction::{Instruction, InstructionKind, Stage};
 pub use lint::{Checks, Rule, Warning};
-pub use parser::{parse, parse_bytes, parse_trigger};
+pub use parser::{parse, parse_bytes, parse_bytes_with, parse_trigger, parse_with};
 pub use source::Source;
 pub use span::{Span, Spanned};
 

@@ -20,6 +20,7 @@
 
 mod cgroup;
 mod chroot;
+pub mod emulation;
 pub mod environment;
 mod executor;
 mod failure;

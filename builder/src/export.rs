@@ -3,12 +3,12 @@
 //! ```text
 //! docker_archive   manifest.json, <config>.json, <layer>.tar[.gz]   `docker load`, `podman load`
 //! oci_archive      oci-layout, index.json, blobs/<algorithm>/<hex>  the same, `skopeo`, `ctr`
-//! oci_layout       the same as files of a directory
+//! docker_layout, oci_layout   the same as files of a directory
 //! tar, local       what a container of the image would see as `/`
 //! ```
 //!
 //! All of them stream: memory does not grow with a layer. All are deterministic: the same images
-//! give the same bytes, owned by root, with time 0 (the files of [`tar`] keep the image's own).
+//! give the same bytes, owned by root, with time 0 (the files of [`tar`] keep the image's own, or have the epoch's).
 //! Pushing to a registry is not done here.
 
 mod docker;
@@ -16,6 +16,7 @@ mod oci;
 mod place;
 mod rootfs;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -23,9 +24,9 @@ use boatyard_content::StoreError;
 use boatyard_oci::{Descriptor, Digest, ImageName, Platform};
 use thiserror::Error;
 
-pub use docker::docker_archive;
+pub use docker::{docker_archive, docker_layout};
 pub use oci::{oci_archive, oci_layout};
-pub use rootfs::{local, tar, unpack};
+pub use rootfs::{Root, local, tar, unpack};
 
 use crate::image::{Image, ImageError, read_manifest};
 use crate::layer::ApplyError;
@@ -41,6 +42,8 @@ pub struct Source {
     /// Which image of an index; without one all that are there, or this machine's where the form
     /// holds only one.
     pub platform: Option<Platform>,
+    /// What an image layout says of it.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Why an image cannot be exported.

@@ -12,21 +12,24 @@ pub mod decompress;
 pub(crate) mod dir;
 pub mod entry;
 pub mod hashed;
+pub mod rewrite;
 pub mod stack;
 pub mod tar;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod times;
 pub mod tree;
 pub mod whiteout;
 pub mod write;
 
 pub use apply::{Applied, ApplyError, Reliance, apply};
 pub use compress::{Compression, Compressor};
-pub use content_id::{ContentId, ContentTimes};
+pub use content_id::ContentId;
 pub use decompress::{DecompressLimits, Decompressor};
 pub use entry::{Entry, EntryPath, Kind, Mtime, Xattrs};
 pub use hashed::Content;
 pub use stack::Stack;
 pub use tar::{Archive, Limits};
+pub use times::{Chosen, ContentTimes, Restamp};
 pub use tree::TreeWriter;
 pub use write::{LayerWriter, WriteError, WriteOptions, Written};

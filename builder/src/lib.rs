@@ -1,6 +1,7 @@
 //! From a Dockerfile to an image: parse, plan, solve, execute, snapshot, assemble.
 #![deny(unsafe_code)]
 
+pub mod annotation;
 pub mod assemble;
 pub mod base;
 pub mod build;
@@ -11,10 +12,13 @@ pub mod copy;
 pub mod dockerfile;
 pub mod execute;
 pub mod export;
+pub mod form;
 pub mod ids;
 pub mod image;
 pub mod import;
 pub mod layer;
+pub mod lint;
+pub mod logs;
 mod once;
 pub mod pack;
 pub mod plan;

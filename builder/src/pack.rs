@@ -1,27 +1,30 @@
 //! Layers into blobs, off the critical path: the next step runs while the last one is compressed.
 //!
 //! One thread takes the layers in turn and compresses each on all cores. It reads a layer's tree
-//! again, so what it writes is checked against the diff ID that the snapshot got. A layer that is
-//! there in another packing only is unpacked first. What was packed is noted for later builds. The
+//! again, or a blob that is packed otherwise, so what it writes is checked against the diff ID that
+//! the layer has. What was packed is noted for later builds. The
 //! thread is started by the first layer: a build that packs nothing has none.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use boatyard_content::{BlobInfo, Expected, Ingest, IngestKey, Landed, Lease, Root, StoreError};
-use boatyard_oci::{Descriptor, DiffId, MediaType};
+use boatyard_oci::{Algorithm, Descriptor, DiffId, Hasher, MediaType};
 
 use crate::cache::{Cache, CacheError};
 use crate::layer::compress::{Compression, Compressor};
-use crate::layer::{ContentTimes, WriteError, WriteOptions, Written};
+use crate::layer::{
+    ContentTimes, DecompressLimits, Decompressor, Restamp, WriteError, WriteOptions, Written,
+};
 use crate::solve::{StackedLayer, Trees, TreesError};
 
 /// How many layers may wait; a build that is further ahead waits too.
 const QUEUE_MAX: usize = 64;
+const COPY_BYTES: usize = 256 << 10;
 
 /// Why a layer could not be made a blob.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +120,7 @@ impl Packing {
 struct Work {
     /// The layer, and those below it.
     stack: Vec<StackedLayer>,
+    compression: Compression,
     packing: Packing,
 }
 
@@ -146,27 +150,16 @@ struct Press {
     lease: Lease,
     trees: Arc<Trees>,
     cache: Cache,
-    options: PackOptions,
+    threads: usize,
     stopped: AtomicBool,
 }
 
 #[derive(Default)]
 struct Line {
     /// Layers that are packed, or will be: stages share them.
-    known: HashMap<DiffId, Packing>,
+    known: HashMap<(DiffId, Compression), Packing>,
     queue: Option<SyncSender<Work>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// How layers are packed.
-#[derive(Clone, Copy, Debug)]
-pub struct PackOptions {
-    /// How they are compressed.
-    pub compression: Compression,
-    /// On how many threads.
-    pub threads: usize,
-    /// `SOURCE_DATE_EPOCH`.
-    pub epoch: Option<i64>,
 }
 
 /// Returns how the cache names a packing.
@@ -185,27 +178,32 @@ impl Packer {
         lease: Lease,
         trees: Arc<Trees>,
         cache: Cache,
-        options: PackOptions,
+        threads: usize,
     ) -> Packer {
         let stopped = AtomicBool::new(false);
-        let press = Arc::new(Press { root, lease, trees, cache, options, stopped });
+        let press = Arc::new(Press { root, lease, trees, cache, threads, stopped });
         Packer { press, line: Mutex::default() }
     }
 
     /// Packs the topmost layer of a stack when its turn comes.
-    pub(crate) fn pack(&self, stack: Vec<StackedLayer>) -> Packing {
+    pub(crate) fn pack(&self, stack: Vec<StackedLayer>, compression: Compression) -> Packing {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(top) = stack.last() else { return Packing::default() };
-        if let Some(packing) = line.known.get(top.diff_id()) {
+        let wanted = (top.diff_id().clone(), compression);
+        if let Some(packing) = line.known.get(&wanted) {
             return packing.clone();
         }
         let packing = Packing::default();
-        line.known.insert(top.diff_id().clone(), packing.clone());
-        let work = Work { stack, packing: packing.clone() };
+        line.known.insert(wanted, packing.clone());
+        let work = Work { stack, compression, packing: packing.clone() };
         if line.queue.is_none() {
             let (queue, works) = sync_channel::<Work>(QUEUE_MAX);
             let press = Arc::clone(&self.press);
-            let pack = move || works.into_iter().for_each(|work| work.end(press.pack(&work.stack)));
+            let pack = move || {
+                works
+                    .into_iter()
+                    .for_each(|work| work.end(press.pack(&work.stack, work.compression)));
+            };
             (line.queue, line.thread) = (Some(queue), Some(std::thread::spawn(pack)));
         }
         let queue = line.queue.clone();
@@ -233,13 +231,13 @@ impl Drop for Packer {
 
 impl Packer {
     /// Begins a blob that a layer's archive is written to.
-    pub(crate) fn sink(&self) -> Result<Sink, PackError> {
-        self.press.sink()
+    pub(crate) fn sink(&self, compression: Compression) -> Result<Sink, PackError> {
+        self.press.sink(compression)
     }
 
     /// Ends such a blob, of the layer that was written to it.
     pub(crate) fn land(&self, sink: Sink, written: &Written) -> Result<Descriptor, PackError> {
-        self.press.land(sink, written)
+        self.press.land(sink, &written.diff_id)
     }
 }
 
@@ -247,6 +245,7 @@ impl Packer {
 pub(crate) struct Sink {
     /// `None` once it lands, or is dropped.
     compressor: Option<Compressor<Ingest>>,
+    compression: Compression,
     has_landed: bool,
     key: IngestKey,
     root: Arc<Root>,
@@ -294,36 +293,106 @@ impl Drop for Sink {
 }
 
 impl Press {
-    fn pack(&self, stack: &[StackedLayer]) -> Result<Descriptor, PackError> {
+    fn pack(
+        &self,
+        stack: &[StackedLayer],
+        compression: Compression,
+    ) -> Result<Descriptor, PackError> {
         if self.stopped.load(Ordering::Relaxed) {
             return Err(PackError::Cancelled);
         }
         let Some(top) = stack.last() else { return Err(PackError::Worker) };
         let diff_id = || top.diff_id().clone();
-        let unpacked = self.trees.find(top).and_then(|found| match found {
+        if let Some(blob) = self.find(top.diff_id(), compression)? {
+            return Ok(blob);
+        }
+        let mut sink = self.sink(compression)?;
+        // A base's archive is what it is: only its own bytes have its diff ID.
+        let actual = match top.blob() {
+            Some(blob) => self.repack(top, blob, &mut sink)?,
+            None => self.archive(stack, top, &mut sink)?,
+        };
+        if actual != *top.diff_id() {
+            return Err(PackError::Changed { expected: diff_id(), actual });
+        }
+        self.land(sink, top.diff_id())
+    }
+
+    /// Returns the blob of an earlier packing, held.
+    fn find(
+        &self,
+        diff_id: &DiffId,
+        compression: Compression,
+    ) -> Result<Option<Descriptor>, PackError> {
+        let wanted = encoding(compression);
+        for (name, blob) in self.cache.encodings(diff_id)? {
+            let held = |blob: &Descriptor| {
+                self.root.store().hold_blocking(&blob.digest, Some(&self.lease))
+            };
+            if name == wanted && matches!(held(&blob), Ok(Some(_))) {
+                return Ok(Some(blob));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Packs the bytes of a blob anew.
+    fn repack(
+        &self,
+        layer: &StackedLayer,
+        blob: &Descriptor,
+        sink: &mut Sink,
+    ) -> Result<DiffId, PackError> {
+        let diff_id = || layer.diff_id().clone();
+        let failed = |source| PackError::Compress { diff_id: diff_id(), source };
+        let blob = self.trees.open(blob);
+        let blob = blob.map_err(|source| PackError::Tree { diff_id: diff_id(), source })?;
+        let plain = Decompressor::new(blob, self.threads, DecompressLimits::default());
+        let mut plain = plain.map_err(failed)?;
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(PackError::Cancelled);
+            }
+            let read = plain.read(&mut buffer).map_err(failed)?;
+            if read == 0 {
+                return Ok(DiffId::new(hasher.finish()));
+            }
+            hasher.update(&buffer[..read]);
+            sink.write_all(&buffer[..read]).map_err(failed)?;
+        }
+    }
+
+    /// Packs a layer's tree.
+    fn archive(
+        &self,
+        stack: &[StackedLayer],
+        layer: &StackedLayer,
+        sink: &mut Sink,
+    ) -> Result<DiffId, PackError> {
+        let diff_id = || layer.diff_id().clone();
+        let unpacked = self.trees.find(layer).and_then(|found| match found {
             Some(tree) => Ok(Some(tree)),
             None => self.trees.of(stack, &|_| {}).map(|mut trees| trees.pop()),
         });
         let tree = unpacked.map_err(|source| PackError::Tree { diff_id: diff_id(), source })?;
         let tree = tree.ok_or(PackError::Worker)?;
-        let mut sink = self.sink()?;
-        let options = WriteOptions { times: ContentTimes::None, epoch: self.options.epoch };
+        // Its times are what they are to be.
+        let options = WriteOptions { times: ContentTimes::None, restamp: Restamp::AS_MADE };
         let written = tree
-            .archive(&mut sink, options)
+            .archive(sink, options)
             .map_err(|source| PackError::Write { diff_id: diff_id(), source })?;
-        if written.diff_id != *top.diff_id() {
-            return Err(PackError::Changed { expected: diff_id(), actual: written.diff_id });
-        }
-        self.land(sink, &written)
+        Ok(written.diff_id)
     }
 
-    fn sink(&self) -> Result<Sink, PackError> {
+    fn sink(&self, compression: Compression) -> Result<Sink, PackError> {
         let key = IngestKey::random();
         let ingest = self.root.store().ingest_blocking(&key, &self.lease)?;
-        let (compression, threads) = (self.options.compression, self.options.threads);
-        let compressor = Compressor::new(ingest, compression, threads).map_err(PackError::Start)?;
+        let compressor = Compressor::new(ingest, compression, self.threads);
         Ok(Sink {
-            compressor: Some(compressor),
+            compressor: Some(compressor.map_err(PackError::Start)?),
+            compression,
             has_landed: false,
             key,
             root: Arc::clone(&self.root),
@@ -331,16 +400,16 @@ impl Press {
     }
 
     /// Lets a blob land, and notes it for later builds.
-    fn land(&self, sink: Sink, written: &Written) -> Result<Descriptor, PackError> {
-        let blob = sink.land(&written.diff_id)?;
-        let media_type = match self.options.compression {
+    fn land(&self, sink: Sink, diff_id: &DiffId) -> Result<Descriptor, PackError> {
+        let compression = sink.compression;
+        let blob = sink.land(diff_id)?;
+        let media_type = match compression {
             Compression::None => MediaType::OCI_LAYER,
             Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,
             Compression::Zstd { .. } => MediaType::OCI_LAYER_ZSTD,
         };
         let blob = Descriptor::new(media_type, blob.digest, blob.size);
-        let encoding = encoding(self.options.compression);
-        self.cache.put_encoding(&written.diff_id, &encoding, &blob)?;
+        self.cache.put_encoding(diff_id, &encoding(compression), &blob)?;
         Ok(blob)
     }
 }

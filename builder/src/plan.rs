@@ -15,9 +15,8 @@ use boatyard_oci::{ImageName, Platform};
 
 use crate::dockerfile::expansion::Expander;
 use crate::dockerfile::instruction::CopySource;
-use crate::dockerfile::lint::planned;
 use crate::dockerfile::{
-    Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage, Warning,
+    Diagnostic, Dockerfile, Instruction, InstructionKind, Severity, Span, Spanned, Stage,
     parse_trigger, suggest,
 };
 
@@ -114,8 +113,6 @@ pub struct Plan {
     pub arguments: Arguments,
     /// How many stages the Dockerfile has.
     pub stages_in_file: usize,
-    /// What should be known.
-    pub warnings: Vec<Warning>,
 }
 
 impl Plan {
@@ -171,8 +168,8 @@ impl Plan {
     }
 }
 
-/// Returns the ONBUILD triggers of an image, parsed; `None` while its configuration is not known.
-pub type Triggers<'a> = dyn Fn(&ImageName) -> Option<Vec<Instruction>> + 'a;
+/// Returns the ONBUILD triggers of a platform's image, parsed; `None` while its configuration is not known.
+pub type Triggers<'a> = dyn Fn(&ImageName, &Platform) -> Option<Vec<Instruction>> + 'a;
 
 /// Plans a build.
 ///
@@ -184,14 +181,10 @@ pub fn plan(
     options: &PlanOptions,
     triggers: &Triggers<'_>,
 ) -> Result<Plan, Vec<Diagnostic>> {
-    let mut warnings = Vec::new();
     let target = target(dockerfile, options).map_err(|diagnostic| vec![diagnostic])?;
     let arguments =
         Arguments::new(dockerfile, options, target).map_err(|diagnostic| vec![diagnostic])?;
-    let without = PlanOptions { build_args: BTreeMap::new(), ..options.clone() };
-    let defaults = Arguments::new(dockerfile, &without, target)
-        .map_or_else(|_| BTreeMap::new(), |d| d.globals());
-    let planner = Planner { dockerfile, options, arguments: &arguments, defaults, triggers };
+    let planner = Planner { dockerfile, options, arguments: &arguments, triggers };
     let mut planned: BTreeMap<usize, PlannedStage> = BTreeMap::new();
     let mut waiting = vec![target];
     let mut errors = Vec::new();
@@ -199,7 +192,7 @@ pub fn plan(
         if planned.contains_key(&index) {
             continue;
         }
-        match planner.stage(index, &mut warnings) {
+        match planner.stage(index) {
             Ok(stage) => {
                 waiting.extend(needs(&stage));
                 planned.insert(index, stage);
@@ -213,7 +206,7 @@ pub fn plan(
     }
     // A stage can only need earlier ones, so their numbers are an order to build them in.
     let stages = planned.into_values().collect();
-    Ok(Plan { stages, arguments, stages_in_file: dockerfile.stages.len(), warnings })
+    Ok(Plan { stages, arguments, stages_in_file: dockerfile.stages.len() })
 }
 
 fn needs(stage: &PlannedStage) -> Vec<usize> {
@@ -230,7 +223,7 @@ fn needs(stage: &PlannedStage) -> Vec<usize> {
 }
 
 /// Finds the stage to build.
-fn target(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<usize, Diagnostic> {
+pub(crate) fn target(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<usize, Diagnostic> {
     let Some(target) = &options.target else { return Ok(dockerfile.stages.len() - 1) };
     let wanted = target.to_lowercase();
     if let Some(index) = find_stage(dockerfile, &wanted, dockerfile.stages.len()) {
@@ -255,7 +248,7 @@ fn stage_names(dockerfile: &Dockerfile) -> impl Iterator<Item = &str> {
 }
 
 /// Finds the last stage of a name among those before `end`.
-fn find_stage(dockerfile: &Dockerfile, name: &str, end: usize) -> Option<usize> {
+pub(crate) fn find_stage(dockerfile: &Dockerfile, name: &str, end: usize) -> Option<usize> {
     let name = name.to_lowercase();
     dockerfile.stages[..end]
         .iter()
@@ -313,17 +306,11 @@ struct Planner<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a PlanOptions,
     arguments: &'a Arguments,
-    /// The global arguments as they are if none is given.
-    defaults: BTreeMap<String, String>,
     triggers: &'a Triggers<'a>,
 }
 
 impl Planner<'_> {
-    fn stage(
-        &self,
-        index: usize,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<PlannedStage, Vec<Diagnostic>> {
+    fn stage(&self, index: usize) -> Result<PlannedStage, Vec<Diagnostic>> {
         let stage = &self.dockerfile.stages[index];
         let platform = self.platform(stage).map_err(|problem| vec![problem])?;
         let mut errors = Vec::new();
@@ -332,10 +319,14 @@ impl Planner<'_> {
         let base = match given {
             // All that the stage says is replaced.
             Some(given) => return Ok(self.given_stage(index, given, platform)),
-            None => self.base(index, stage, warnings, &mut instructions),
+            None => self.base(index, stage, &mut instructions),
         };
         let base = base.map_err(|problem| vec![problem])?;
-        for trigger in self.base_triggers(&base) {
+        let platform = match base {
+            Base::Stage(index) => self.platform_of(index).map_err(|problem| vec![problem])?,
+            Base::Scratch | Base::Image(_) => platform,
+        };
+        for trigger in self.base_triggers(&base, &platform) {
             self.instruction(index, &trigger, true, &mut instructions, &mut errors);
         }
         for instruction in &stage.instructions {
@@ -391,10 +382,10 @@ impl Planner<'_> {
     }
 
     /// Returns the triggers of a base, which run first.
-    fn base_triggers(&self, base: &Base) -> Vec<Instruction> {
+    fn base_triggers(&self, base: &Base, platform: &Platform) -> Vec<Instruction> {
         match base {
             Base::Scratch => Vec::new(),
-            Base::Image(name) => (self.triggers)(name).unwrap_or_default(),
+            Base::Image(name) => (self.triggers)(name, platform).unwrap_or_default(),
             // One that a context replaced has no triggers.
             Base::Stage(index) if self.is_given(*index) => Vec::new(),
             Base::Stage(index) => self.dockerfile.stages[*index]
@@ -408,38 +399,41 @@ impl Planner<'_> {
         }
     }
 
-    fn expand_global(&self, word: &Spanned<String>) -> Result<(String, Vec<String>), Diagnostic> {
+    fn expand_global(&self, word: &Spanned<String>) -> Result<String, Diagnostic> {
         let expander = Expander::new(self.dockerfile.directives.escape);
-        let expanded = expander
-            .expand(&word.value, &self.arguments.globals())
-            .map_err(|problem| error(problem.to_string(), word.span))?;
-        Ok((expanded.text, expanded.unset.into_iter().collect()))
+        let expanded = expander.expand(&word.value, &self.arguments.globals());
+        expanded
+            .map(|expanded| expanded.text)
+            .map_err(|problem| error(problem.to_string(), word.span))
     }
 
     fn platform(&self, stage: &Stage) -> Result<Platform, Diagnostic> {
         let Some(word) = &stage.from.platform else { return Ok(self.options.platform.clone()) };
-        let (text, _) = self.expand_global(word)?;
+        let text = self.expand_global(word)?;
         text.parse().map_err(|problem: boatyard_oci::platform::PlatformError| {
             error(problem.to_string(), word.span)
         })
+    }
+
+    /// Returns the platform of a stage: one that begins with another has that one's, whatever it
+    /// says.
+    fn platform_of(&self, index: usize) -> Result<Platform, Diagnostic> {
+        let stage = &self.dockerfile.stages[index];
+        let text = self.expand_global(&stage.from.image)?;
+        match find_stage(self.dockerfile, &text, index).filter(|_| text != "scratch") {
+            Some(earlier) => self.platform_of(earlier),
+            None => self.platform(stage),
+        }
     }
 
     fn base(
         &self,
         index: usize,
         stage: &Stage,
-        warnings: &mut Vec<Warning>,
         instructions: &mut Vec<PlannedInstruction>,
     ) -> Result<Base, Diagnostic> {
         let word = &stage.from.image;
-        let (text, unset) = self.expand_global(word)?;
-        for name in &unset {
-            let known = self.arguments.names();
-            warnings.push(planned::undefined_arg_in_from(name, known, word.span, stage.span));
-        }
-        if self.needs_given_arguments(word) {
-            warnings.push(planned::invalid_default_arg_in_from(word, stage.span));
-        }
+        let text = self.expand_global(word)?;
         if text.is_empty() {
             let mut problem =
                 error(format!("base name ({}) should not be blank", word.value), word.span);
@@ -479,14 +473,6 @@ impl Planner<'_> {
         let base = given_base(given, stage.from.image.span, &mut instructions);
         let name = stage.name.as_ref().map_or_else(String::new, |name| name.value.clone());
         PlannedStage { index, name, base, platform, from: stage.from.image.span, instructions }
-    }
-
-    /// Says whether a base image has no name, or a bad one, unless arguments are given.
-    fn needs_given_arguments(&self, word: &Spanned<String>) -> bool {
-        let expander = Expander::new(self.dockerfile.directives.escape);
-        let default = expander.expand(&word.value, &self.defaults).map(|expanded| expanded.text);
-        default.is_ok_and(|text| text != "scratch" && text.parse::<ImageName>().is_err())
-            && word.value.contains('$')
     }
 
     /// Finds where an instruction takes its files from.

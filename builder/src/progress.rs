@@ -1,8 +1,11 @@
 //! What a build tells while it runs.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::execute::Outcome;
 
 /// Names a step within one build: counted from 1, in the order in which steps begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +39,21 @@ pub enum StepEnd {
     Failed(String),
 }
 
+/// How the command of a step failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedCommand {
+    /// The line of the Dockerfile on which its instruction begins.
+    pub line: usize,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it wrote last.
+    pub last_lines: Vec<String>,
+    /// Where all that it wrote is.
+    pub log: Option<PathBuf>,
+}
+
 /// Takes what a build tells. Calls come from several threads at once, for different steps.
 pub trait Progress: Send + Sync {
     /// A step begins. `name` is as people know it: `[build 2/5] RUN make`.
@@ -44,6 +62,8 @@ pub trait Progress: Send + Sync {
     fn output(&self, step: StepId, stream: Stream, bytes: &[u8]);
     /// A step says what it is doing, such as `unpacking sha256:0123...`.
     fn status(&self, step: StepId, text: &str);
+    /// The command of a step failed; the step's end follows.
+    fn failed(&self, _step: StepId, _command: &FailedCommand) {}
     /// A step ended, after this time.
     fn end(&self, step: StepId, end: &StepEnd, took: Duration);
     /// Something should be known, but stops nothing; rendered, perhaps with marked lines.

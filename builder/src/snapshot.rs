@@ -32,7 +32,7 @@ mod testing;
 
 pub use active::{Active, ActiveError, DiffOptions};
 pub(crate) use copy::copy_tree;
-pub(crate) use diff::write as archive_tree;
+pub(crate) use diff::read as archive_tree;
 pub use fresh::FreshLayer;
 pub use layers::{LayerDir, Layers, LayersError, Unpack, stack};
 pub use overlay::MountError;

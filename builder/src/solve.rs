@@ -8,11 +8,12 @@
 //! ```
 //!
 //! [`keys`] says what decides, [`stack`] what lies below a step, [`recall`] looks for what was made
-//! before, [`step`] runs what was not, [`scheduler`] runs stages at once, [`explain`] tells why.
+//! before, [`restamp`] gives it the times of this build, [`step`] runs what was not, [`scheduler`] runs stages at once, [`explain`] tells why.
 
 pub mod explain;
 pub(crate) mod keys;
 mod recall;
+mod restamp;
 pub mod reuse;
 pub(crate) mod scheduler;
 mod stack;

@@ -27,6 +27,8 @@ use crate::snapshot::{Active, ActiveError, LayerDir};
 use crate::solve::{Kept, LayerStack, Made, Solved, Stages};
 
 pub(crate) use environment::Environment;
+pub(crate) use mounts::furnish::Furnished;
+pub(crate) use remote::is_elsewhere;
 
 /// Who wrote a history entry, in the words that scanners know.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
@@ -143,6 +145,7 @@ impl Step<'_> {
         &'m self,
         mut active: Active,
         times: ContentTimes,
+        base_layers: usize,
         stubs: Option<&std::path::Path>,
     ) -> StepResult<Made<'m>> {
         use crate::layer::WriteOptions;
@@ -151,8 +154,8 @@ impl Step<'_> {
             StepFailure::new(self.whole("cannot make a layer of what this step left"))
                 .because(error)
         };
-        let epoch = self.builder.epoch.map(Timestamp::as_second);
-        let options = DiffOptions { extra_bottom: stubs, write: WriteOptions { times, epoch } };
+        let write = WriteOptions { times, restamp: self.builder.times.restamp() };
+        let options = DiffOptions { extra_bottom: stubs, base_layers, write };
         let written = active.diff(std::io::sink(), &options).map_err(failed)?;
         let keep = Box::new(move |written: &Written| {
             let tree = active.commit(written).map_err(failed)?;
@@ -203,9 +206,19 @@ impl Builder<'_> {
         format!("[{}{number}/{total}] {trigger}{}", self.prefix(stage), planned.instruction.text)
     }
 
-    /// Returns what names the stage in its steps; nothing where there is only one.
+    /// Returns what names the stage in its steps, and its platform where there are several; nothing
+    /// where there is only one.
     fn prefix(&self, stage: &PlannedStage) -> String {
-        if self.plan.stages_in_file > 1 { format!("{} ", stage.name) } else { String::new() }
+        let name =
+            if self.plan.stages_in_file > 1 { format!("{} ", stage.name) } else { String::new() };
+        if self.request.platforms.len() < 2 {
+            return name;
+        }
+        match stage.platform == *self.platform {
+            true => format!("{} {name}", stage.platform),
+            // In BuildKit's words: it runs there, for the other one.
+            false => format!("{}->{} {name}", stage.platform, self.platform.architecture),
+        }
     }
 
     /// Returns the state in which a stage begins.

@@ -63,6 +63,12 @@ pub enum RepositoryError {
         /// The first manifest found that needs it.
         by: Digest,
     },
+    /// A tag points at another manifest, and was not to be moved.
+    #[error("tag {tag} points at another manifest")]
+    TagTaken {
+        /// The tag.
+        tag: boatyard_oci::Tag,
+    },
 }
 
 /// The repositories of a root. Cloning is cheap. All calls block.

@@ -25,7 +25,7 @@ use crate::patience::Patience;
 use crate::pulse::{Overdue, Pulse};
 use crate::routes::Routes;
 use crate::socket::Socket;
-use crate::tls::{ALPN_H2, Tls};
+use crate::tls::{ALPN_H2, ClientCertificate, Tls};
 
 /// The windows of an HTTP/2 connection: what a client may send before we took it, per stream and
 /// in all. Two of the field's upload frames at a round trip of 20 ms still fill 100 MB/s.
@@ -90,7 +90,7 @@ pub(crate) async fn serve(
         }
         let pulse = Arc::new(Pulse::new(&shared.limits));
         let socket = Socket::new(stream, Arc::clone(&pulse));
-        let connection = Connection { address, shared, pulse, phase };
+        let connection = Connection { address, shared, pulse, phase, certificate: None };
         match connection.shared.tls.clone() {
             None => connection.http1(socket, false).await,
             Some(tls) => connection.handshake(socket, &tls).await,
@@ -105,6 +105,7 @@ struct Connection {
     shared: Arc<Shared>,
     pulse: Arc<Pulse>,
     phase: watch::Receiver<Phase>,
+    certificate: Option<ClientCertificate>,
 }
 
 impl Connection {
@@ -121,6 +122,8 @@ impl Connection {
             Err(_) => return debug!("the TLS handshake takes too long"),
         };
         self.pulse.handshake_done();
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        self.certificate = shown.map(|own| ClientCertificate(own.as_ref().into()));
         if stream.get_ref().1.alpn_protocol() == Some(ALPN_H2) {
             self.http2(stream).await;
         } else {
@@ -164,6 +167,7 @@ impl Connection {
     fn service(&self, tls: bool) -> Requests {
         Requests {
             peer: Peer { address: self.address, tls },
+            certificate: self.certificate.clone(),
             patience: Patience::new(self.shared.limits.stall_timeout, self.shared.limits.rate_min),
             shared: Arc::clone(&self.shared),
             pulse: Arc::clone(&self.pulse),
@@ -210,6 +214,7 @@ impl Connection {
 /// Answers the requests of a connection, each noted in its pulse until its answer has ended.
 struct Requests {
     peer: Peer,
+    certificate: Option<ClientCertificate>,
     shared: Arc<Shared>,
     /// With each body.
     patience: Patience,
@@ -233,6 +238,9 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         let mut request = request.map(|body| RequestBody::new(body, self.patience, received));
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(id.clone());
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         let span = info_span!("request", %id);
         let answer = self.shared.routes.current().call(request).instrument(span);
         Box::pin(async move {

@@ -40,7 +40,7 @@ pub use limits::Limits;
 pub use observe::{Exchange, Labels, Observer, RequestId};
 pub use routes::Routes;
 pub use server::{Server, ServerError, ServerOptions, Stop, StopReport};
-pub use tls::{Tls, TlsError, TlsFiles};
+pub use tls::{ClientAuthority, ClientCertificate, Tls, TlsError, TlsFiles};
 
 #[cfg(test)]
 mod tests;

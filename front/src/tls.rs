@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -20,7 +22,23 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key, in PEM.
     pub key: PathBuf,
+    /// Whose certificates clients may show, or must.
+    pub clients: Option<ClientAuthority>,
 }
+
+/// The authorities that sign the certificates of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthority {
+    /// Their certificates, in PEM.
+    pub certificates: PathBuf,
+    /// Who shows none is not let in.
+    pub required: bool,
+}
+
+/// The certificate that a client has shown, in DER; it is verified. Each request of such a
+/// connection carries it as an extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate(pub Arc<[u8]>);
 
 /// Files that do not make a TLS server.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +46,7 @@ pub enum TlsError {
     /// A file could not be read.
     #[error("cannot read the TLS {what}")]
     Read {
-        /// `certificate` or `key`.
+        /// `certificate`, `client authority` or `key`.
         what: &'static str,
         /// Which file and why.
         #[source]
@@ -37,13 +55,22 @@ pub enum TlsError {
     /// A file is not PEM of the expected kind.
     #[error("{} holds no valid PEM {what}", path.display())]
     Pem {
-        /// `certificate` or `key`.
+        /// `certificate`, `client authority` or `key`.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         #[source]
         source: rustls_pki_types::pem::Error,
+    },
+    /// The authorities of clients cannot be used.
+    #[error("the authorities of clients in {} cannot be used", path.display())]
+    Clients {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Certificate and key do not belong together, or are of a kind that cannot be used.
     #[error("the certificate {} and the key {} cannot be used", certificate.display(), key.display())]
@@ -97,25 +124,41 @@ impl Tls {
 }
 
 fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificates(&files.certificate)?;
+    let chain = certificates(&files.certificate, "certificate")?;
     let key = private_key(&files.key)?;
     let unusable = |source| TlsError::Unusable {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
         source,
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
         .map_err(unusable)?;
+    let builder = match &files.clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(verifier(clients)?),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
     config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let what = "certificate";
+fn verifier(clients: &ClientAuthority) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let path = &clients.certificates;
+    let unusable = |source| TlsError::Clients { path: path.clone(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, "client authority")? {
+        roots.add(certificate).map_err(|error| unusable(error.into()))?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    if !clients.required {
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map_err(|error| unusable(error.into()))
+}
+
+fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let refuse = |source| TlsError::Pem { what, path: path.to_owned(), source };
     let text = fs_err::read(path).map_err(|source| TlsError::Read { what, source })?;
     let chain: Vec<_> =
@@ -148,6 +191,7 @@ mod tests {
         let files = TlsFiles {
             certificate: directory.path().join("server.crt"),
             key: directory.path().join("server.key"),
+            clients: None,
         };
         let missing = Tls::load(files.clone()).unwrap_err();
         assert!(missing.source().unwrap().to_string().contains("server.crt"), "{missing:?}");

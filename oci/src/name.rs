@@ -329,13 +329,13 @@ impl ImageName {
 impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let separator = self.separator();
-        write!(
-            f,
-            "{}/{}{separator}{}",
-            self.registry.as_str(),
-            self.repository.as_str(),
-            self.reference
-        )
+        let (registry, repository) = (self.registry.as_str(), self.repository.as_str());
+        // A host of one word is told from a repository by its capitals alone.
+        match registry.contains(['.', ':']) || registry == "localhost" {
+            true => write!(f, "{registry}")?,
+            false => write!(f, "{}", registry.to_ascii_uppercase())?,
+        }
+        write!(f, "/{repository}{separator}{}", self.reference)
     }
 }
 
@@ -416,6 +416,15 @@ displays_as_text!(RepositoryName, Tag, RegistryHost);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_of_one_word_stays_a_host() {
+        for text in ["B/b/c", "Reg/app:1", "localhost/b/c", "b/c"] {
+            let name: ImageName = text.parse().unwrap();
+            assert_eq!(name.to_string().parse::<ImageName>().unwrap(), name, "{name}");
+        }
+        assert_eq!("Reg/app".parse::<ImageName>().unwrap().to_string(), "REG/app:latest");
+    }
 
     #[test]
     fn repository_names() {

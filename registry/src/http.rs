@@ -4,6 +4,7 @@ mod answer;
 mod blobs;
 mod catalog;
 mod error;
+mod gate;
 mod manifests;
 mod mirrored;
 mod mount;
@@ -15,6 +16,7 @@ mod referrers;
 mod route;
 mod session;
 mod tags;
+mod token;
 mod uploads;
 
 use std::sync::Arc;
@@ -22,20 +24,23 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
+use boatyard_access::{Action, Authority, Caller, Deed, Entry, Right, TOKEN_PATH, Verdict};
 use boatyard_front::{Labels, Peer};
 use boatyard_oci::RepositoryName;
 
-use crate::access::{Action, Identity, Verdict};
 use crate::mirror::{Address, AddressError, Meant};
 use crate::registry::Registry;
 use error::{ApiError, Code};
+use gate::Gate;
 use query::Query;
 use route::Route;
+use token::TokenService;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
@@ -53,11 +58,21 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .with_state(registry)
 }
 
+/// Returns the same behind a gate: who makes a request is known before anything of it is looked
+/// at. Where tokens are issued is among the routes.
+pub fn guarded_router(registry: Arc<Registry>, authority: Arc<Authority>) -> Router {
+    let gate = Arc::new(Gate::new(authority));
+    let service = TokenService { registry: Arc::clone(&registry), gate: Arc::clone(&gate) };
+    let tokens = Router::new().route(TOKEN_PATH, any(token::serve)).with_state(service);
+    router(registry).merge(tokens).layer(from_fn_with_state(gate, gate::enter))
+}
+
 /// Answers a request; errors become the specification's body here and nowhere else.
 async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
     let (parts, mut body) = request.into_parts();
     let route = Route::parse(split_prefix(parts.uri.path()).1);
-    let who = parts.extensions.get::<Identity>().and_then(Identity::name).map(Into::into);
+    let caller = parts.extensions.get::<Caller>().map(Caller::identity);
+    let who = caller.filter(|identity| !identity.is_anonymous()).map(|who| who.to_string().into());
     let labels = Labels { service: "registry", route: route.as_ref().map_or("", Route::kind), who };
     let answer = match (within_rate(&registry, &parts), route) {
         (Ok(()), Ok(route)) => answer(registry, parts, body, route).await,
@@ -69,9 +84,13 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Request<Body>) ->
     };
     let mut response = answer.unwrap_or_else(ApiError::into_response);
     response.extensions_mut().insert(labels);
-    // Clients tell a registry from a web server by it.
-    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    say_version(&mut response);
     response
+}
+
+/// Adds the header by which clients tell a registry from a web server.
+fn say_version(response: &mut Response) {
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
 }
 
 /// Refuses a client that makes more requests than it may.
@@ -91,17 +110,23 @@ async fn answer(
     registry: Arc<Registry>,
     parts: Parts,
     body: Body,
-    route: Route,
+    mut route: Route,
 ) -> Result<Response, ApiError> {
     let (prefix, _) = split_prefix(parts.uri.path());
     let action = action(&route, &parts.method)?;
     let prefix = prefix.map(str::to_owned);
-    let call = Call::new(registry, parts);
+    let mut call = Call::new(registry, parts);
     if let Some(meant) = call.meant(prefix.as_deref(), &route)? {
-        call.authorize(action, Some(&meant.titled()))?;
-        return mirrored::serve(call, meant, route).await;
+        if let Some(asked) = route.repository() {
+            call.caller = call.caller.asking_as(asked.clone());
+        }
+        match call.authorize(action, Some(&meant.titled()))? {
+            Passage::Open => return mirrored::serve(call, meant, route).await,
+            Passage::Hidden => route = route.moved_to(&call.registry.nowhere),
+        }
+    } else if call.authorize(action, route.repository())? == Passage::Hidden {
+        route = route.moved_to(&call.registry.nowhere);
     }
-    call.authorize(action, route.repository())?;
     match (route, call.method.clone()) {
         (Route::Base, _) => Ok(answer::json("{}")),
         (Route::Catalog, _) => catalog::list(call).await,
@@ -169,10 +194,20 @@ fn action(route: &Route, method: &Method) -> Result<Action, ApiError> {
     })
 }
 
+/// How a request goes on that is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    /// To what it asks for.
+    Open,
+    /// As if what it asks for were in a repository that does not exist: what one may not read and
+    /// what is not there have the same answer, and the same work is done for it.
+    Hidden,
+}
+
 /// A request without its path and body.
 struct Call {
     registry: Arc<Registry>,
-    identity: Identity,
+    caller: Caller,
     method: Method,
     headers: HeaderMap,
     query: Query,
@@ -191,7 +226,7 @@ impl Call {
             host: host
                 .or(parts.uri.authority().map(http::uri::Authority::as_str))
                 .map(str::to_owned),
-            identity: parts.extensions.remove::<Identity>().unwrap_or_default(),
+            caller: parts.extensions.remove::<Caller>().unwrap_or_default(),
             query: Query::parse(parts.uri.query()),
             method: parts.method,
             headers: parts.headers,
@@ -223,24 +258,45 @@ impl Call {
         // how far an upload is reads, too, in a repository that may not have a blob yet.
         let is_upload = matches!(route, Route::Uploads(_) | Route::Upload(..));
         let reads = !is_upload && matches!(self.method, Method::GET | Method::HEAD);
-        let hosted = !reads || self.registry.repository(repository).exists()?;
+        let hosted = !reads
+            || self.registry.repository(repository).exists()?
+                // What one may not see is asked for upstream, as what is not here.
+                && self.allows(Action::List, repository);
         Ok(meant.filter(|_| !hosted))
+    }
+
+    /// Writes into the audit log that the caller has done something.
+    fn note(&self, deed: Deed, repository: &RepositoryName, more: impl FnOnce(&mut Entry)) {
+        let who = self.caller.identity().to_string();
+        let mut entry = Entry::from_origin(deed, who, self.caller.origin());
+        entry.repository = Some(repository.to_string());
+        more(&mut entry);
+        self.registry.access.record(&entry);
     }
 
     /// Says whether the caller may do something.
     fn allows(&self, action: Action, repository: &RepositoryName) -> bool {
         let access = &self.registry.access;
-        access.decide(&self.identity, action, Some(repository)) == Verdict::Allowed
+        access.decide(&self.caller, action, Some(repository)) == Verdict::Allowed
     }
 
     fn authorize(
         &self,
         action: Action,
         repository: Option<&RepositoryName>,
-    ) -> Result<(), ApiError> {
-        match self.registry.access.decide(&self.identity, action, repository) {
-            Verdict::Allowed => Ok(()),
-            Verdict::Denied => Err(ApiError::new(Code::Denied, "the caller may not do this")),
+    ) -> Result<Passage, ApiError> {
+        match self.registry.access.decide(&self.caller, action, repository) {
+            Verdict::Allowed => Ok(Passage::Open),
+            Verdict::Denied if action == Action::Pull => Ok(Passage::Hidden),
+            Verdict::Denied => {
+                if let Some(repository) = repository {
+                    let right = action.right().map(Right::as_str);
+                    self.note(Deed::Denied, repository, |entry| {
+                        entry.detail = right.map(str::to_owned);
+                    });
+                }
+                Err(ApiError::new(Code::Denied, "the caller may not do this"))
+            }
             Verdict::Unauthenticated { challenge } => {
                 let error = ApiError::new(Code::Unauthorized, "authentication is required");
                 let challenge = HeaderValue::try_from(challenge).map_err(ApiError::internal)?;

@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod access;
 pub mod limits;
 pub mod mirror;
 
@@ -18,8 +17,8 @@ mod rate;
 mod registry;
 mod sessions;
 
-pub use access::{Access, Action, Identity, OpenAccess, Verdict};
-pub use http::router;
+pub use boatyard_access::{Access, Action, Caller, Identity, OpenAccess, Verdict};
+pub use http::{guarded_router, router};
 pub use limits::Limits;
 pub use mirror::{Mirror, MirrorOptions, Mirrors};
 pub use rate::RateLimit;

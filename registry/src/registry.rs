@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use boatyard_content::Root;
+use boatyard_access::Access;
 use boatyard_content::local::LocalStore;
 use boatyard_content::repository::{Repositories, Repository, RepositoryError, Space};
 use boatyard_content::store::{BlobFile, FileIdentity};
+use boatyard_content::{IngestKey, Root};
 use boatyard_front::body::MappedBlob;
 use boatyard_oci::{Digest, MediaType, RepositoryName};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::access::Access;
 use crate::cache::Cache;
 use crate::limits::Limits;
 use crate::mirror::Mirrors;
@@ -34,6 +34,8 @@ pub struct Registry {
     pub(crate) mirrors: Mirrors,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) limits: Limits,
+    /// A repository that nobody has: where those are sent who may not read the one they name.
+    pub(crate) nowhere: RepositoryName,
     /// The bytes of manifests. A digest's bytes never change; whether a repository has it is read
     /// from the repository each time.
     pub(crate) manifests: Cache<Digest, KnownManifest>,
@@ -113,6 +115,7 @@ impl Registry {
             sources: Cache::new(SOURCES_MAX),
             sessions: Sessions::default(),
             rates: Rates::new(limits.rate.clone()),
+            nowhere: nowhere(),
             root,
             mirrors,
             access,
@@ -144,4 +147,10 @@ impl Registry {
     pub(crate) fn repository(&self, name: &RepositoryName) -> Repository {
         self.repositories.repository(&Space::Hosted, name)
     }
+}
+
+/// Returns a name that nobody can guess, and so nobody can push to.
+fn nowhere() -> RepositoryName {
+    let key = IngestKey::random().as_str().to_ascii_lowercase();
+    format!("nowhere-{key}").parse().expect("letters, digits and single dashes are a name")
 }

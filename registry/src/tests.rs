@@ -13,5 +13,6 @@ mod mounts;
 mod property;
 mod pull;
 mod push;
+mod rights;
 mod sessions;
 mod support;

@@ -1,5 +1,6 @@
 //! `boatyard build`
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,33 +9,41 @@ use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, build};
 use boatyard_builder::context::load::Loader;
 use boatyard_builder::context::location::Location;
-use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks, Outcome};
+use boatyard_builder::execute::emulation::Emulators;
+use boatyard_builder::execute::{CancelHandle, Network, NetworkOptions, Networks};
+use boatyard_builder::form::Form;
+use boatyard_builder::import;
 use boatyard_builder::plan::PlanOptions;
 use boatyard_builder::progress::Progress;
 use boatyard_content::{Lease, Root};
-use boatyard_oci::{Descriptor, Digest, ImageName, MediaType, Platform, Reference};
+use boatyard_oci::{Descriptor, Digest, ImageName, Platform};
 use boatyard_upstream::{Outcome as Transferred, Platforms, TransferProgress};
 use tokio::runtime::Runtime;
 
 use crate::cli::{cache, runtime};
 use crate::isolation;
-use crate::output;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, advice, note};
-use crate::sources::Sources;
+use crate::sources::{Lent, Sources};
 use crate::world::World;
 
+mod call;
+mod compatibility;
 mod context;
+mod debug;
 mod deliver;
 mod explain;
 mod mounts;
 mod options;
+mod output;
 mod project;
 
 use context::Opened;
+pub use debug::Debug;
 use options::Options;
 pub use options::{Args, host, rlimit};
+use output::Output;
 
 /// Tells a step what of its base image has come.
 struct Telling<'a> {
@@ -43,15 +52,17 @@ struct Telling<'a> {
 
 impl TransferProgress for Telling<'_> {
     fn started(&self, blob: &Descriptor) {
-        (self.say)(&format!("fetching {} ({})", blob.digest, output::size(blob.size)));
+        (self.say)(&format!("fetching {} ({})", blob.digest, crate::output::size(blob.size)));
     }
     fn advanced(&self, _digest: &Digest, _bytes: u64) {}
     fn finished(&self, _digest: &Digest, _outcome: Transferred) {}
 }
 
 /// Arguments that BuildKit takes for itself, and that we do not.
-const WITHOUT_EFFECT: [&str; 3] =
-    ["BUILDKIT_INLINE_CACHE", "BUILDKIT_MULTI_PLATFORM", "BUILDKIT_SANDBOX_HOSTNAME"];
+const WITHOUT_EFFECT: [&str; 1] = ["BUILDKIT_INLINE_CACHE"];
+
+/// Where the kernel tells which emulators it knows.
+const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 
 /// The exit code after Ctrl-C, as shells have it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -59,6 +70,9 @@ const INTERRUPTED: u8 = 130;
 /// Builds.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
     let options = Options::new(args)?;
+    if let Some(call) = call::Call::read(args)? {
+        return call::run(world, args, &options, call);
+    }
     let isolation = args.isolation.unwrap_or(world.config.build.isolation);
     let world = &world.with_rung(isolation::isolate(isolation)?);
     let root = world.open_root()?;
@@ -77,13 +91,12 @@ fn build_and_deliver(
     let lease = root.lease().context("cannot begin a lease")?;
     // Kept until the result is where it goes: a push can be interrupted too.
     let session = Session::begin()?;
+    let mut mounts = mounts::of(world, args)?;
+    let lent = Lent { secrets: &mounts.secrets, agents: &mounts.agents };
     let Opened { dockerfile, file_name, dockerfile_path, context } =
-        open_context(world, &session, root, &lease, args)?;
-    if let Some(syntax) = options.build_args.get("BUILDKIT_SYNTAX") {
-        check_syntax(syntax)?;
-    }
+        open_context(world, &session, root, &lease, args, options, lent)?;
+    mounts.project = project::of(&args.context, &dockerfile_path);
     let (contexts, given) = context::named(args, root, &lease)?;
-    let mounts = mounts::of(world, args, &dockerfile_path)?;
     let request = BuildRequest {
         dockerfile,
         dockerfile_path,
@@ -93,7 +106,7 @@ fn build_and_deliver(
             target: args.target.clone(),
             build_args: options.build_args.clone(),
             contexts,
-            platform: options.platform.clone(),
+            platform: Platform::host(),
             build_platform: Platform::host(),
             allow: options.allow,
         },
@@ -106,7 +119,11 @@ fn build_and_deliver(
         rlimits: options.rlimits.clone(),
         limits: options.limits.clone(),
         timeout: options.timeout,
-        compression: options.compression,
+        platforms: options.platforms.clone(),
+        index: options.index,
+        forms: forms(&options.outputs),
+        rewrite_timestamp: options.rewrite_timestamp,
+        emulators: Emulators::read(Path::new(BINFMT)),
         always_pull: args.pull,
         reuse: options.reuse.clone(),
         mounts,
@@ -119,6 +136,7 @@ fn build_and_deliver(
         progress: &reporter,
         offline: args.offline,
         explain: options.explain.map(|_| &explain as &Explain<'_>),
+        debug: Debug::of(args, &reporter),
     };
     let built = build_with(world, &session, root, &lease, &request, &terms);
     finish(&reporter, &built);
@@ -127,7 +145,6 @@ fn build_and_deliver(
         explain::tell(&explanations, format)?;
     }
     let built = built?;
-    keep(root, &options.tags, &built)?;
     deliver::deliver(world, root, &lease, args, options, &built)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -139,20 +156,22 @@ fn open_context(
     root: &Arc<Root>,
     lease: &Lease,
     args: &Args,
+    options: &Options,
+    lent: Lent<'_>,
 ) -> Result<Opened> {
     let location = context::location(args)?;
     if let Location::Directory(directory) = &location {
-        return context::open_directory(args, directory);
+        return context::open_directory(args, options, directory);
     }
     let layers = world.open_layers(root, lease)?;
-    let sources = Sources::new(world, &session.runtime, root, lease, args.offline);
+    let sources = Sources::new(world, &session.runtime, root, lease, args.offline, lent);
     let say = |text: &str| {
         if !args.quiet {
             note(text);
         }
     };
     let loader = Loader { layers: &layers, fetch: Some(&sources), say: &say };
-    context::open_loaded(args, &location, loader)
+    context::open_loaded(args, options, &location, loader)
 }
 
 /// Says which arguments mean something to BuildKit and nothing here.
@@ -199,6 +218,8 @@ pub struct Terms<'a> {
     pub offline: bool,
     /// Is told why each step ran.
     pub explain: Option<&'a Explain<'a>>,
+    /// Whether and how one looks around where a step failed.
+    pub debug: Option<Debug<'a>>,
 }
 
 /// Runs the build on this thread.
@@ -232,7 +253,8 @@ pub fn build_with(
             .map(|_| ())
             .map_err(|failure| failed(failure).into())
     };
-    let sources = Sources::new(world, &session.runtime, root, lease, terms.offline);
+    let lent = Lent { secrets: &request.mounts.secrets, agents: &request.mounts.agents };
+    let sources = Sources::new(world, &session.runtime, root, lease, terms.offline, lent);
     let networks = Networks::new(NetworkOptions {
         search: world.environment.path.clone(),
         ..NetworkOptions::default()
@@ -251,15 +273,17 @@ pub fn build_with(
         now: &jiff::Timestamp::now,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         explain: terms.explain,
+        keeps_scene: terms.debug.is_some(),
     };
-    build(request, &tools).map_err(|error| {
-        let was_cancelled = match &error {
-            BuildError::Step(step) => step.outcome == Some(Outcome::Cancelled),
-            BuildError::Cancelled => true,
-            _ => false,
-        };
+    build(request, &tools).map_err(|mut error| {
+        if let (Some(debug), BuildError::Step(step)) = (&terms.debug, &mut error)
+            && let Some(scene) = step.scene.take()
+        {
+            let failure = failure(&error, request);
+            debug.look_around(&scene, &failure, &*executor, &session.runtime);
+        }
         let failure = failure(&error, request);
-        if was_cancelled { failure.code(INTERRUPTED) } else { failure }
+        if error.is_cancellation() { failure.code(INTERRUPTED) } else { failure }
     })
 }
 
@@ -296,25 +320,38 @@ fn failure(error: &BuildError, request: &BuildRequest) -> Failure {
     if reasons.is_empty() { failure } else { failure.because(reasons.join(": ")) }
 }
 
-/// Other front ends are programs of their own, which we do not run.
-fn check_syntax(syntax: &str) -> Result<()> {
+/// Other front ends are programs of their own, which we do not run. `how` is how it was asked for.
+fn check_syntax(how: &str, syntax: &str) -> Result<()> {
     let name = syntax.split(['@', ' ']).next().unwrap_or_default();
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    let known = ["docker/dockerfile", "docker/dockerfile-upstream", "dockerfile.v0"];
-    if known.iter().any(|known| name == *known || name.starts_with(&format!("{known}:"))) {
+    let name = ["docker.io/", "index.docker.io/"]
+        .iter()
+        .find_map(|registry| name.strip_prefix(registry))
+        .unwrap_or(name);
+    let known = ["docker/dockerfile", "docker/dockerfile-upstream"];
+    let is_known = |known: &&str| {
+        name.strip_prefix(*known).is_some_and(|tag| tag.is_empty() || tag.starts_with(':'))
+    };
+    // What BuildKit calls the front end that it has built in.
+    if name == "dockerfile.v0" || known.iter().any(is_known) {
         return Ok(());
     }
-    Err(Failure::new(format!("`# syntax={syntax}` asks for a front end that is not supported"))
-        .hint("Boatyard reads Dockerfiles itself; without this line it will read this one"))
+    Err(Failure::new(format!("`{how}{syntax}` asks for a front end that is not supported"))
+        .hint("Boatyard reads Dockerfiles itself; without this it will read this one"))
 }
 
-/// Keeps the image under its names; without one, only its layers are cached.
-pub fn keep(root: &Arc<Root>, names: &[ImageName], built: &Built) -> Result<()> {
-    for name in names {
-        let Reference::Tag(tag) = &name.reference else { continue };
-        root.images_of(name)
-            .put_manifest(&built.manifest, &MediaType::OCI_MANIFEST, std::slice::from_ref(tag))
-            .context(format!("cannot keep the image as {}", name.familiar()))?;
+/// Returns the forms that outputs want, the main one first: that of the first image.
+fn forms(outputs: &[Output]) -> Vec<Form> {
+    let images = outputs.iter().filter(|output| output.is_image());
+    let mut forms: Vec<Form> = Vec::new();
+    for output in images.chain(outputs) {
+        if (output.is_image() || forms.is_empty()) && !forms.contains(&output.form) {
+            forms.push(output.form.clone());
+        }
     }
-    Ok(())
+    forms
+}
+
+/// Keeps an image under its names; without one, only its layers are cached.
+pub fn keep(root: &Root, lease: &Lease, names: &[ImageName], top: &Descriptor) -> Result<()> {
+    import::name(root, lease, top, names).context("cannot keep the image")
 }

@@ -102,6 +102,7 @@ pub fn enforce(world: &World, root: &Arc<Root>) {
         unpacked_age: config.gc.layers(),
         gc: GcOptions { grace: config.gc.grace(), ..GcOptions::default() },
     };
+    boatyard_builder::logs::prune(root.path(), limits.max_age, std::time::SystemTime::now());
     let enforced = layers(root).and_then(|layers| {
         Cache::open(root).enforce(&layers, &limits).context("cannot prune the build cache")
     });

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use boatyard_builder::build::{BuildRequest, MountSources};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
+use boatyard_builder::execute::emulation::Emulators;
 use boatyard_builder::execute::{
     CancelHandle, DEFAULT_SHM_SIZE, Isolation, Limits, Network, NetworkOptions, Networks, Outcome,
     Output, Rung, Spec, stubs,
 };
 use boatyard_builder::export;
+use boatyard_builder::form::Form;
 use boatyard_builder::image::Image;
 use boatyard_builder::import::{self, RootfsOptions};
-use boatyard_builder::layer::compress::Compression;
 use boatyard_builder::plan::{Allow, Contexts, PlanOptions};
 use boatyard_builder::solve::Reuse;
 use boatyard_content::Root;
@@ -26,6 +27,7 @@ use boatyard_oci::{Digest, ImageName, Platform, Reference};
 use boatyard_registry::Mirrors;
 use boatyard_upstream::{NoProgress, Platforms};
 
+use crate::access;
 use crate::cli::{build, runtime, serve};
 use crate::isolation;
 use crate::output;
@@ -106,8 +108,9 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
         .ok_or_else(|| Failure::new("the registry listens nowhere"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let limits = boatyard_registry::Limits::default();
-    let registry = serving::registry(Arc::clone(&root), Mirrors::default(), limits);
-    let router = health.router().merge(boatyard_registry::router(registry));
+    let authority = access::open_local(&root)?;
+    let registry = serving::registry(&root, Mirrors::default(), &authority, limits);
+    let router = health.router().merge(boatyard_registry::guarded_router(registry, authority));
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;
     }));
@@ -233,19 +236,24 @@ fn build_example(
         rlimits: Vec::new(),
         limits: Limits::default(),
         timeout: None,
-        compression: Compression::GZIP,
+        platforms: vec![Platform::host()],
+        index: false,
+        forms: vec![Form::default()],
+        rewrite_timestamp: true,
+        emulators: Emulators::default(),
         always_pull: false,
         reuse: Reuse::All,
         mounts: MountSources::default(),
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;
-    let terms = build::Terms { progress: &reporter, offline: false, explain: None };
+    let terms = build::Terms { progress: &reporter, offline: false, explain: None, debug: None };
     let built = build::build_with(world, &session, root, &lease, &request, &terms);
     build::finish(&reporter, &built);
     let built = built?;
-    build::keep(root, std::slice::from_ref(name), &built)?;
-    Ok(built.manifest.digest().clone())
+    let top = &built.main().top;
+    build::keep(root, &lease, std::slice::from_ref(name), top)?;
+    Ok(top.digest.clone())
 }
 
 /// It needs no network; but not every way to isolate steps can keep them from it.

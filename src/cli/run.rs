@@ -168,12 +168,7 @@ fn attempt(world: &World, args: &Args) -> Result<ExitCode> {
     let console = console(args)?;
     let request = RunRequest { network: Some(network), console, ..request };
     let runtime = runtime()?;
-    let mut attendant = Attendant {
-        signals: signals::forward(&runtime, &cancel)?,
-        interactive: args.interactive,
-        cancel: &cancel,
-        screen: None,
-    };
+    let mut attendant = Attendant::new(&runtime, &cancel, args.interactive)?;
     let outcome = run_container(&image, &request, &runner, &mut attendant);
     // What the command wrote last is still on its way, and the terminal is as it was only then.
     drop(attendant);
@@ -357,14 +352,24 @@ fn console(args: &Args) -> Result<Console> {
 }
 
 /// Passes on what the command writes, and what it is sent.
-struct Attendant<'a> {
+pub(in crate::cli) struct Attendant<'a> {
     signals: signals::Forward,
     interactive: bool,
     cancel: &'a CancelHandle,
     screen: Option<terminal::Screen>,
 }
 
-impl Attendant<'_> {
+impl<'a> Attendant<'a> {
+    /// Returns who attends a command that `cancel` ends.
+    pub(in crate::cli) fn new(
+        runtime: &tokio::runtime::Runtime,
+        cancel: &'a CancelHandle,
+        interactive: bool,
+    ) -> Result<Attendant<'a>> {
+        let signals = signals::forward(runtime, cancel)?;
+        Ok(Attendant { signals, interactive, cancel, screen: None })
+    }
+
     /// Ends the command if nobody reads any more.
     fn passed(&self, written: &std::io::Result<()>) {
         if written.is_err() {

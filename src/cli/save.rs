@@ -73,6 +73,7 @@ fn sources(args: &Args, root: &Root, lease: &Lease) -> Result<Vec<Source>> {
                 names: found.name.into_iter().collect(),
                 target,
                 platform: args.platform.clone(),
+                annotations: std::collections::BTreeMap::new(),
             }),
         }
     }

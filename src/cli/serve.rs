@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use boatyard_front::{Limits, Observer, Routes, Server, ServerOptions, StopReport, Tls, TlsFiles};
+use boatyard_front::{
+    ClientAuthority, Limits, Observer, Routes, Server, ServerOptions, StopReport, Tls, TlsFiles,
+};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::access;
 use crate::cli::runtime;
-use crate::config;
+use crate::config::{self, TlsClient};
 use crate::metrics::Audience;
 use crate::proxy::{self, Listening};
 use crate::report::{Context as _, Failure, Result};
@@ -43,7 +46,10 @@ pub struct Args {
 
 /// Serves until it is told to stop.
 pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
-    let services = Services::new(world.open_root()?);
+    let root = world.open_root()?;
+    let addresses =
+        if args.listen.is_empty() { &world.config.serve.listen } else { &args.listen }.clone();
+    let services = Services::new(world, root, addresses)?;
     let answers = services.answers(world)?;
     let routes = Routes::from(answers.router.clone());
     let options = options(world, args, &services)?;
@@ -56,6 +62,10 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             let root = world.root_path().display();
             tracing::info!("the registry listens on {scheme}://{address}, its root is {root}");
         }
+        let authority = Arc::clone(services.authority());
+        access::announce(&authority);
+        let syncing = tokio::spawn(access::keep_synced(Arc::clone(authority.audit())));
+
         let proxy = proxy::listen(world, &services, &args.proxy_listen)?;
         for address in proxy.iter().flat_map(|listening| listening.server.local_addrs()) {
             tracing::info!("the cache proxy listens on {address}");
@@ -79,6 +89,8 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         }
         following.abort();
         collecting.abort();
+        syncing.abort();
+        authority.audit().sync();
         if let Some(metrics) = metrics {
             metrics.abort();
         }
@@ -144,7 +156,6 @@ fn options(world: &World, args: &Args, services: &Services) -> Result<ServerOpti
         stop_timeout: Duration::from_secs(config.stop_seconds),
         ..world.config.limits.of_connections()
     };
-    let addresses = if args.listen.is_empty() { &config.listen } else { &args.listen };
     let config = config::Serve {
         tls_cert: args.tls_cert.clone().or_else(|| config.tls_cert.clone()),
         tls_key: args.tls_key.clone().or_else(|| config.tls_key.clone()),
@@ -152,7 +163,7 @@ fn options(world: &World, args: &Args, services: &Services) -> Result<ServerOpti
     };
     let tls = tls(&config)?.map(Arc::new);
     Ok(ServerOptions {
-        addresses: addresses.clone(),
+        addresses: services.addresses().to_vec(),
         tls,
         limits,
         health: services.health().clone(),
@@ -164,8 +175,16 @@ fn options(world: &World, args: &Args, services: &Services) -> Result<ServerOpti
 pub fn tls(config: &config::Serve) -> Result<Option<Tls>> {
     match (config.tls_cert.clone(), config.tls_key.clone()) {
         (Some(certificate), Some(key)) => {
-            Tls::load(TlsFiles { certificate, key }).map(Some).context("cannot serve HTTPS")
+            let clients = config.tls_client_ca.clone().map(|certificates| ClientAuthority {
+                certificates,
+                required: config.tls_client == TlsClient::Required,
+            });
+            let files = TlsFiles { certificate, key, clients };
+            Tls::load(files).map(Some).context("cannot serve HTTPS")
         }
+        (None, None) if config.tls_client_ca.is_some() => Err(Failure::usage(
+            "[serve] tls_client_ca needs tls_cert and tls_key: only HTTPS has certificates",
+        )),
         (None, None) => Ok(None),
         _ => Err(Failure::usage(
             "[serve] needs both tls_cert and tls_key to serve HTTPS, or neither",

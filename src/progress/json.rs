@@ -10,6 +10,7 @@
 //! | `output` | `step`; `stream`: `stdout` or `stderr`; `text`; `base64`; `seconds` since the step began |
 //! | `status` | `step`; `text`: what it is doing; `seconds` since it began |
 //! | `end` | `step`; `outcome`: `done`, `cached`, `failed` or `cancelled`; `error`, if it failed; `seconds` that it took |
+//! | | and where its command failed: `line` of the Dockerfile; `command`, an array; `reason`: `exit-code`, `signal`, `out-of-memory` or `timeout`; `exit_code` or `signal`; `last_lines` of its output; `log`, a file with all of it |
 //! | `warning` | `text` |
 //! | `finish` | `outcome`: `done`, `failed` or `cancelled`; `text`: the summary; `seconds` that the build took |
 //!
@@ -22,9 +23,11 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use boatyard_builder::progress::{StepEnd, StepId, Stream};
+use boatyard_builder::execute::Outcome;
+use boatyard_builder::progress::{FailedCommand, StepEnd, StepId, Stream};
 use serde::Serialize;
 
 use super::renderer::{Event, Moment, Renderer};
@@ -43,6 +46,7 @@ struct Step {
     /// The beginning of a character, of each stream: at most three bytes.
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    failed: Option<FailedCommand>,
 }
 
 /// A line. The order of the members is that in which they are written.
@@ -63,9 +67,40 @@ struct Object<'a> {
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    failed: Option<Failed<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<f64>,
     at: String,
+}
+
+/// How a command failed.
+#[derive(Serialize)]
+struct Failed<'a> {
+    line: usize,
+    command: &'a [String],
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    last_lines: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<&'a Path>,
+}
+
+impl<'a> Failed<'a> {
+    fn of(failed: &'a FailedCommand) -> Failed<'a> {
+        let (reason, exit_code, signal) = match failed.outcome {
+            Outcome::Exited(code) => ("exit-code", Some(code), None),
+            Outcome::Signaled(number) => ("signal", None, Some(number)),
+            Outcome::OutOfMemory { .. } => ("out-of-memory", None, None),
+            Outcome::TimedOut => ("timeout", None, None),
+            Outcome::Cancelled => ("cancelled", None, None),
+        };
+        let FailedCommand { line, command, last_lines, log, .. } = failed;
+        Failed { line: *line, command, reason, exit_code, signal, last_lines, log: log.as_deref() }
+    }
 }
 
 impl Renderer for Json {
@@ -73,7 +108,8 @@ impl Renderer for Json {
         match *event {
             Event::Begin { step, name } => {
                 let (stdout, stderr) = (Vec::new(), Vec::new());
-                self.running.insert(step, Step { began: now.elapsed, stdout, stderr });
+                self.running
+                    .insert(step, Step { began: now.elapsed, stdout, stderr, failed: None });
                 Object { step: Some(step.0), name: Some(name), ..object("begin") }.print(now, out);
             }
             Event::Output { step, stream, bytes } => self.output(step, stream, bytes, now, out),
@@ -82,11 +118,18 @@ impl Renderer for Json {
                 Object { step: Some(step.0), text: Some(text), seconds, ..object("status") }
                     .print(now, out);
             }
+            Event::Failed { step, command } => {
+                if let Some(running) = self.running.get_mut(&step) {
+                    running.failed = Some(command.clone());
+                }
+            }
             Event::End { step, end, took } => {
-                self.close(step, now, out);
+                let ended = self.close(step, now, out);
+                let failed = ended.as_ref().and_then(|ended| ended.failed.as_ref());
+                let failed = failed.map(Failed::of);
                 let (outcome, error) = outcome(end);
                 let (outcome, seconds) = (Some(outcome), Some(seconds(took)));
-                Object { step: Some(step.0), outcome, error, seconds, ..object("end") }
+                Object { step: Some(step.0), outcome, error, failed, seconds, ..object("end") }
                     .print(now, out);
             }
             Event::Warning { text } => {
@@ -140,12 +183,12 @@ impl Json {
     }
 
     /// Ends the streams of a step.
-    fn close(&mut self, step: StepId, now: Moment, out: &mut Vec<u8>) {
+    fn close(&mut self, step: StepId, now: Moment, out: &mut Vec<u8>) -> Option<Step> {
         let since = self.since_began(step, now);
-        if let Some(ended) = self.running.remove(&step) {
-            print_output(step, Stream::Stdout, &ended.stdout, since, now, out);
-            print_output(step, Stream::Stderr, &ended.stderr, since, now, out);
-        }
+        let ended = self.running.remove(&step)?;
+        print_output(step, Stream::Stdout, &ended.stdout, since, now, out);
+        print_output(step, Stream::Stderr, &ended.stderr, since, now, out);
+        Some(ended)
     }
 
     fn since_began(&self, step: StepId, now: Moment) -> Option<f64> {

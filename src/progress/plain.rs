@@ -76,6 +76,7 @@ impl Renderer for Plain {
                     running.status = text;
                 }
             }),
+            Event::Failed { .. } => {}
             Event::End { step, end, took } => self.end(step, end, took, now, out),
             Event::Warning { text } => {
                 push(out, format_args!("{}\n", text.trim_end()));

@@ -44,7 +44,7 @@ impl Renderer for Quiet {
                     self.failed.push(ended.log.into_failed(&ended.name));
                 }
             }
-            Event::Status { .. } | Event::Warning { .. } => {}
+            Event::Failed { .. } | Event::Status { .. } | Event::Warning { .. } => {}
         }
     }
 

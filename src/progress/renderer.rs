@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use boatyard_builder::progress::{StepEnd, StepId, Stream};
+use boatyard_builder::progress::{FailedCommand, StepEnd, StepId, Stream};
 use jiff::Timestamp;
 
 use super::Summary;
@@ -16,6 +16,8 @@ pub enum Event<'a> {
     Output { step: StepId, stream: Stream, bytes: &'a [u8] },
     /// A step says what it is doing.
     Status { step: StepId, text: &'a str },
+    /// The command of a step failed.
+    Failed { step: StepId, command: &'a FailedCommand },
     /// A step ended.
     End { step: StepId, end: &'a StepEnd, took: Duration },
     /// Something should be known.

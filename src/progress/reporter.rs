@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use boatyard_builder::progress::{Progress, StepEnd, StepId, Stream};
+use boatyard_builder::progress::{FailedCommand, Progress, StepEnd, StepId, Stream};
 
 use super::Summary;
 use super::renderer::{Clock, Event, Renderer};
@@ -93,6 +93,10 @@ impl Progress for Reporter {
 
     fn status(&self, step: StepId, text: &str) {
         self.shared.tell(&Event::Status { step, text });
+    }
+
+    fn failed(&self, step: StepId, command: &FailedCommand) {
+        self.shared.tell(&Event::Failed { step, command });
     }
 
     fn end(&self, step: StepId, end: &StepEnd, took: Duration) {

@@ -114,6 +114,7 @@ impl Renderer for Tty {
                     step.status = Some(text::one_line(text));
                 }
             }
+            Event::Failed { .. } => {}
             Event::End { step, end, took } => self.end(step, end, took),
             Event::Warning { text } => self.warnings.push(text.trim_end().to_owned()),
         }

@@ -68,6 +68,7 @@ impl Running {
     fn read_again(&mut self) {
         let read = self.world.read_again().and_then(|world| {
             let answers = self.services.answers(&world)?;
+            self.services.configure(&world)?;
             Ok((world, answers))
         });
         self.services.metrics().reloaded(read.is_ok());

@@ -30,6 +30,8 @@ pub struct File {
     pub headers: String,
     /// Where it is instead.
     pub moved: Option<String>,
+    /// What `Authorization` must be; anything where it is empty.
+    pub login: String,
     /// Answers without a range break off after so many bytes.
     pub breaks_at: Option<usize>,
 }
@@ -92,6 +94,9 @@ fn serve(mut connection: &TcpStream, shared: &Mutex<Shared>) {
 
 fn answer(file: Option<&File>, asked: &HashMap<String, String>) -> (u16, String, Vec<u8>) {
     let Some(file) = file else { return (404, "Content-Length: 0\r\n".to_owned(), Vec::new()) };
+    if !file.login.is_empty() && asked.get("authorization") != Some(&file.login) {
+        return (401, "Content-Length: 0\r\n".to_owned(), Vec::new());
+    }
     if let Some(target) = &file.moved {
         return (302, format!("Location: {target}\r\nContent-Length: 0\r\n"), Vec::new());
     }

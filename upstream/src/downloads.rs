@@ -36,7 +36,7 @@ use url::Url;
 use crate::clock::{Clock, SystemClock};
 use crate::freshness::{Decision, Policy, Request, decide};
 use crate::http::{HttpError, HttpSource};
-use crate::redact::url_without_secrets;
+use crate::redact::{Secret, url_without_secrets};
 use crate::transfer::{Failure, Limits, TransferError, Transfers, Wanted};
 use crate::transport::{Transport, TransportError};
 
@@ -58,6 +58,9 @@ pub struct Downloads {
 
 /// The sha256 of a URL's file, once it is known. Who asks holds the lock: others wait.
 type Asked = tokio::sync::Mutex<Option<String>>;
+
+/// Who is asked, and what they are sent as `Authorization` if the URL does not say it.
+type Server<'a> = (&'a Url, Option<&'a Secret>);
 
 /// A file that is here now.
 #[derive(Debug)]
@@ -175,7 +178,8 @@ impl Downloads {
     }
 
     /// Returns the file of a URL. `checksum` is the name of an algorithm and a hash: what is here
-    /// with it is taken without a question, and what comes must have it.
+    /// with it is taken without a question, and what comes must have it. `login` is what the server
+    /// is sent as `Authorization`; without it, what the URL says.
     ///
     /// # Errors
     /// Where the file is not here and cannot be fetched, or is another one.
@@ -183,6 +187,7 @@ impl Downloads {
         &self,
         url: &str,
         checksum: Option<(&str, &str)>,
+        login: Option<&Secret>,
         lease: &Lease,
     ) -> Result<Download, DownloadError> {
         let parsed: Url = url.parse().map_err(|source| {
@@ -195,7 +200,7 @@ impl Downloads {
         {
             return Ok(found);
         }
-        let download = self.once(url, &parsed, lease).await?;
+        let download = self.once(url, (&parsed, login), lease).await?;
         let Some((algorithm, wanted)) = checksum else { return Ok(download) };
         let got = match algorithm {
             "sha384" => &download.facts.sha384,
@@ -215,7 +220,7 @@ impl Downloads {
     async fn once(
         &self,
         url: &str,
-        parsed: &Url,
+        server: Server<'_>,
         lease: &Lease,
     ) -> Result<Download, DownloadError> {
         let slot = {
@@ -233,7 +238,7 @@ impl Downloads {
         {
             return Ok(Download { headers: answer.header_map(), ..found });
         }
-        let download = self.ask(url, parsed, known, lease).await?;
+        let download = self.ask(url, server, known, lease).await?;
         *slot = Some(download.facts.sha256.clone());
         Ok(download)
     }
@@ -241,10 +246,11 @@ impl Downloads {
     async fn ask(
         &self,
         url: &str,
-        parsed: &Url,
+        server: Server<'_>,
         known: Option<(Answer, Download)>,
         lease: &Lease,
     ) -> Result<Download, DownloadError> {
+        let (parsed, _) = server;
         let mut conditions = HeaderMap::new();
         if let Some((answer, found)) = known {
             let headers = answer.header_map();
@@ -253,7 +259,7 @@ impl Downloads {
             }
             conditions = answer.conditions(&headers);
             if !conditions.is_empty() {
-                let asked = self.fetch(url, parsed, conditions.clone(), lease).await;
+                let asked = self.fetch(url, server, conditions.clone(), lease).await;
                 let Err(DownloadError::Fetch { source, .. }) = &asked else { return asked };
                 let Some(told) = not_modified(source) else {
                     let url = url_without_secrets(parsed);
@@ -267,10 +273,10 @@ impl Downloads {
             return Err(DownloadError::Offline { url: url_without_secrets(parsed) });
         }
         conditions.clear();
-        match self.fetch(url, parsed, conditions.clone(), lease).await {
+        match self.fetch(url, server, conditions.clone(), lease).await {
             // Another process asked whether what it has still holds, and we joined its transfer.
             Err(DownloadError::Fetch { source, .. }) if not_modified(&source).is_some() => {
-                self.fetch(url, parsed, conditions, lease).await
+                self.fetch(url, server, conditions, lease).await
             }
             asked => asked,
         }
@@ -294,10 +300,11 @@ impl Downloads {
     async fn fetch(
         &self,
         url: &str,
-        parsed: &Url,
+        server: Server<'_>,
         conditions: HeaderMap,
         lease: &Lease,
     ) -> Result<Download, DownloadError> {
+        let (parsed, login) = server;
         let shown = url_without_secrets(parsed);
         let failed = |source| DownloadError::Fetch { url: shown.clone(), source };
         let mut source = HttpSource::new(Arc::clone(&self.transport), parsed.clone());
@@ -305,7 +312,7 @@ impl Downloads {
             source.name = format!("{}:{port}", source.name);
         }
         source.headers = conditions;
-        source.headers.extend(credentials(parsed));
+        source.headers.extend(login.map_or_else(|| credentials(parsed), authorization));
         source.trusts_close = true;
         let requested = self.clock.now();
         let wanted = Wanted::unpromised(key(url)?);
@@ -483,15 +490,18 @@ fn not_modified(failure: &TransferError) -> Option<&HeaderMap> {
 
 /// Returns the header for a user and password that a URL names.
 fn credentials(url: &Url) -> HeaderMap {
-    use base64::Engine as _;
+    let Some(password) = url.password().filter(|_| !url.username().is_empty()) else {
+        return HeaderMap::new();
+    };
+    authorization(&Secret::basic(url.username(), password))
+}
+
+/// Returns the header; none of a text that a header cannot hold.
+fn authorization(login: &Secret) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if let Some(password) = url.password().filter(|_| !url.username().is_empty()) {
-        let pair = format!("{}:{password}", url.username());
-        let text = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
-        if let Ok(mut value) = HeaderValue::from_str(&text) {
-            value.set_sensitive(true);
-            headers.insert(http::header::AUTHORIZATION, value);
-        }
+    if let Ok(mut value) = HeaderValue::from_str(login.expose()) {
+        value.set_sensitive(true);
+        headers.insert(http::header::AUTHORIZATION, value);
     }
     headers
 }

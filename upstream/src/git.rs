@@ -16,6 +16,7 @@
 //! callers give no name that begins with a dash.
 
 mod checkout;
+mod login;
 mod program;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use std::time::SystemTime;
 use fs_err as fs;
 
 pub use checkout::Wanted;
+pub use login::{Login, Ssh};
 pub use program::{GitError, GitProgram};
 
 /// What tells which commit a reference means.
@@ -54,11 +56,19 @@ impl Repositories {
         Repositories { directory: cache.join("git"), program, offline }
     }
 
+    /// Returns the same repositories, asked with another login.
+    #[must_use]
+    pub fn with_login(&self, login: Login) -> Repositories {
+        let program = GitProgram { login, ..self.program.clone() };
+        Repositories { program, ..self.clone() }
+    }
+
     /// Returns what a reference means now; without one, what `HEAD` means.
     ///
     /// # Errors
     /// Where the repository cannot be asked, or has no such reference.
     pub fn resolve(&self, remote: &str, reference: Option<&str>) -> Result<Resolved, GitError> {
+        self.may_ask(remote)?;
         let name = reference.unwrap_or("HEAD");
         if is_commit(name) {
             let commit = name.to_ascii_lowercase();
@@ -109,6 +119,7 @@ impl Repositories {
     /// Makes sure that a commit is here; returns its repository, which is held as long as the lock.
     fn bring(&self, wanted: &Wanted<'_>) -> Result<Held, GitError> {
         let Wanted { remote, commit, reference, .. } = wanted;
+        self.may_ask(remote)?;
         let home = self.directory.join(blake3::hash(remote.as_bytes()).to_hex().as_str());
         let io = |source| GitError::Io { remote: shown(remote), source };
         let repository = home.join("repository");
@@ -128,6 +139,15 @@ impl Repositories {
         }
         let _ = lock.set_modified(SystemTime::now());
         Ok(Held { repository, _lock: lock })
+    }
+
+    /// Refuses what takes a key where none is lent, also where it is here: somebody else's key
+    /// brought it.
+    fn may_ask(&self, remote: &str) -> Result<(), GitError> {
+        if self.program.login.ssh == Ssh::None && login::is_ssh(remote) {
+            return Err(GitError::NoKey { remote: shown(remote) });
+        }
+        Ok(())
     }
 
     fn has(&self, repository: &Path, commit: &str) -> bool {

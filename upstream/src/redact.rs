@@ -14,6 +14,13 @@ impl Secret {
         Secret(text.into())
     }
 
+    /// Returns the `Authorization` of a user and a password.
+    pub fn basic(user: &str, password: &str) -> Secret {
+        use base64::Engine as _;
+        let pair = format!("{user}:{password}");
+        Secret(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+    }
+
     /// Returns the text itself, for the one place that sends it.
     pub fn expose(&self) -> &str {
         &self.0

@@ -13,7 +13,7 @@ use fs_err as fs;
 
 use super::testing::record;
 use super::*;
-use crate::layer::{ContentTimes, LayerWriter, WriteOptions};
+use crate::layer::{Chosen, ContentTimes, LayerWriter, Restamp, WriteOptions};
 use crate::snapshot::{Layers, View, ViewKind};
 
 struct World {
@@ -98,7 +98,7 @@ fn at_once() -> GcOptions {
 
 /// Returns an archive of nothing, and its diff ID.
 fn empty_layer() -> (Vec<u8>, DiffId) {
-    let options = WriteOptions { times: ContentTimes::None, epoch: None };
+    let options = WriteOptions { times: ContentTimes::None, restamp: Restamp::AS_MADE };
     let (bytes, written) = LayerWriter::new(Vec::new(), options).finish().unwrap();
     (bytes, written.diff_id)
 }
@@ -142,15 +142,49 @@ fn what_is_torn_or_of_another_version_is_not_believed() {
 fn the_first_layer_of_a_content_is_adopted() {
     let world = World::new();
     let (first, second) = (record(1, "RUN a").layer, record(2, "RUN b").layer);
-    let adopt = |times, diff_id| world.cache.adopt(&first.content, times, diff_id).unwrap();
+    let adopt =
+        |times, diff_id| world.cache.adopt(&first.content, times, diff_id, &Chosen::None).unwrap();
     assert_eq!(adopt(TimePolicy::AsMade, &first.diff_id), first.diff_id);
     assert_eq!(adopt(TimePolicy::AsMade, &second.diff_id), first.diff_id);
     assert_eq!(adopt(TimePolicy::Epoch(0), &second.diff_id), second.diff_id);
-    world.cache.readopt(&first.content, TimePolicy::AsMade, &second.diff_id).unwrap();
+    let readopted =
+        world.cache.readopt(&first.content, TimePolicy::AsMade, &second.diff_id, &Chosen::None);
+    readopted.unwrap();
     assert_eq!(adopt(TimePolicy::AsMade, &first.diff_id), second.diff_id);
     // As a power cut leaves it.
     fs::write(world.cache.layer_path(&first.content, TimePolicy::AsMade), "").unwrap();
     assert_eq!(adopt(TimePolicy::AsMade, &first.diff_id), first.diff_id);
+}
+
+#[test]
+fn records_of_two_contents_share_a_layer() {
+    let world = World::new();
+    let (run, mut copy) = (record(1, "RUN make"), record(2, "COPY . ."));
+    copy.layer.diff_id = run.layer.diff_id.clone();
+    world.put(&run);
+    world.put(&copy);
+    world.encode(&run, "gzip", 10);
+    let usage = world.cache.usage().unwrap();
+    assert_eq!(usage.kept.len(), 1);
+    assert_eq!(usage.kept[0].records.len(), 2);
+    assert!(usage.kept[0].is_usable);
+}
+
+#[test]
+fn layers_of_old_epochs_are_forgotten() {
+    let world = World::new();
+    let layer = record(1, "RUN a").layer;
+    let chosen = Chosen::Outside { first: 5, last: 9, inherited: [3].into() };
+    let adopt = |times| world.cache.adopt(&layer.content, times, &layer.diff_id, &chosen).unwrap();
+    adopt(TimePolicy::AsMade);
+    for epoch in 0..9 {
+        adopt(TimePolicy::Epoch(epoch));
+    }
+    let layers = world.cache.layers(&layer.content).unwrap();
+    assert_eq!(layers.len(), EPOCHS_MAX + 1);
+    assert_eq!(layers[0].times, TimePolicy::AsMade);
+    assert_eq!(layers[1].times, TimePolicy::Epoch(8));
+    assert!(layers.iter().all(|named| named.chosen == chosen && named.diff_id == layer.diff_id));
 }
 
 #[test]

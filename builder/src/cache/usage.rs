@@ -226,20 +226,43 @@ impl<'a> Survey<'a> {
         Ok(usage)
     }
 
-    /// Gathers what belongs together: by content, and layers without a record on their own.
+    /// Gathers what belongs together: by content, contents that have a layer in common, and layers
+    /// without a record on their own.
     fn gather(&self) -> Result<Vec<Gathered>, CacheError> {
         let mut by_content = self.records()?;
-        let mut contents: HashMap<DiffId, ContentId> = HashMap::new();
+        let mut pairs: Vec<(DiffId, ContentId)> = Vec::new();
         for (path, diff_id) in self.layer_names()? {
             let content = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
             let content = content.and_then(|name| name.parse::<ContentId>().ok());
-            if let Some(content) = content.filter(|content| by_content.contains_key(content)) {
-                contents.insert(diff_id, content);
-            }
+            let content = content.filter(|content| by_content.contains_key(content));
+            pairs.extend(content.map(|content| (diff_id, content)));
         }
         for (content, gathered) in &by_content {
             let named = gathered.records.values().map(|kept| kept.record.layer.diff_id.clone());
-            contents.extend(named.map(|diff_id| (diff_id, *content)));
+            pairs.extend(named.map(|diff_id| (diff_id, *content)));
+        }
+        // A RUN and the COPY of all that it made differ in which times count, and have one archive.
+        let mut contents: HashMap<DiffId, ContentId> = HashMap::new();
+        let mut joined: HashMap<ContentId, ContentId> = HashMap::new();
+        let head = |joined: &HashMap<ContentId, ContentId>, mut content: ContentId| {
+            while let Some(next) = joined.get(&content) {
+                content = *next;
+            }
+            content
+        };
+        for (diff_id, content) in pairs {
+            let content = head(&joined, content);
+            let first = *contents.entry(diff_id).or_insert(content);
+            let first = head(&joined, first);
+            if first != content
+                && let Some(other) = by_content.remove(&content)
+            {
+                by_content.entry(first).or_default().records.extend(other.records);
+                joined.insert(content, first);
+            }
+        }
+        for content in contents.values_mut() {
+            *content = head(&joined, *content);
         }
         let mut alone: BTreeMap<DiffId, Gathered> = BTreeMap::new();
         for (diff_id, content) in &contents {
@@ -375,8 +398,7 @@ impl<'a> Survey<'a> {
         let mut names = Vec::new();
         for path in files::walk(&self.cache.directory.join("layers")).doing("list the layers")? {
             let text = files::read(&path).doing("read a layer's name")?.unwrap_or_default();
-            let diff_id = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-            names.extend(diff_id.map(|diff_id| (path, diff_id)));
+            names.extend(super::named_layer(&text).map(|diff_id| (path, diff_id)));
         }
         Ok(names)
     }

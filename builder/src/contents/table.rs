@@ -456,7 +456,7 @@ impl<'a> Row<'a> {
         self.index
     }
 
-    pub(super) fn is_opaque(&self) -> bool {
+    pub(crate) fn is_opaque(&self) -> bool {
         self.flags() & flag::OPAQUE != 0
     }
 

@@ -15,7 +15,7 @@ use crate::layer::hashed::{Content as _, HashedRead, Keeping};
 use crate::layer::tar::TarError;
 use crate::layer::whiteout::{self, Meaning, WhiteoutError};
 use crate::layer::{
-    Archive, ContentTimes, DecompressLimits, Decompressor, EntryPath, Limits, WriteError,
+    Archive, ContentTimes, DecompressLimits, Decompressor, EntryPath, Limits, Restamp, WriteError,
     WriteOptions,
 };
 
@@ -171,7 +171,7 @@ impl Tables {
         let tree = Dir::open(tree).map_err(|errno| {
             failed(WriteError::Entry { path: EntryPath::root(), source: errno.into() })
         })?;
-        let options = WriteOptions { times: ContentTimes::None, epoch: None };
+        let options = WriteOptions { times: ContentTimes::None, restamp: Restamp::AS_MADE };
         let (written, table) =
             crate::snapshot::archive_tree(&tree, io::sink(), options).map_err(failed)?;
         if written.diff_id != *diff_id {

@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::layer::decompress::{DecompressLimits, Decompressor, Format};
+use crate::layer::decompress::{BombError, DecompressLimits, Decompressor, Format};
 use crate::layer::entry::DEPTH_MAX;
 use crate::layer::tar::{Archive, Limits, TarError};
 use crate::layer::{Entry, EntryPath, Kind, Mtime};
@@ -23,10 +23,16 @@ use crate::layer::{Entry, EntryPath, Kind, Mtime};
 /// What has to be looked at to tell an archive: the first header.
 const HEADER_BYTES: usize = 512;
 const BUFFER_BYTES: usize = 256 << 10;
-/// Entries of a context.
-const ENTRIES_MAX: u64 = 5_000_000;
+/// Entries of a context, the directories on their way included. The largest source trees have a few
+/// hundred thousand.
+const ENTRIES_MAX: u64 = 2_000_000;
+/// Bytes of the names of directories, which are kept until the end.
+const NAMES_BYTES_MAX: usize = 256 << 20;
 /// Bytes that come out of an archive.
-const BYTES_MAX: u64 = 1 << 40;
+const BYTES_MAX: u64 = 256 << 30;
+/// Bytes out per packed byte in, once there are many: source text reaches ten, logs fifty. What is
+/// made to fill a disk reaches a thousand with gzip, and more with others.
+const RATIO_MAX: u64 = 250;
 
 /// Why an archive cannot be a context.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,16 @@ pub enum ArchiveError {
         /// Which entry.
         path: EntryPath,
     },
+    /// It unpacks to more than a context may have.
+    #[error(
+        "the archive looks like one that is made to fill a disk; if it is meant to be so, unpack it yourself and use the directory as the context"
+    )]
+    Bomb(#[source] io::Error),
+    /// More files and directories than a context may have.
+    #[error(
+        "the archive has more than {ENTRIES_MAX} files and directories, or too many long names"
+    )]
+    TooMany,
     /// Deeper than anything that can be copied.
     #[error("{path} is nested too deeply")]
     TooDeep {
@@ -82,13 +98,17 @@ fn is_header(start: &[u8]) -> bool {
 
 /// Unpacks an archive into an empty directory.
 pub(super) fn unpack(reader: impl Read, into: &Path) -> Result<(), ArchiveError> {
-    let limits = DecompressLimits { bytes_max: BYTES_MAX, ..DecompressLimits::default() };
+    unpack_within(reader, into, ENTRIES_MAX)
+}
+
+fn unpack_within(reader: impl Read, into: &Path, entries_max: u64) -> Result<(), ArchiveError> {
+    let limits = DecompressLimits { bytes_max: BYTES_MAX, ratio_max: Some(RATIO_MAX) };
     let unpacked = Decompressor::new(reader, 1, limits).map_err(ArchiveError::Read)?;
-    let limits = Limits { entries_max: ENTRIES_MAX, ..Limits::default() };
+    let limits = Limits { entries_max, ..Limits::default() };
     let mut archive = Archive::new(BufReader::with_capacity(BUFFER_BYTES, unpacked), limits);
     let root = fs_err::File::open(into).map_err(ArchiveError::Read)?.into_file().into();
-    let mut unpacking = Unpacking { root, directories: Vec::new() };
-    while let Some(entry) = archive.next_entry()? {
+    let mut unpacking = Unpacking { root, directories: Vec::new(), names_bytes: 0, made: 0 };
+    while let Some(entry) = archive.next_entry().map_err(of_tar)? {
         let path = entry.path.clone();
         if path.components().count() > DEPTH_MAX {
             return Err(ArchiveError::TooDeep { path });
@@ -97,24 +117,49 @@ pub(super) fn unpack(reader: impl Read, into: &Path) -> Result<(), ArchiveError>
             return Err(ArchiveError::Device { path });
         }
         let put = unpacking.put(&entry, &mut archive.content());
-        put.map_err(|source| ArchiveError::Entry { path, source })?;
+        put.map_err(|source| match is_bomb(&source) {
+            true => ArchiveError::Bomb(source),
+            false => ArchiveError::Entry { path, source },
+        })?;
+        if unpacking.made > entries_max || unpacking.names_bytes > NAMES_BYTES_MAX {
+            return Err(ArchiveError::TooMany);
+        }
     }
     // What follows the archive's end is read: who writes it would else be told that nobody listens.
     let mut rest = archive.into_inner();
-    io::copy(&mut rest, &mut io::sink()).map_err(ArchiveError::Read)?;
+    io::copy(&mut rest, &mut io::sink()).map_err(|error| match is_bomb(&error) {
+        true => ArchiveError::Bomb(error),
+        false => ArchiveError::Read(error),
+    })?;
     unpacking.finish();
     Ok(())
+}
+
+fn of_tar(error: TarError) -> ArchiveError {
+    match error {
+        TarError::Read(error) if is_bomb(&error) => ArchiveError::Bomb(error),
+        error => ArchiveError::Tar(error),
+    }
+}
+
+fn is_bomb(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<BombError>)
 }
 
 struct Unpacking {
     root: OwnedFd,
     /// Directories whose modes and times come last.
     directories: Vec<(EntryPath, u32, Mtime)>,
+    /// Bytes of their names.
+    names_bytes: usize,
+    /// Entries, and directories that none names.
+    made: u64,
 }
 
 impl Unpacking {
     fn put(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
         let Some(name) = entry.path.name() else { return Ok(()) };
+        self.made += 1;
         let parent = self.directory(&entry.path.parent().unwrap_or_default())?;
         let there = match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
@@ -130,6 +175,7 @@ impl Unpacking {
                 }
                 None => mkdirat(&parent, name, Mode::from_raw_mode(0o700))?,
             }
+            self.names_bytes += entry.path.as_bytes().len();
             self.directories.push((entry.path.clone(), entry.mode, entry.mtime));
             return Ok(());
         }
@@ -180,7 +226,7 @@ impl Unpacking {
     }
 
     /// The same; what is missing is made.
-    fn directory(&self, path: &EntryPath) -> io::Result<OwnedFd> {
+    fn directory(&mut self, path: &EntryPath) -> io::Result<OwnedFd> {
         match self.open(path) {
             Err(Errno::NOENT) => {}
             opened => return Ok(opened?),
@@ -191,6 +237,7 @@ impl Unpacking {
             here = here.join(name);
             directory = match self.open(&here) {
                 Err(Errno::NOENT) => {
+                    self.made += 1;
                     mkdirat(&directory, name, Mode::from_raw_mode(0o700))?;
                     // The process's umask says nothing about a context.
                     let made = self.open(&here)?;

@@ -2,9 +2,11 @@
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
@@ -135,6 +137,28 @@ impl Directory {
     /// Says whether it is there after the build, too.
     pub(crate) fn is_lasting(&self) -> bool {
         self.temporary.is_none()
+    }
+
+    /// Returns when it was made, if it came from elsewhere: the time of its newest file, which in a
+    /// checkout is the commit's. `None` where that cannot be told.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        if self.is_lasting() {
+            return None;
+        }
+        let mut newest = None;
+        let mut waiting = vec![self.path.clone()];
+        while let Some(directory) = waiting.pop() {
+            for entry in fs::read_dir(&directory).ok()? {
+                let entry = entry.ok()?;
+                let metadata = entry.metadata().ok()?;
+                if metadata.is_dir() && entry.file_name() != ".git" {
+                    waiting.push(entry.path());
+                } else if metadata.is_file() {
+                    newest = newest.max(Some(metadata.mtime()));
+                }
+            }
+        }
+        Timestamp::from_second(newest?).ok()
     }
 
     /// Returns its root.

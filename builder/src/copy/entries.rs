@@ -45,7 +45,12 @@ impl<W: Write> LayerOut<W> {
 
 impl<W: Write> Entries for LayerOut<W> {
     fn append(&mut self, entry: Entry, content: &mut dyn Content) -> Result<(), WriteError> {
-        let begun = self.tree.as_mut().map(|tree| tree.begin(&entry)).transpose()?.flatten();
+        let begun = match &mut self.tree {
+            Some(tree) => {
+                tree.begin(&Entry { mtime: self.archive.stamp(&entry), ..entry.clone() })?
+            }
+            None => None,
+        };
         let Some(file) = begun else {
             return self.archive.append_content(entry, content).map(drop);
         };

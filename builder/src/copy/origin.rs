@@ -113,6 +113,8 @@ impl Names for ContextTree<'_> {
         };
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Lies::Directory,
+            // What is ignored leads nowhere, either.
+            FileType::Symlink if !self.is_visible(path, false)? => Lies::Nothing,
             FileType::Symlink => {
                 let target = readlinkat(&parent, name, Vec::new());
                 Lies::Link(target.at("read the link", text(path))?.into_bytes())

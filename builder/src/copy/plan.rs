@@ -199,9 +199,6 @@ impl<'a> Plan<'a> {
             let path = into.join(row.name());
             selected.put(directory, below.as_ref(), row.name(), row, &path)?;
         }
-        if part.states_root() && !target.exists && !into.is_root() {
-            directory.what = Placed::Selected(chosen);
-        }
         Ok(())
     }
 

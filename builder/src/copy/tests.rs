@@ -48,6 +48,36 @@ fn wildcards_match_names_and_may_match_nothing() {
 }
 
 #[test]
+fn a_link_that_is_ignored_leads_nowhere() {
+    let world = world(&[("a", "1")]);
+    symlink("a", world.from.path().join("link")).unwrap();
+    world.copy(&["link"], "/t").unwrap();
+    world.ignore("link\n");
+    let error = world.copy(&["link"], "/u").unwrap_err();
+    assert!(matches!(error, CopyError::Missing { ignored: true, .. }));
+}
+
+#[test]
+fn behind_a_wildcard_no_link_to_a_directory_is_entered() {
+    let world = world(&[("d/one", "1"), ("d/e/two", "2")]);
+    symlink("d", world.from.path().join("dlink")).unwrap();
+    world.copy(&["d*/one"], "/t").unwrap();
+    assert_eq!(world.read("t"), "1");
+    world.copy(&["dlink/o*"], "/u").unwrap();
+    assert_eq!(world.read("u"), "1");
+}
+
+#[test]
+fn a_new_directory_is_made_as_others_are_whatever_it_takes_in() {
+    let world = world(&[("d/one", "1")]);
+    let mode = std::fs::Permissions::from_mode(0o700);
+    fs_err::set_permissions(world.from.path().join("d"), mode).unwrap();
+    world.copy(&["d"], "/t").unwrap();
+    let made = fs_err::metadata(world.place("t").unwrap()).unwrap().permissions().mode();
+    assert_eq!(made & 0o7777, 0o755);
+}
+
+#[test]
 fn what_is_missing_is_named_and_what_is_ignored_is_said_to_be() {
     let world = world(&[("secret", "x")]);
     let error = world.copy(&["nothing"], "/t").unwrap_err();

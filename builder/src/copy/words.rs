@@ -3,7 +3,7 @@
 use super::origin::{ContextTree, Origin};
 use super::{CopyError, Source};
 use crate::contents::resolve::{Led, Lies, resolve};
-use crate::context::glob::Pattern;
+use crate::context::glob::{Pattern, has_wildcards};
 use crate::layer::EntryPath;
 
 /// One thing to copy, links at its end followed.
@@ -34,7 +34,7 @@ pub(super) fn find(
         };
     }
     let mut matching = Matching { tree, word, found: Vec::new() };
-    matching.below(&EntryPath::root(), &EntryPath::root(), &parts)?;
+    matching.below(&EntryPath::root(), &EntryPath::root(), &parts, false)?;
     Ok(matching.found)
 }
 
@@ -92,29 +92,31 @@ struct Matching<'a> {
 }
 
 impl Matching<'_> {
-    /// Looks below a directory, which was reached by a path and really lies at another.
+    /// Looks below a directory, which was reached by a path and really lies at another. Behind a
+    /// wildcard (`is_behind`) no link to a directory is entered.
     fn below(
         &mut self,
         path: &EntryPath,
         real: &EntryPath,
         parts: &[&str],
+        is_behind: bool,
     ) -> Result<(), CopyError> {
         let Some((first, rest)) = parts.split_first() else { return Ok(()) };
         let pattern = Pattern::parse(first)
             .map_err(|_| CopyError::Pattern { pattern: self.word.to_owned() })?;
+        let is_behind = is_behind || has_wildcards(first);
         for name in self.tree.names(real)? {
             if !pattern.matches(&String::from_utf8_lossy(&name)) {
                 continue;
             }
             let below = path.join(&name);
-            let Some((real, is_directory)) = seen(self.tree, below.as_bytes(), &below.to_string())?
-            else {
-                continue;
-            };
+            let there = seen(self.tree, below.as_bytes(), &below.to_string())?;
+            let Some((led_to, is_directory)) = there else { continue };
+            let is_link = led_to != real.join(&name);
             if rest.is_empty() {
-                self.found.push(Found { path: real, name });
-            } else if is_directory {
-                self.below(&below, &real, rest)?;
+                self.found.push(Found { path: led_to, name });
+            } else if is_directory && !(is_behind && is_link) {
+                self.below(&below, &led_to, rest, is_behind)?;
             }
         }
         Ok(())

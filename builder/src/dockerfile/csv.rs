@@ -13,7 +13,10 @@ pub enum CsvError {
 }
 
 /// Splits a line at commas; a field in `"` may hold commas, and `""` for a quote.
-pub(super) fn fields(line: &str) -> Result<Vec<String>, CsvError> {
+///
+/// # Errors
+/// Where the line is empty, or a quote is out of place.
+pub fn fields(line: &str) -> Result<Vec<String>, CsvError> {
     let line = line.strip_suffix('\n').unwrap_or(line);
     if line.is_empty() {
         return Err(CsvError::Empty);

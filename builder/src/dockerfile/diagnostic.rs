@@ -79,6 +79,50 @@ pub fn render(source: &Source, file_name: &str, diagnostic: &Diagnostic) -> Stri
     out
 }
 
+/// Lines before and after a step that are shown with it.
+const STEP_LINES_AROUND: usize = 2;
+/// Lines of a step that are shown; of more, the first ones.
+const STEP_LINES_MAX: usize = 12;
+
+/// Draws the failure of a step: all lines of its instruction are marked, and those around it shown.
+///
+/// ```text
+/// error: process "/bin/sh -c make" did not complete successfully: exit code: 2
+///   --> Dockerfile:3
+///       1 |     FROM debian
+///       2 |     COPY . .
+///       3 | >>> RUN make
+///       4 |     CMD ["/app"]
+/// ```
+#[must_use]
+pub fn render_step(source: &Source, file_name: &str, diagnostic: &Diagnostic) -> String {
+    let span = diagnostic.context.unwrap_or(diagnostic.span);
+    let first = source.location(span.start).line;
+    let body = source.slice(span).unwrap_or_default().trim_end();
+    let last = source.location(span.start + body.len()).line.max(first);
+    let mut out = String::new();
+    push_line(&mut out, &format!("error: {}", printable(&diagnostic.message)));
+    push_line(&mut out, &format!("  --> {}:{first}", printable(file_name)));
+    let end = source.location(source.text().trim_end().len()).line;
+    let from = first.saturating_sub(STEP_LINES_AROUND).max(1);
+    for line in from..=(last + STEP_LINES_AROUND).min(end.max(last)) {
+        let is_step = (first..=last).contains(&line);
+        if is_step && line - first >= STEP_LINES_MAX {
+            if line - first == STEP_LINES_MAX {
+                push_line(&mut out, "    ...");
+            }
+            continue;
+        }
+        let mark = if is_step { ">>> " } else { "    " };
+        let text = printable(clip(source.line(line)));
+        push_line(&mut out, format!("{line:>7} | {mark}{text}").trim_end());
+    }
+    if let Some(note) = &diagnostic.note {
+        push_line(&mut out, &format!("note: {}", printable(note)));
+    }
+    out
+}
+
 fn push_line(out: &mut String, line: &str) {
     out.push_str(line);
     out.push('\n');
@@ -184,6 +228,26 @@ error: unknown instruction `RUNN`
 hint: did you mean `RUN`?
 ";
         assert_eq!(render(&source, "Dockerfile", &it), expected);
+    }
+
+    #[test]
+    fn a_step_is_shown_whole_with_what_is_around_it() {
+        let text = "FROM a\nCOPY b c\n\nRUN make \\\n  all\nCMD x\n";
+        let start = text.find("RUN").unwrap();
+        let mut it = error("failed", Span::new(start, start + 3));
+        it.context = Some(Span::new(start, text.find("CMD").unwrap()));
+        let expected = "\
+error: failed
+  --> D:4
+      2 |     COPY b c
+      3 |
+      4 | >>> RUN make \\
+      5 | >>>   all
+      6 |     CMD x
+";
+        assert_eq!(render_step(&Source::new(text), "D", &it), expected);
+        it.context = Some(Span::new(usize::MAX - 1, usize::MAX));
+        let _ = render_step(&Source::new(""), "D", &it);
     }
 
     #[test]

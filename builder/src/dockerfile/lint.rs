@@ -34,11 +34,8 @@ pub struct Warning {
 }
 
 impl Warning {
-    pub(super) fn new(rule: Rule, span: Span, context: Span) -> Self {
-        Self::with(rule, span, context, rule.description())
-    }
-
-    fn with(rule: Rule, span: Span, context: Span, message: impl Into<String>) -> Self {
+    /// Returns a finding.
+    pub(crate) fn new(rule: Rule, span: Span, context: Span, message: impl Into<String>) -> Self {
         Self { rule, span, context, message: message.into() }
     }
 

@@ -32,8 +32,20 @@ struct Parser<'a> {
 ///
 /// Returns every error that was found, at least one per bad instruction.
 pub fn parse(text: &str) -> Result<Dockerfile, SyntaxErrors> {
+    parse_with(text, None)
+}
+
+/// Reads a whole Dockerfile; `checks` count in place of its own `# check=`.
+///
+/// # Errors
+///
+/// As for [`parse`].
+pub fn parse_with(text: &str, checks: Option<lint::Checks>) -> Result<Dockerfile, SyntaxErrors> {
     let mut errors = Vec::new();
-    let zone = directive::read(text, &mut errors);
+    let mut zone = directive::read(text, &mut errors);
+    if let Some(checks) = checks {
+        zone.checks = checks;
+    }
     let mut parser = Parser {
         lexer: Lexer::new(text, zone.directives.escape, zone.end),
         escape: zone.directives.escape,
@@ -54,8 +66,20 @@ pub fn parse(text: &str) -> Result<Dockerfile, SyntaxErrors> {
 ///
 /// As for [`parse`], and if the bytes are not UTF-8, with the line where that begins.
 pub fn parse_bytes(bytes: &[u8]) -> Result<Dockerfile, SyntaxErrors> {
+    parse_bytes_with(bytes, None)
+}
+
+/// Reads a Dockerfile from bytes that should be UTF-8; `checks` count in place of its own `# check=`.
+///
+/// # Errors
+///
+/// As for [`parse_bytes`].
+pub fn parse_bytes_with(
+    bytes: &[u8],
+    checks: Option<lint::Checks>,
+) -> Result<Dockerfile, SyntaxErrors> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => parse(text),
+        Ok(text) => parse_with(text, checks),
         Err(error) => {
             let at = error.valid_up_to();
             let text = String::from_utf8_lossy(bytes).into_owned();
@@ -165,8 +189,13 @@ impl Parser<'_> {
         let parsed = statement::parse(statement, context)?;
         let checks = lint::comment_checks(&statement.comments);
         if let Some(span) = statement.empty_line {
-            let warning = Warning::new(Rule::NoEmptyContinuation, span, parsed.span);
-            let in_effect = self.zone.checks.merged(checks.as_ref());
+            let warning = Warning::new(
+                Rule::NoEmptyContinuation,
+                span,
+                parsed.span,
+                "Empty continuation line",
+            );
+            let in_effect = &self.zone.checks;
             self.warnings.extend(in_effect.allows(Rule::NoEmptyContinuation).then_some(warning));
         }
         self.place(parsed, checks)

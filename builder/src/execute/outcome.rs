@@ -40,7 +40,7 @@ impl fmt::Display for Outcome {
                 None => write!(f, "ended by signal {number}"),
             },
             Outcome::OutOfMemory { limit } => write!(f, "out of memory (limit {})", Bytes(limit)),
-            Outcome::TimedOut => f.write_str("it took longer than it may"),
+            Outcome::TimedOut => f.write_str("timed out: it took longer than it may"),
             Outcome::Cancelled => f.write_str("it was cancelled"),
         }
     }
@@ -121,7 +121,7 @@ mod tests {
             (Outcome::OutOfMemory { limit: 64 << 20 }, "out of memory (limit 64 MB)"),
             (Outcome::OutOfMemory { limit: 3 << 30 }, "out of memory (limit 3 GB)"),
             (Outcome::OutOfMemory { limit: 7_000_001 }, "out of memory (limit 7000001 bytes)"),
-            (Outcome::TimedOut, "it took longer than it may"),
+            (Outcome::TimedOut, "timed out: it took longer than it may"),
             (Outcome::Cancelled, "it was cancelled"),
         ] {
             assert_eq!(outcome.to_string(), expected);

@@ -13,12 +13,13 @@
 //! a pipe knows what it needs before it comes.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use boatyard_content::local::LocalStore;
 use boatyard_oci::{Descriptor, DiffId};
 use serde::Serialize;
 
-use super::place::Files;
+use super::place::{Directory, Files, Place};
 use super::{ExportError, Image, ImageError, Source};
 use crate::layer::decompress::Format;
 use crate::layer::tar::Writer;
@@ -42,6 +43,24 @@ pub fn docker_archive<W: Write>(
     sources: &[Source],
     sink: W,
 ) -> Result<W, ExportError> {
+    let mut writer = Writer::new(sink);
+    write(store, sources, &mut writer)?;
+    writer.finish().map_err(ExportError::End)
+}
+
+/// Writes the files of such an archive into a directory that is empty or not there yet.
+///
+/// # Errors
+/// Where an image is not whole, or the directory cannot be used.
+pub fn docker_layout(
+    store: &LocalStore,
+    sources: &[Source],
+    directory: &Path,
+) -> Result<(), ExportError> {
+    write(store, sources, &mut Directory::new(directory)?)
+}
+
+fn write(store: &LocalStore, sources: &[Source], place: &mut dyn Place) -> Result<(), ExportError> {
     let mut images = Vec::with_capacity(sources.len());
     let mut items = Vec::with_capacity(sources.len());
     for source in sources {
@@ -49,8 +68,7 @@ pub fn docker_archive<W: Write>(
         items.push(item(store, source, &image)?);
         images.push(image);
     }
-    let mut writer = Writer::new(sink);
-    let mut files = Files::new(&mut writer);
+    let mut files = Files::new(place);
     let manifest = serde_json::to_vec(&items).expect("texts always serialise");
     files.bytes("manifest.json", &manifest)?;
     for (image, item) in images.iter().zip(&items) {
@@ -61,7 +79,7 @@ pub fn docker_archive<W: Write>(
             write_layer(store, layer, name, &mut files)?;
         }
     }
-    writer.finish().map_err(ExportError::End)
+    Ok(())
 }
 
 fn item(store: &LocalStore, source: &Source, image: &Image) -> Result<Item, ExportError> {

@@ -53,7 +53,7 @@ fn write(store: &LocalStore, sources: &[Source], place: &mut dyn Place) -> Resul
     for source in sources {
         let target = target(store, source)?;
         gather(store, &target, &mut blobs, 0)?;
-        listed.extend(list(&target, &source.names));
+        listed.extend(list(&target, source));
     }
     let mut files = Files::new(place);
     files.bytes("oci-layout", LAYOUT)?;
@@ -125,9 +125,10 @@ fn gather(
 }
 
 /// Returns the entries of `index.json`: one for each name, or one without.
-fn list(target: &Descriptor, names: &[ImageName]) -> Vec<Descriptor> {
+fn list(target: &Descriptor, source: &Source) -> Vec<Descriptor> {
     let bare = Descriptor {
         platform: target.platform.clone(),
+        annotations: source.annotations.clone(),
         ..Descriptor::new(target.media_type.clone(), target.digest.clone(), target.size)
     };
     let named = |name: &ImageName| {
@@ -136,7 +137,7 @@ fn list(target: &Descriptor, names: &[ImageName]) -> Vec<Descriptor> {
         descriptor.annotations.insert(IMAGE_NAME.to_owned(), name.to_string());
         descriptor
     };
-    let listed: Vec<_> = tagged(names).map(named).collect();
+    let listed: Vec<_> = tagged(&source.names).map(named).collect();
     if listed.is_empty() { vec![bare] } else { listed }
 }
 

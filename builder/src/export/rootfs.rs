@@ -11,6 +11,7 @@ use std::path::Path;
 use boatyard_content::local::LocalStore;
 use boatyard_oci::ChainId;
 use fs_err as fs;
+use jiff::Timestamp;
 
 use super::docker::open;
 use super::{ExportError, Image};
@@ -18,7 +19,7 @@ use crate::base::Say;
 use crate::layer::dir::{Dir, Object, ObjectKind};
 use crate::layer::stack::{Beneath, MergedDir};
 use crate::layer::tar::Writer;
-use crate::layer::{DecompressLimits, Entry, EntryPath, Kind, Limits, Stack, apply};
+use crate::layer::{DecompressLimits, Entry, EntryPath, Kind, Limits, Mtime, Stack, apply};
 use crate::snapshot::{self, LayerDir, Layers, LayersError, Unpack};
 
 /// Returns the unpacked layers of an image, the base first; those that are not there yet are
@@ -60,15 +61,43 @@ pub fn unpack(
     Ok(stack)
 }
 
-/// Writes the file system that a stack of layers makes as one archive.
+/// The file system of an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Root<'a> {
+    /// The directory that holds it in an archive of several; without one it is all of it.
+    pub name: Option<&'a str>,
+    /// Its layers, the base first.
+    pub layers: &'a [LayerDir],
+}
+
+/// Writes the file systems that stacks of layers make as one archive. With an epoch, that is the
+/// time of all files.
 ///
 /// # Errors
 /// Where a layer cannot be read, or the sink fails.
-pub fn tar<W: Write>(layers: &[LayerDir], sink: W) -> Result<W, ExportError> {
-    let stack = snapshot::stack(layers).map_err(LayersError::from)?;
-    let mut walk = Walk { writer: Writer::new(sink), first_names: HashMap::new() };
-    walk.directory(stack.root(), &EntryPath::root())?;
-    walk.writer.finish().map_err(ExportError::End)
+pub fn tar<W: Write>(
+    roots: &[Root<'_>],
+    epoch: Option<Timestamp>,
+    sink: W,
+) -> Result<W, ExportError> {
+    let mtime = epoch.map(|epoch| Mtime::from_seconds(epoch.as_second()));
+    let mut writer = Writer::new(sink);
+    for root in roots {
+        let stack = snapshot::stack(root.layers).map_err(LayersError::from)?;
+        let mut path = EntryPath::root();
+        if let Some(name) = root.name {
+            path = path.join(name.as_bytes());
+            let mut entry = Entry::new(path.clone(), Kind::Directory, 0o755);
+            entry.mtime = mtime.unwrap_or_default();
+            writer
+                .append(&entry, &mut io::empty())
+                .map_err(|source| ExportError::Write { name: name.to_owned(), source })?;
+        }
+        let mut walk = Walk { writer, mtime, first_names: HashMap::new() };
+        walk.directory(stack.root(), &path)?;
+        writer = walk.writer;
+    }
+    writer.finish().map_err(ExportError::End)
 }
 
 /// Writes the file system that a stack of layers makes into a directory. What is in it already
@@ -76,12 +105,18 @@ pub fn tar<W: Write>(layers: &[LayerDir], sink: W) -> Result<W, ExportError> {
 ///
 /// # Errors
 /// Where a layer cannot be read, or the directory cannot be written.
-pub fn local(layers: &[LayerDir], directory: &Path) -> Result<(), ExportError> {
+pub fn local(
+    layers: &[LayerDir],
+    epoch: Option<Timestamp>,
+    directory: &Path,
+) -> Result<(), ExportError> {
     let failed = |source| ExportError::Directory { directory: directory.to_owned(), source };
     fs::create_dir_all(directory).map_err(failed)?;
     let (reader, sink) = io::pipe().map_err(failed)?;
     std::thread::scope(|scope| {
-        let written = scope.spawn(|| tar(layers, io::BufWriter::new(sink)).map(drop));
+        let root = Root { name: None, layers };
+        let write = move || tar(&[root], epoch, io::BufWriter::new(sink)).map(drop);
+        let written = scope.spawn(write);
         let applied = apply(reader, directory, &Stack::default(), Limits::default());
         let written = written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let applied = applied
@@ -106,6 +141,8 @@ fn is_broken_pipe(error: &ExportError) -> bool {
 /// A walk through the merged layers, in the order of names.
 struct Walk<W> {
     writer: Writer<W>,
+    /// The time of all files, instead of their own.
+    mtime: Option<Mtime>,
     /// The first path of each inode that has several: it carries the content.
     first_names: HashMap<(u64, u64), EntryPath>,
 }
@@ -172,6 +209,7 @@ impl<W: Write> Walk<W> {
         content: &mut dyn Read,
     ) -> Result<(), ExportError> {
         entry.xattrs = directory.xattrs(name).at(&entry.path)?;
+        entry.mtime = self.mtime.unwrap_or(entry.mtime);
         self.writer
             .append(&entry, content)
             .map_err(|source| ExportError::Write { name: entry.path.to_string(), source })

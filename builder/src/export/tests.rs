@@ -1,6 +1,7 @@
 //! Stories of images that go out. Round trips are with the stories of [`crate::import`].
 
 use fs_err as fs;
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::import::testing::{tar as archive, world};
@@ -19,7 +20,12 @@ fn list(bytes: &[u8]) -> Vec<(String, Kind)> {
 }
 
 fn source(target: &Descriptor, name: &str) -> Source {
-    Source { names: vec![name.parse().unwrap()], target: target.clone(), platform: None }
+    Source {
+        names: vec![name.parse().unwrap()],
+        target: target.clone(),
+        platform: None,
+        annotations: BTreeMap::new(),
+    }
 }
 
 #[test]
@@ -93,7 +99,7 @@ fn a_file_system_is_what_a_container_would_see() {
     let view = View::new(ViewKind::Root);
     let layers = Layers::open(world.root.path(), world.lease.clone(), view).unwrap();
     let layers = unpack(&layers, &world.root.store(), &image, 1, &|_| {}).unwrap();
-    let flat = tar(&layers, Vec::new()).unwrap();
+    let flat = tar(&[Root { name: None, layers: &layers }], None, Vec::new()).unwrap();
     let names: Vec<_> = list(&flat).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["/etc", "/etc/kept", "/etc/link", "/lib", "/lib/new", "/sym"]);
     let link = Kind::HardLink { target: crate::layer::EntryPath::parse(b"etc/kept").unwrap() };
@@ -101,7 +107,7 @@ fn a_file_system_is_what_a_container_would_see() {
 
     let directory = world.directory.path().join("out");
     for _ in 0..2 {
-        local(&layers, &directory).unwrap();
+        local(&layers, None, &directory).unwrap();
         assert_eq!(fs::read_to_string(directory.join("sym")).unwrap(), "now a file");
         assert_eq!(fs::read_to_string(directory.join("etc/link")).unwrap(), "1");
         assert!(!directory.join("lib/old").exists());

@@ -1,6 +1,7 @@
 //! Stories of archives that come in: honest ones, and hostile ones.
 
 use boatyard_oci::{Digest, ImageConfig, MediaType, Platform, Reference};
+use std::collections::BTreeMap;
 
 use super::testing::{World, pack, rootfs_options, tar, world};
 use super::*;
@@ -47,7 +48,12 @@ fn both_formats_give_back_the_same_image() {
     let layers = [(base(), Compression::GZIP), (tar(&[("etc/.wh.motd", b"")]), Compression::None)];
     let target = from.image(&layers);
     let names = names(&["app:1", "registry.example:5000/team/app:latest"]);
-    let source = Source { names: names.clone(), target: target.clone(), platform: None };
+    let source = Source {
+        names: names.clone(),
+        target: target.clone(),
+        platform: None,
+        annotations: BTreeMap::new(),
+    };
     let sources = [source];
     let docker = docker_archive(&from.root.store(), &sources, Vec::new()).unwrap();
     let oci = oci_archive(&from.root.store(), &sources, Vec::new()).unwrap();
@@ -70,7 +76,12 @@ fn both_formats_give_back_the_same_image() {
 fn an_image_of_zstd_layers_survives_as_a_docker_archive_with_another_manifest() {
     let from = world();
     let target = from.image(&[(base(), Compression::ZSTD)]);
-    let sources = [Source { names: names(&["app"]), target: target.clone(), platform: None }];
+    let sources = [Source {
+        names: names(&["app"]),
+        target: target.clone(),
+        platform: None,
+        annotations: BTreeMap::new(),
+    }];
     let archive = docker_archive(&from.root.store(), &sources, Vec::new()).unwrap();
     let to = world();
     let loaded = load_bytes(&to, &archive).unwrap();
@@ -96,13 +107,19 @@ fn an_index_is_loaded_with_the_images_that_are_there() {
 
     // Half an index is no index: its one image is written.
     let amd64 = Some("linux/amd64".parse().unwrap());
-    let source = Source { names: names(&["app"]), target: target.clone(), platform: amd64 };
+    let source = Source {
+        names: names(&["app"]),
+        target: target.clone(),
+        platform: amd64,
+        annotations: BTreeMap::new(),
+    };
     let archive = oci_archive(&from.root.store(), &[source], Vec::new()).unwrap();
     let loaded = load_bytes(&world(), &archive).unwrap();
     assert_eq!(loaded[0].target.digest, image.digest);
 
     let arm64 = Some("linux/arm64".parse().unwrap());
-    let source = Source { names: Vec::new(), target, platform: arm64 };
+    let source =
+        Source { names: Vec::new(), target, platform: arm64, annotations: BTreeMap::new() };
     let error = oci_archive(&from.root.store(), &[source], Vec::new()).unwrap_err();
     let text = "there is no image for linux/arm64 here, only for linux/amd64";
     assert_eq!(error.to_string(), text);
@@ -255,7 +272,8 @@ fn the_diff_ids_of_a_layout_are_checked_too() {
     let config = Descriptor::of(MediaType::OCI_CONFIG, &config);
     let layers = vec![Descriptor::of(MediaType::OCI_LAYER_GZIP, &layer)];
     let target = put_image(&from.root, &from.lease, config, layers).unwrap();
-    let source = Source { names: names(&["app"]), target, platform: None };
+    let source =
+        Source { names: names(&["app"]), target, platform: None, annotations: BTreeMap::new() };
     let archive = oci_archive(&from.root.store(), &[source], Vec::new()).unwrap();
     let error = load_bytes(&world(), &archive).unwrap_err();
     assert!(matches!(error, LoadError::DiffId { .. }), "{error}");

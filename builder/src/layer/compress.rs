@@ -19,7 +19,7 @@ pub(super) use self::lanes::{Lanes, Worker};
 const FRAME_BYTES: usize = 4 << 20;
 
 /// How a layer's blob is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// As it is.
     None,
@@ -153,5 +153,35 @@ fn zstd_packer(level: u8) -> PackWorker {
             let message = error.to_string();
             Box::new(move |_| Err(io::Error::other(message.clone())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boatyard_oci::Digest;
+
+    use super::*;
+
+    /// What an image's digest depends on: compatibility level 1. Where one of these changes, there
+    /// must be a new level, and a way to write this one.
+    #[test]
+    fn the_bytes_of_compatibility_level_1() {
+        let mut noise = vec![0; 3 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let words = (0..400_000_u32).flat_map(|number| (number % 977).to_string().into_bytes());
+        let content: Vec<u8> = words.chain(noise).collect();
+        let packed = |compression| {
+            let mut compressor = Compressor::new(Vec::new(), compression, 2).unwrap();
+            compressor.write_all(&content).unwrap();
+            Digest::sha256(&compressor.finish().unwrap()).short().to_owned()
+        };
+        let digests = [
+            Compression::GZIP,
+            Compression::Gzip { level: 12 },
+            Compression::ZSTD,
+            Compression::Zstd { level: 19 },
+        ]
+        .map(packed);
+        assert_eq!(digests, ["ddeea1dee689", "f84a367a6095", "0af203b4fc05", "2ee7a4697b14"]);
     }
 }

@@ -17,12 +17,12 @@
 //! vectors below fix the format: where one changes, every cache in the world is lost.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use thiserror::Error;
 
 use super::entry::{Entry, EntryPath, Kind, is_written_xattr};
+use super::times::ContentTimes;
 
 const FORMAT: &[u8] = b"boatyard layer content 1\n";
 
@@ -71,47 +71,40 @@ impl FromStr for ContentId {
     }
 }
 
-/// Which times of modification are part of a layer's content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContentTimes {
-    /// All of them.
-    All,
-    /// None: a build context's files have whatever time their checkout had.
-    None,
-    /// Those outside of the step's own run, in seconds: `touch -d` counts, "now" does not.
-    ///
-    /// The kernel stamps files with a clock that lags by up to a tick: let the run begin with the
-    /// second before.
-    Outside(RangeInclusive<i64>),
-}
-
-impl ContentTimes {
-    fn of(&self, seconds: i64) -> Option<i64> {
-        let counts = match self {
-            Self::All => true,
-            Self::None => false,
-            Self::Outside(run) => !run.contains(&seconds),
-        };
-        counts.then_some(seconds)
-    }
-}
-
 /// Computes a content ID, entry by entry.
 #[derive(Debug)]
 pub(crate) struct ContentHasher {
     hasher: blake3::Hasher,
     times: ContentTimes,
+    entries: u64,
 }
 
 impl ContentHasher {
     pub(crate) fn new(times: ContentTimes) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(FORMAT);
-        Self { hasher, times }
+        Self { hasher, times, entries: 0 }
+    }
+
+    /// Returns the time that counts of the entry that comes next.
+    pub(crate) fn chosen(&self, entry: &Entry) -> Option<i64> {
+        self.times.of(self.entries, entry.mtime.seconds)
+    }
+
+    /// Returns which times count.
+    pub(crate) fn into_times(self) -> ContentTimes {
+        self.times
     }
 
     /// Adds an entry. `content` is the BLAKE3 of a file's bytes, zeros for everything else.
     pub(crate) fn add(&mut self, entry: &Entry, content: &[u8; 32]) {
+        let chosen = self.chosen(entry);
+        self.add_chosen(entry, content, chosen);
+    }
+
+    /// The same for an entry whose time that counts is known.
+    pub(crate) fn add_chosen(&mut self, entry: &Entry, content: &[u8; 32], chosen: Option<i64>) {
+        self.entries += 1;
         self.hasher.update(&[type_byte(&entry.kind)]);
         self.bytes(entry.path.as_bytes());
         if matches!(entry.kind, Kind::Whiteout | Kind::OpaqueWhiteout) {
@@ -120,7 +113,7 @@ impl ContentHasher {
         for number in [entry.mode, entry.uid, entry.gid] {
             self.hasher.update(&number.to_le_bytes());
         }
-        match self.times.of(entry.mtime.seconds) {
+        match chosen {
             Some(seconds) => self.hasher.update(&[1]).update(&seconds.to_le_bytes()),
             None => self.hasher.update(&[0]),
         };
@@ -136,7 +129,7 @@ impl ContentHasher {
         }
     }
 
-    pub(crate) fn finish(self) -> ContentId {
+    pub(crate) fn finish(&self) -> ContentId {
         ContentId(*self.hasher.finalize().as_bytes())
     }
 
@@ -178,7 +171,7 @@ fn device(kind: &Kind) -> (u32, u32) {
 mod tests {
     use super::*;
     use crate::layer::testing::path;
-    use crate::layer::{LayerWriter, Mtime, WriteOptions};
+    use crate::layer::{LayerWriter, Mtime, Restamp, WriteOptions};
 
     fn entry(name: &str, kind: Kind) -> Entry {
         let mut entry = Entry::new(path(name), kind, 0o644);
@@ -196,7 +189,7 @@ mod tests {
     }
 
     fn id(entries: &[(Entry, String)], times: ContentTimes) -> String {
-        let options = WriteOptions { times, epoch: None };
+        let options = WriteOptions { times, restamp: Restamp::AS_MADE };
         let mut writer = LayerWriter::new(std::io::sink(), options);
         for (entry, content) in entries {
             writer.append(entry.clone(), &mut content.as_bytes()).unwrap();

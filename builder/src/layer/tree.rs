@@ -13,7 +13,6 @@ use super::entry::{Entry, EntryPath, Kind, Mtime};
 #[derive(Debug)]
 pub struct TreeWriter {
     root: Dir,
-    epoch: Option<i64>,
     /// The directories from the root to where the last entry was put.
     open: Vec<Level>,
 }
@@ -34,13 +33,13 @@ pub(crate) struct TreeFile {
 }
 
 impl TreeWriter {
-    /// Starts in an empty directory (`FreshLayer::tree`). Times after `epoch` are set to it.
+    /// Starts in an empty directory (`FreshLayer::tree`).
     ///
     /// # Errors
     /// Fails if the directory cannot be opened.
-    pub fn new(into: &Path, epoch: Option<i64>) -> Result<TreeWriter, WriteError> {
+    pub fn new(into: &Path) -> Result<TreeWriter, WriteError> {
         let root = Dir::open(into).at(&EntryPath::root())?;
-        Ok(TreeWriter { root, epoch, open: Vec::new() })
+        Ok(TreeWriter { root, open: Vec::new() })
     }
 
     /// Makes what an entry says; a file's content comes afterwards.
@@ -49,7 +48,8 @@ impl TreeWriter {
         let Some(name) = path.name() else { return Ok(None) };
         self.leave(&path.parent().unwrap_or_default())?;
         let parent = self.open.last().map_or(&self.root, |level| &level.directory);
-        let entry = Entry { mtime: self.bounded(entry.mtime), ..entry.clone() };
+        let mtime = Mtime::from_seconds(entry.mtime.seconds);
+        let entry = Entry { mtime, ..entry.clone() };
         match &entry.kind {
             Kind::File => {
                 let file = parent.create_file(name).at(path)?;
@@ -93,11 +93,6 @@ impl TreeWriter {
             level.directory.set_own_mtime(level.mtime).at(&level.path)?;
         }
         Ok(())
-    }
-
-    fn bounded(&self, mtime: Mtime) -> Mtime {
-        let seconds = mtime.seconds;
-        Mtime::from_seconds(self.epoch.map_or(seconds, |epoch| seconds.min(epoch)))
     }
 }
 

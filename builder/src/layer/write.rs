@@ -10,9 +10,10 @@ use std::io::{self, Read, Write};
 use boatyard_oci::{Algorithm, DiffId, Hasher};
 use thiserror::Error;
 
-use super::content_id::{ContentHasher, ContentId, ContentTimes};
+use super::content_id::{ContentHasher, ContentId};
 use super::entry::{Entry, EntryPath, Kind, Mtime};
 use super::hashed::{Content, HashedRead, Keeping};
+use super::times::{Chosen, ContentTimes, Notes, Restamp};
 use super::{tar, whiteout};
 use crate::contents::recorder::{Kept, Recorder};
 use crate::contents::{Table, TableError};
@@ -22,8 +23,8 @@ use crate::contents::{Table, TableError};
 pub struct WriteOptions {
     /// Which times are part of the content ID.
     pub times: ContentTimes,
-    /// Times after this one, in seconds, are set to it (`SOURCE_DATE_EPOCH`).
-    pub epoch: Option<i64>,
+    /// What times become: `SOURCE_DATE_EPOCH` changes them.
+    pub restamp: Restamp,
 }
 
 /// What was written.
@@ -39,6 +40,8 @@ pub struct Written {
     pub entries: u64,
     /// Whether anything beneath is removed.
     pub whiteouts: bool,
+    /// Which of its times were chosen.
+    pub chosen: Chosen,
 }
 
 /// Why a layer cannot be written.
@@ -74,7 +77,10 @@ pub enum WriteError {
 pub struct LayerWriter<W> {
     tar: tar::Writer<Hashing<W>>,
     content: ContentHasher,
-    epoch: Option<i64>,
+    restamp: Restamp,
+    notes: Notes,
+    /// The time of the entry that comes next came along from the layers below.
+    inherits: bool,
     last: Option<Entry>,
     directories: Vec<EntryPath>,
     entries: u64,
@@ -89,7 +95,9 @@ impl<W: Write> LayerWriter<W> {
         Self {
             tar: tar::Writer::new(Hashing { inner: sink, hasher, bytes: 0 }),
             content: ContentHasher::new(options.times),
-            epoch: options.epoch,
+            restamp: options.restamp,
+            notes: Notes::new(options.restamp),
+            inherits: false,
             last: None,
             directories: Vec::new(),
             entries: 0,
@@ -116,6 +124,7 @@ impl<W: Write> LayerWriter<W> {
         content: &mut dyn Content,
     ) -> Result<[u8; 32], WriteError> {
         self.check(&entry)?;
+        let chosen = self.chosen(&entry);
         self.make_canonical(&mut entry);
         let kept = Kept::of(&entry);
         let mut keeping = Keeping::new(content);
@@ -128,7 +137,14 @@ impl<W: Write> LayerWriter<W> {
             Kind::File => keeping.digest(),
             _ => [0; 32],
         };
-        self.content.add(&entry, &digest);
+        self.content.add_chosen(&entry, &digest, chosen);
+        if !is_whiteout(&entry.kind) {
+            self.notes.add(self.entries, chosen, entry.mtime.seconds);
+            if self.inherits {
+                self.notes.inherit(self.entries);
+            }
+        }
+        self.inherits = false;
         if let Ok(table) = &mut self.table {
             match (table.add(&entry, &digest), kept) {
                 (Ok(()), Some(kept)) => table.keep(kept, keeping.into_bytes()),
@@ -163,8 +179,24 @@ impl<W: Write> LayerWriter<W> {
             size: bytes,
             entries: self.entries,
             whiteouts: self.whiteouts,
+            chosen: self.notes.finish(self.content.into_times()),
         };
         Ok((inner, written, self.table.and_then(Recorder::finish).ok()))
+    }
+
+    /// Says that the time of the entry that comes next came along from the layers below.
+    pub(crate) fn inherit_next(&mut self) {
+        self.inherits = true;
+    }
+
+    fn chosen(&self, entry: &Entry) -> Option<i64> {
+        self.content.chosen(entry).filter(|_| !self.inherits)
+    }
+
+    /// Returns the time that the entry that comes next gets.
+    pub(crate) fn stamp(&self, entry: &Entry) -> Mtime {
+        let chosen = self.chosen(entry);
+        Mtime::from_seconds(self.restamp.of(entry.mtime.seconds, chosen))
     }
 
     /// Gives every entry the one form that it has in a layer of ours.
@@ -173,9 +205,7 @@ impl<W: Write> LayerWriter<W> {
             *entry = Entry::new(entry.path.clone(), entry.kind.clone(), 0);
             return;
         }
-        let seconds = entry.mtime.seconds;
-        let seconds = self.epoch.map_or(seconds, |epoch| seconds.min(epoch));
-        entry.mtime = Mtime::from_seconds(seconds);
+        entry.mtime = self.stamp(entry);
         if matches!(entry.kind, Kind::Symlink { .. }) {
             // Linux has no permissions of links, but others' trees may.
             entry.mode = 0o777;
@@ -260,7 +290,8 @@ mod tests {
         entries: &[(&str, Kind)],
         epoch: Option<i64>,
     ) -> Result<(Vec<u8>, Written), WriteError> {
-        let options = WriteOptions { times: ContentTimes::All, epoch };
+        let restamp = epoch.map_or(Restamp::AS_MADE, Restamp::epoch);
+        let options = WriteOptions { times: ContentTimes::All, restamp };
         let mut writer = LayerWriter::new(Vec::new(), options);
         for (name, kind) in entries {
             let mut entry = Entry::new(path(name), kind.clone(), 0o755);
@@ -317,7 +348,7 @@ mod tests {
 
     #[test]
     fn entries_have_one_form() {
-        let options = WriteOptions { times: ContentTimes::All, epoch: None };
+        let options = WriteOptions { times: ContentTimes::All, restamp: Restamp::AS_MADE };
         let mut writer = LayerWriter::new(Vec::new(), options);
         for kind in [Kind::Whiteout, Kind::Symlink { target: b"t".to_vec() }] {
             let mut entry = Entry::new(path("a"), kind, 0o600);

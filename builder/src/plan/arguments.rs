@@ -34,7 +34,7 @@ pub struct Arguments {
 impl Arguments {
     /// Computes the global arguments: those of the platform, then each ARG before the first FROM,
     /// whose default may use the ones before it and is replaced by what was given.
-    pub(super) fn new(
+    pub(crate) fn new(
         dockerfile: &Dockerfile,
         options: &PlanOptions,
         target: usize,

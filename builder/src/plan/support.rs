@@ -13,12 +13,13 @@ pub(super) fn missing(instruction: &Instruction, allow: Allow) -> Vec<Diagnostic
     problems
 }
 
-/// Returns what of a RUN takes leave that was not given, and devices that it cannot do without.
+/// Returns what of a RUN needs permission that was not given, and devices that it cannot do without.
 fn of_run(run: &Run, allow: Allow) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
-    let mut forbidden = |what: &str, leave: &str, span| {
-        let mut problem = error(format!("{what} takes leave of whoever starts the build"), span);
-        problem.hint = Some(format!("--allow {leave} gives it, if you trust this Dockerfile"));
+    let mut forbidden = |what: &str, permission: &str, span| {
+        let mut problem =
+            error(format!("{what} needs permission from whoever starts the build"), span);
+        problem.hint = Some(format!("--allow {permission} gives it, if you trust this Dockerfile"));
         problems.push(problem);
     };
     let security = run.security.as_ref().filter(|given| given.value == Security::Insecure);

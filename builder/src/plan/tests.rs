@@ -16,7 +16,7 @@ fn options() -> PlanOptions {
 
 fn plan_of(text: &str, options: &PlanOptions) -> Result<Plan, String> {
     let dockerfile = parse(text).unwrap();
-    plan(&dockerfile, options, &|_| None).map_err(|errors| {
+    plan(&dockerfile, options, &|_, _| None).map_err(|errors| {
         errors.iter().map(|e| render(&dockerfile.source, "Dockerfile", e)).collect()
     })
 }

@@ -48,6 +48,8 @@ pub enum ActiveError {
 pub struct DiffOptions<'a> {
     /// The directory that was given to [`Active::mount`]: what only it has is no part of the image.
     pub extra_bottom: Option<&'a Path>,
+    /// How many of the layers beneath are the base image's, whose times are what they are.
+    pub base_layers: usize,
     /// How times are treated.
     pub write: WriteOptions,
 }
@@ -153,8 +155,10 @@ impl Active {
         let (beneath, stubs) = (self.layers.stack(&self.lowers)?, Stack::open(&stubs)?);
         let upper = self.open_upper()?;
         self.settle(&upper, &beneath)?;
-        clean::clean(&upper, &beneath, &stubs, options.write.epoch)?;
-        let (written, table) = diff::write(&upper, sink, options.write.clone())?;
+        let of_base = self.lowers.len().min(options.base_layers);
+        let base = self.layers.stack(&self.lowers[..of_base])?;
+        let inherited = clean::clean(&upper, &beneath, &base, &stubs)?;
+        let (written, table) = diff::write(&upper, sink, options.write.clone(), inherited)?;
         if let Some(table) = table {
             self.layers.tables().put(&written.diff_id, table);
         }

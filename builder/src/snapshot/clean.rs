@@ -5,12 +5,11 @@
 //! copies of the mount points beneath. What stays is what an archive says, in one form:
 //!
 //! - An entry that equals what lies beneath goes, unless it is a directory above one that stays, or
-//!   shares an inode with one. Times are compared in seconds, and equal ones do not prove equal
-//!   content: that is compared too.
+//!   shares an inode with one. Equal times do not prove equal content: that is compared too.
 //! - Opaque directories become whiteouts of the names that are gone: every reader of layers agrees
 //!   on those, and what was removed and made again as it was is no change.
 //! - Whiteouts stay where something lies beneath. What only the stubs have leaves no trace.
-//! - Times are whole seconds, at most the epoch; attributes that no layer holds are removed, and so
+//! - Times are whole seconds; attributes that no layer holds are removed, and so
 //!   are sockets.
 
 use std::collections::{HashMap, HashSet};
@@ -57,34 +56,38 @@ pub enum CleanError {
     },
 }
 
-/// Cleans an upper directory. Nothing may have it mounted any more.
+/// Cleans an upper directory, and returns what stays in it with a time that came along from a layer
+/// beneath which is not one of `base`. Nothing may have it mounted any more.
 pub(super) fn clean(
     upper: &Dir,
     beneath: &Stack,
+    base: &Stack,
     stubs: &Stack,
-    epoch: Option<i64>,
-) -> Result<(), CleanError> {
-    let mut cleaner = Cleaner { upper, epoch, directories: Vec::new(), links: HashMap::new() };
+) -> Result<HashSet<EntryPath>, CleanError> {
+    let (directories, links, inherited) = (Vec::new(), HashMap::new(), HashSet::new());
+    let mut cleaner = Cleaner { upper, directories, links, inherited };
     let root = Place {
         directory: upper,
         path: &EntryPath::root(),
         beneath: Some(beneath.root()),
+        base: Some(base.root()),
         stubs: Some(stubs.root()),
         hidden: false,
     };
     cleaner.directory(&root)?;
     cleaner.finish_links()?;
     cleaner.finish_directories()?;
-    cleaner.reset_root()
+    cleaner.reset_root()?;
+    Ok(cleaner.inherited)
 }
 
 struct Cleaner<'a> {
     upper: &'a Dir,
-    epoch: Option<i64>,
     /// Those inside before those around them.
     directories: Vec<Directory>,
     /// By device and inode number.
     links: HashMap<(u64, u64), Links>,
+    inherited: HashSet<EntryPath>,
 }
 
 /// A directory of the upper one, and what lies beneath it.
@@ -92,6 +95,8 @@ struct Place<'a> {
     directory: &'a Dir,
     path: &'a EntryPath,
     beneath: Option<&'a MergedDir>,
+    /// What of it the base image brought.
+    base: Option<&'a MergedDir>,
     stubs: Option<&'a MergedDir>,
     /// Whether what lies beneath is hidden by an opaque directory, this one or one around it.
     hidden: bool,
@@ -109,6 +114,7 @@ struct Directory {
 struct Links {
     names: Vec<EntryPath>,
     changed: bool,
+    inherits: bool,
     /// The inodes beneath: more than one means that the step linked what was separate.
     beneath: HashSet<(u64, u64)>,
     /// Set once all names were compared.
@@ -177,11 +183,13 @@ impl Cleaner<'_> {
             Beneath::Directory(merged) => Some(merged.clone()),
             _ => None,
         };
-        let (lower, stubs) = (merged(beneath), merged(stub));
+        let base = child(place.base, name).at("look beneath", &path)?;
+        let (lower, lower_base, stubs) = (merged(beneath), merged(&base), merged(stub));
         let inside = Place {
             directory: &directory,
             path: &path,
             beneath: lower.as_ref(),
+            base: lower_base.as_ref(),
             stubs: stubs.as_ref(),
             hidden: opaque || (place.hidden && lower.is_some()),
         };
@@ -190,11 +198,14 @@ impl Cleaner<'_> {
             (Some(top), _) => {
                 let below = top.own().at("read beneath", &path)?;
                 let below_xattrs = written(top.xattrs(b".").at("read beneath", &path)?);
-                self.same_attributes(object, &below) && xattrs == below_xattrs
+                if inherits(object, &below, &base).at("read beneath", &path)? {
+                    self.inherited.insert(path.clone());
+                }
+                same_attributes(object, &below) && xattrs == below_xattrs
             }
             (None, stubs) => stubs.is_some() && matches!(beneath, Beneath::Nothing),
         };
-        let mtime = self.final_mtime(object.mtime);
+        let mtime = Mtime::from_seconds(object.mtime.seconds);
         self.directories.push(Directory { path, mtime, goes_if_empty });
         Ok(())
     }
@@ -213,7 +224,7 @@ impl Cleaner<'_> {
             (Beneath::Object(lower, below), _) => {
                 let pair = Pair { upper: place.directory, lower, name, object, below };
                 let below_xattrs = || lower.xattrs(name).map(written);
-                let unchanged = self.same_attributes(object, below)
+                let unchanged = same_attributes(object, below)
                     && xattrs == below_xattrs().at("read beneath", &path)?
                     && pair.same_content().at("compare", &path)?;
                 (unchanged, Some(below.identity))
@@ -224,17 +235,28 @@ impl Cleaner<'_> {
             }
             _ => (false, None),
         };
-        let mtime = self.final_mtime(object.mtime);
+        let inherits = match beneath {
+            Beneath::Object(_, below) => {
+                let base = child(place.base, name).at("look beneath", &path)?;
+                inherits(object, below, &base).at("read beneath", &path)?
+            }
+            _ => false,
+        };
+        let mtime = Mtime::from_seconds(object.mtime.seconds);
         if object.has_other_names {
             let links = self.links.entry(object.identity).or_default();
             links.names.push(path);
             links.changed |= !unchanged;
+            links.inherits |= inherits;
             links.beneath.extend(identity);
             links.mtime = mtime;
             return Ok(());
         }
         if unchanged {
             return place.directory.unlink(name).at("remove", &path);
+        }
+        if inherits {
+            self.inherited.insert(path.clone());
         }
         place.directory.set_mtime(name, mtime).at("set the time of", &path)
     }
@@ -261,22 +283,6 @@ impl Cleaner<'_> {
         Ok(written(xattrs))
     }
 
-    /// Compares what an archive would say of both.
-    fn same_attributes(&self, object: &Object, below: &Object) -> bool {
-        let seconds = object.mtime.seconds;
-        let same_time = seconds == below.mtime.seconds
-            || self.final_mtime(object.mtime).seconds == below.mtime.seconds;
-        let same_mode = object.kind == ObjectKind::Symlink || object.mode == below.mode;
-        object.kind == below.kind
-            && same_mode
-            && same_time
-            && (object.uid, object.gid) == (below.uid, below.gid)
-    }
-
-    fn final_mtime(&self, mtime: Mtime) -> Mtime {
-        Mtime::from_seconds(self.epoch.map_or(mtime.seconds, |epoch| mtime.seconds.min(epoch)))
-    }
-
     /// Removes inodes that are, under all their names, what lies beneath.
     fn finish_links(&mut self) -> Result<(), CleanError> {
         for links in std::mem::take(&mut self.links).into_values() {
@@ -284,6 +290,9 @@ impl Cleaner<'_> {
             for path in &links.names {
                 let (parent, name) = self.parent(path)?;
                 if stays {
+                    if links.inherits {
+                        self.inherited.insert(path.clone());
+                    }
                     parent.set_mtime(&name, links.mtime).at("set the time of", path)?;
                 } else {
                     parent.unlink(&name).at("remove", path)?;
@@ -376,6 +385,32 @@ fn same_bytes(left: impl Read, right: impl Read) -> io::Result<bool> {
         io::BufRead::consume(&mut left, length);
         io::BufRead::consume(&mut right, length);
     }
+}
+
+/// Compares what an archive would say of both. What lies beneath has whole seconds, so what was
+/// written anew differs, even within the same second and under whatever epoch.
+fn same_attributes(object: &Object, below: &Object) -> bool {
+    let same_mode = object.kind == ObjectKind::Symlink || object.mode == below.mode;
+    object.kind == below.kind
+        && same_mode
+        && object.mtime == below.mtime
+        && (object.uid, object.gid) == (below.uid, below.gid)
+}
+
+/// Says whether an object has the time of what lies beneath, which is none of the base's: `base` is
+/// what that has in its place. The step did not choose it, and the step that did may have meant now.
+fn inherits(object: &Object, below: &Object, base: &Beneath) -> rustix::io::Result<bool> {
+    if object.kind != below.kind || object.mtime != below.mtime {
+        return Ok(false);
+    }
+    let identity = match base {
+        Beneath::Nothing => None,
+        Beneath::Object(_, object) => Some(object.identity),
+        Beneath::Directory(merged) => {
+            merged.top().map(Dir::own).transpose()?.map(|own| own.identity)
+        }
+    };
+    Ok(identity != Some(below.identity))
 }
 
 fn child(directory: Option<&MergedDir>, name: &[u8]) -> rustix::io::Result<Beneath> {

@@ -97,7 +97,8 @@ impl LayerDir {
         &self.path
     }
 
-    /// Writes the layer's archive again, as [`Active::diff`](super::Active::diff) did.
+    /// Writes the layer's archive again, as [`Active::diff`](super::Active::diff) did, or with other
+    /// times. The tree stays as it is.
     ///
     /// # Errors
     /// Fails if the tree cannot be read, or the sink fails.
@@ -109,7 +110,7 @@ impl LayerDir {
         let tree = self
             .open()
             .map_err(|errno| WriteError::Entry { path: EntryPath::root(), source: errno.into() })?;
-        super::diff::write(&tree, sink, options).map(|(written, _)| written)
+        super::diff::read(&tree, sink, options).map(|(written, _)| written)
     }
 
     /// Opens a file of the tree; no link in its path is followed.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use super::layers::chain_above;
 use super::{ActiveError, DiffOptions, LayerDir, Layers, Unpack, View, ViewKind};
 use crate::layer::{
-    Archive, ContentTimes, DecompressLimits, Kind, Limits, WriteOptions, Written, apply,
+    Archive, ContentTimes, DecompressLimits, Kind, Limits, Restamp, WriteOptions, Written, apply,
 };
 
 /// A time that no step runs at.
@@ -72,7 +72,11 @@ impl World {
         let mut archive = Vec::new();
         let options = DiffOptions {
             extra_bottom: self.stubs.as_deref(),
-            write: WriteOptions { times: ContentTimes::None, epoch: self.epoch },
+            base_layers: self.stack.len(),
+            write: WriteOptions {
+                times: ContentTimes::None,
+                restamp: self.epoch.map_or(Restamp::AS_MADE, Restamp::epoch),
+            },
         };
         let written = active.diff(&mut archive, &options)?;
         let layer = active.commit(&written)?;

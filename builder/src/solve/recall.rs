@@ -5,7 +5,6 @@
 //! a miss, and a warning.
 
 use std::error::Error;
-use std::sync::atomic::Ordering;
 
 use boatyard_oci::DiffId;
 
@@ -27,10 +26,17 @@ pub(crate) enum Recalled {
 
 impl Builder<'_> {
     /// Looks for an earlier run of a step above a stack.
-    pub(crate) fn recall(&self, key: &Key, stage: usize, stack: &LayerStack) -> Recalled {
+    pub(crate) fn recall(
+        &self,
+        key: &Key,
+        stage: usize,
+        stack: &LayerStack,
+        say: &dyn Fn(&str),
+    ) -> Recalled {
         let Some(record) = self.record(key) else { return Recalled::Miss };
         let named = self.or_warn(self.cache.layer(&record.layer.content, self.times)).flatten();
-        match named.and_then(|diff_id| self.hold(&diff_id, stage, stack)) {
+        let here = named.and_then(|diff_id| self.hold(&diff_id, stage, stack));
+        match here.or_else(|| self.restamped(&record, stage, stack, say)) {
             Some(layer) => Recalled::Hit(record, layer),
             None => Recalled::Lost,
         }
@@ -58,8 +64,20 @@ impl Builder<'_> {
         stage: usize,
         stack: &LayerStack,
     ) -> Option<StackedLayer> {
+        let (layer, there) = self.look(diff_id, stack)?;
+        self.put_in_image(stage, stack, &layer, there);
+        Some(layer)
+    }
+
+    /// Holds a layer that nothing says to be in the image yet, with the blob that the image wants if
+    /// that is there.
+    pub(super) fn look(
+        &self,
+        diff_id: &DiffId,
+        stack: &LayerStack,
+    ) -> Option<(StackedLayer, Option<LayerBlob>)> {
         let chain_id = stack.chain_with(diff_id);
-        let wanted = pack::encoding(self.request.compression);
+        let wanted = pack::encoding(self.request.form().compression);
         let mut encodings = self.or_warn(self.cache.encodings(diff_id))?;
         encodings.sort_by_key(|(name, _)| *name != wanted);
         for (name, blob) in encodings {
@@ -67,21 +85,19 @@ impl Builder<'_> {
             if matches!(held, Ok(Some(_))) {
                 let there = (name == wanted).then(|| LayerBlob::There(Box::new(blob.clone())));
                 let layer = StackedLayer::new(diff_id.clone(), chain_id, None, Some(blob));
-                self.put_in_image(stage, stack, &layer, there);
-                return Some(layer);
+                return Some((layer, there));
             }
         }
         let layer = StackedLayer::new(diff_id.clone(), chain_id, None, None);
         self.trees.find(&layer).ok().flatten()?;
-        self.put_in_image(stage, stack, &layer, None);
-        Some(layer)
+        Some((layer, None))
     }
 
     /// Returns what the cache answered; a failure is told, the first of a build, and is no answer.
     pub(crate) fn or_warn<T>(&self, answer: Result<T, CacheError>) -> Option<T> {
         answer
             .map_err(|error| {
-                if !self.has_warned.swap(true, Ordering::Relaxed) {
+                if self.is_first_cache_failure() {
                     let mut reason: &dyn Error = &error;
                     while let Some(deeper) = reason.source() {
                         reason = deeper;

@@ -32,6 +32,8 @@ pub(crate) struct StackedLayer(Arc<Facts>);
 struct Facts {
     diff_id: DiffId,
     chain_id: ChainId,
+    /// A base image brought it: its archive is whatever somebody wrote.
+    is_base: bool,
     /// What it can be unpacked from.
     blob: Option<Descriptor>,
     tree: Mutex<Option<LayerDir>>,
@@ -67,6 +69,7 @@ impl LayerStack {
             stack.layers.push(StackedLayer(Arc::new(Facts {
                 diff_id: diff_id.clone(),
                 chain_id: chain_id.clone(),
+                is_base: true,
                 blob: Some(blob.clone()),
                 tree: Mutex::new(None),
                 in_image: OnceLock::from(there),
@@ -117,7 +120,12 @@ impl StackedLayer {
         blob: Option<Descriptor>,
     ) -> StackedLayer {
         let (tree, in_image) = (Mutex::new(tree), OnceLock::new());
-        StackedLayer(Arc::new(Facts { diff_id, chain_id, blob, tree, in_image }))
+        StackedLayer(Arc::new(Facts { diff_id, chain_id, is_base: false, blob, tree, in_image }))
+    }
+
+    /// Says whether a base image brought it.
+    pub(crate) fn is_base(&self) -> bool {
+        self.0.is_base
     }
 
     /// Returns its diff ID.

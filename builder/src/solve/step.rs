@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use boatyard_oci::Descriptor;
+use boatyard_oci::{Descriptor, DiffId, Digest};
 use jiff::Timestamp;
 
 use super::explain::{Earlier, Explanation, Why};
@@ -12,7 +12,7 @@ use super::{LayerBlob, LayerStack, StackedLayer};
 use crate::build::StepFailure;
 use crate::cache::{Input, Key, Parts, Record, RecordedLayer, StepLock};
 use crate::execute::Outcome;
-use crate::layer::Written;
+use crate::layer::{ContentId, Written};
 use crate::progress::{StepEnd, StepId};
 use crate::snapshot::LayerDir;
 use crate::stage::{StageState, Step, StepResult};
@@ -75,7 +75,7 @@ impl Step<'_> {
     ) -> StepResult<Solved> {
         let key = question.parts.key();
         let may_reuse = self.builder.request.reuse.allows(self.stage);
-        if may_reuse && let Recalled::Hit(record, layer) = self.recall(&key, state) {
+        if may_reuse && let Recalled::Hit(record, layer) = self.recall(&key, state, id) {
             return Ok(self.reuse(state, question.definition, &record, layer));
         }
         let _lock = self.lock(&key, id)?;
@@ -83,7 +83,7 @@ impl Step<'_> {
         let made_here = self.builder.has_made(&key);
         let mut is_lost = false;
         if may_reuse || made_here {
-            match self.recall(&key, state) {
+            match self.recall(&key, state, id) {
                 Recalled::Hit(record, layer) => {
                     return Ok(self.reuse(state, question.definition, &record, layer));
                 }
@@ -94,7 +94,15 @@ impl Step<'_> {
         let permit = self.builder.cores.take();
         self.check_stopped()?;
         let (created, began) = ((self.builder.tools.now)(), Instant::now());
-        let made = make(state)?;
+        let made = match make(state) {
+            Ok(made) => made,
+            Err(failure) => {
+                if failure.outcome != Some(Outcome::Cancelled) {
+                    self.explain_failed(state, question, may_reuse, is_lost);
+                }
+                return Err(failure);
+            }
+        };
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(permit);
         let layer = RecordedLayer {
@@ -121,8 +129,9 @@ impl Step<'_> {
     }
 
     /// Looks for an earlier run.
-    pub(crate) fn recall(&self, key: &Key, state: &StageState) -> Recalled {
-        self.builder.recall(key, self.stage.index, &state.stack)
+    pub(crate) fn recall(&self, key: &Key, state: &StageState, id: StepId) -> Recalled {
+        let say = |text: &str| self.builder.tools.progress.status(id, text);
+        self.builder.recall(key, self.stage.index, &state.stack, &say)
     }
 
     /// Puts an earlier run's layer on the stack. `definition` shall find it next time, without a
@@ -179,12 +188,13 @@ impl Step<'_> {
         let builder = self.builder;
         let Made { written, keep } = made;
         let (content, diff_id) = (&written.content_id, &written.diff_id);
-        let first = builder.or_warn(builder.cache.adopt(content, builder.times, diff_id));
+        let (times, chosen) = (builder.times, &written.chosen);
+        let first = builder.or_warn(builder.cache.adopt(content, times, diff_id, chosen));
         if let Some(first) = first.filter(|first| first != diff_id) {
             if let Some(layer) = builder.hold(&first, self.stage.index, stack) {
                 return Ok(layer);
             }
-            builder.or_warn(builder.cache.readopt(content, builder.times, diff_id));
+            builder.or_warn(builder.cache.readopt(content, times, diff_id, chosen));
         }
         let Kept { tree, blob } = keep(&written)?;
         let chain_id = stack.chain_with(diff_id);
@@ -238,13 +248,34 @@ impl Step<'_> {
         explain(Explanation { step: self.name.clone(), line: now.line, why });
     }
 
+    /// Says why a step ran that failed.
+    fn explain_failed(
+        &self,
+        state: &StageState,
+        question: &Question,
+        may_reuse: bool,
+        is_lost: bool,
+    ) {
+        if self.builder.tools.explain.is_none() {
+            return;
+        }
+        // What it would have made is not compared.
+        let content = ContentId::from_hasher(&blake3::Hasher::new());
+        let diff_id = DiffId::new(Digest::sha256(b""));
+        let chain_id = state.stack.chain_with(&diff_id);
+        let layer = RecordedLayer { content, diff_id, chain_id, size: 0 };
+        let record = self.record(state, question, layer, (self.builder.tools.now)(), 0);
+        let nearest = self.builder.cache.nearest(&record);
+        self.explain(may_reuse, is_lost, nearest.as_ref(), &record);
+    }
+
     /// Returns the step as those above it name it.
     fn place(&self) -> String {
         let text = &self.planned.instruction.text;
         format!("{}:{} {text}", self.builder.request.dockerfile_path, self.line())
     }
 
-    fn line(&self) -> u32 {
+    pub(crate) fn line(&self) -> u32 {
         let span = match self.planned.is_trigger {
             true => self.stage.from,
             false => self.planned.instruction.span,

@@ -174,7 +174,8 @@ impl Trees {
         })?)
     }
 
-    fn open(&self, blob: &Descriptor) -> Result<fs_err::File, TreesError> {
+    /// Opens a blob of the store.
+    pub(crate) fn open(&self, blob: &Descriptor) -> Result<fs_err::File, TreesError> {
         let digest = || blob.digest.clone();
         let opened = self.root.store().open_blocking(&blob.digest);
         let opened = opened.map_err(|source| TreesError::Blob { digest: digest(), source })?;

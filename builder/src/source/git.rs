@@ -23,6 +23,7 @@ pub struct GitAddress {
     subdirectory: Option<String>,
     keep_git_dir: Option<bool>,
     submodules: bool,
+    is_of_user: bool,
 }
 
 /// Why an address of a repository cannot be right.
@@ -84,6 +85,7 @@ impl GitAddress {
             subdirectory: None,
             keep_git_dir: None,
             submodules: true,
+            is_of_user: false,
         };
         address.read_fragment(fragment)?;
         address.read_query(query)?;
@@ -91,19 +93,28 @@ impl GitAddress {
         Ok(Some(address))
     }
 
-    /// Reads a context, which may also be `github.com/team/app`.
+    /// Reads a context, which may also be `github.com/team/app`. It is whoever runs the build that
+    /// names it, not a Dockerfile.
     ///
     /// # Errors
     /// As for [`GitAddress::parse`].
     pub fn parse_context(text: &str) -> Result<Option<GitAddress>, GitAddressError> {
+        let of_user = |parsed: Option<GitAddress>| {
+            parsed.map(|address| GitAddress { is_of_user: true, ..address })
+        };
         if !text.starts_with("github.com/") {
-            return GitAddress::parse(text);
+            return GitAddress::parse(text).map(of_user);
         }
         let end = text.find(['?', '#']).unwrap_or(text.len());
         let (path, rest) = text.split_at(end);
         let path = path.trim_end_matches('/');
         let suffix = if path.ends_with(".git") { "" } else { ".git" };
-        GitAddress::parse(&format!("https://{path}{suffix}{rest}"))
+        GitAddress::parse(&format!("https://{path}{suffix}{rest}")).map(of_user)
+    }
+
+    /// Says whether whoever runs the build gave it: then their own keys may be used.
+    pub fn is_of_user(&self) -> bool {
+        self.is_of_user
     }
 
     /// Returns where the repository is.

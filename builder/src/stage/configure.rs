@@ -7,8 +7,7 @@ use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
 use crate::dockerfile::expansion::ExpansionError;
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, KeyValue};
-use crate::dockerfile::lint::planned;
-use crate::dockerfile::{InstructionKind, Spanned, Warning, expose, render, signal};
+use crate::dockerfile::{InstructionKind, Spanned, expose, signal};
 use crate::progress::StepEnd;
 
 impl Step<'_> {
@@ -104,38 +103,17 @@ impl Step<'_> {
         self.builder.epoch.or_else(last)
     }
 
-    /// Expands a word, and warns of variables that nobody declared.
+    /// Expands a word.
     pub(super) fn expand(&self, state: &StageState, word: &Spanned<String>) -> StepResult<String> {
         let expanded = self
             .expander()
             .expand(&word.value, &state.environment)
             .map_err(|error| self.cannot_expand(word, &error))?;
-        for name in &expanded.unset {
-            self.warn_undefined(state, name, word);
-        }
         Ok(expanded.text)
     }
 
     fn cannot_expand(&self, word: &Spanned<String>, error: &ExpansionError) -> StepFailure {
         StepFailure::new(self.error(error.to_string(), word.span))
-    }
-
-    pub(super) fn warn_undefined(&self, state: &StageState, name: &str, word: &Spanned<String>) {
-        let known = state.environment.names();
-        let instruction = self.planned.instruction.span;
-        self.warn(&planned::undefined_variable(name, known, word.span, instruction));
-    }
-
-    /// Tells a finding, unless the Dockerfile does not want to hear of it.
-    pub(super) fn warn(&self, warning: &Warning) {
-        let request = self.builder.request;
-        let checks = self.planned.instruction.checks.as_ref();
-        if !self.planned.is_trigger && request.dockerfile.checks.merged(checks).allows(warning.rule)
-        {
-            let drawn =
-                render(&request.dockerfile.source, &request.file_name, &warning.diagnostic());
-            self.builder.tools.progress.warning(&drawn);
-        }
     }
 
     /// Sets variables. All words of one instruction see the environment before it.
@@ -223,10 +201,6 @@ impl Step<'_> {
             for text in expanded.words {
                 let ports = expose::ports(&text)
                     .map_err(|error| StepFailure::new(self.error(error.to_string(), word.span)))?;
-                let instruction = self.planned.instruction.span;
-                for warning in planned::exposed(&text, &ports, word.span, instruction) {
-                    self.warn(&warning);
-                }
                 all.extend(ports.ports);
             }
         }

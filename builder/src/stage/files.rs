@@ -11,7 +11,6 @@ use crate::cache::{Input, Parts};
 use crate::context::ignore::Patterns;
 use crate::copy::{CopyError, Selection};
 use crate::dockerfile::instruction::{Add, Copy, CopySource};
-use crate::dockerfile::lint::planned;
 use crate::dockerfile::{Spanned, chmod};
 use crate::plan::CopyFrom;
 use crate::progress::{StepEnd, StepId};
@@ -121,7 +120,6 @@ impl Step<'_> {
         files: &Files<'_>,
     ) -> StepResult<StepEnd> {
         let words = self.words(state, files)?;
-        self.warn_of_ignored(files);
         let origin = self.origin(from)?;
         let parts = parts(state, files, &words);
         let remotes = self.remotes(&words, id)?;
@@ -137,7 +135,7 @@ impl Step<'_> {
         });
         let definition = definition.or_else(|| remote::definition(&parts, &words, &remotes));
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
-        let solved = match known.map(|key| self.recall(&key, state)) {
+        let solved = match known.map(|key| self.recall(&key, state, id)) {
             Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
             _ => {
                 let view = self.view_of(&origin, id)?;
@@ -248,27 +246,6 @@ impl Step<'_> {
             let span = span.unwrap_or(self.planned.instruction.keyword.span);
             StepFailure::new(self.error(error.kind.to_string(), span))
         })
-    }
-
-    /// Warns of sources that `.dockerignore` leaves out.
-    fn warn_of_ignored(&self, files: &Files<'_>) {
-        let Some(context) = &self.builder.request.context else { return };
-        if !matches!(self.planned.copy_from, Some(CopyFrom::Context)) {
-            return;
-        }
-        for source in files.sources {
-            if let CopySource::Path(word) = source
-                && !(files.may_be_remote && remote::is_elsewhere(&word.value))
-            {
-                let instruction = self.planned.instruction.span;
-                let patterns = context.patterns();
-                let is_add = files.keyword == "ADD";
-                if let Some(found) = planned::copy_ignored_file(is_add, word, patterns, instruction)
-                {
-                    self.warn(&found);
-                }
-            }
-        }
     }
 
     /// Keeps what was selected, so that a later build can say what changed.

@@ -5,8 +5,6 @@
 
 use std::io;
 
-use jiff::Timestamp;
-
 use super::files::{Files, Words, absolute};
 use super::{StageState, Step, StepResult};
 use crate::build::StepFailure;
@@ -133,8 +131,7 @@ impl Step<'_> {
 
     /// Returns the time of what is made new.
     pub(super) fn now(&self) -> Mtime {
-        let now = self.builder.epoch.unwrap_or_else(|| (self.builder.tools.now)());
-        Mtime::from_seconds(now.as_second())
+        Mtime::from_seconds((self.builder.tools.now)().as_second())
     }
 
     pub(super) fn scratch(&self) -> StepResult<Temporary> {
@@ -146,8 +143,8 @@ impl Step<'_> {
 
     /// Writes a layer, as a blob or as a tree.
     fn write(&self, fill: impl FnOnce(&mut dyn Entries) -> StepResult<()>) -> StepResult<Made<'_>> {
-        let epoch = self.builder.epoch.map(Timestamp::as_second);
-        let options = WriteOptions { times: ContentTimes::None, epoch };
+        let restamp = self.builder.times.restamp();
+        let options = WriteOptions { times: ContentTimes::None, restamp };
         match self.builder.wants_blob(self.stage.index, self.ordinal) {
             true => self.write_blob(options, fill),
             false => self.write_tree(options, fill),
@@ -160,7 +157,10 @@ impl Step<'_> {
         fill: impl FnOnce(&mut dyn Entries) -> StepResult<()>,
     ) -> StepResult<Made<'_>> {
         let builder = self.builder;
-        let sink = builder.packer.sink().map_err(|error| self.cannot_make(error))?;
+        let sink = builder
+            .packer
+            .sink(builder.request.form().compression)
+            .map_err(|error| self.cannot_make(error))?;
         let mut out = LayerOut::new(LayerWriter::new(sink, options), None);
         fill(&mut out)?;
         let (sink, written, table) = out.finish().map_err(|error| self.cannot_make(error))?;
@@ -179,7 +179,7 @@ impl Step<'_> {
         fill: impl FnOnce(&mut dyn Entries) -> StepResult<()>,
     ) -> StepResult<Made<'_>> {
         let fresh = self.builder.layers.fresh().map_err(|error| self.cannot_make(error))?;
-        let tree = TreeWriter::new(&fresh.tree(), options.epoch);
+        let tree = TreeWriter::new(&fresh.tree());
         let tree = tree.map_err(|error| self.cannot_make(error))?;
         let mut out = LayerOut::new(LayerWriter::new(io::sink(), options), Some(tree));
         fill(&mut out)?;

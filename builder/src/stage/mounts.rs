@@ -61,15 +61,9 @@ impl Step<'_> {
     }
 
     fn mount(&self, state: &StageState, text: &Spanned<String>) -> StepResult<Mount> {
-        let mut unset = Vec::new();
         let parsed = parse_with(&text.value, |value| {
-            let expanded = self.expander().expand(value, &state.environment)?;
-            unset.extend(expanded.unset);
-            Ok(expanded.text)
+            Ok(self.expander().expand(value, &state.environment)?.text)
         });
-        for name in unset {
-            self.warn_undefined(state, &name, text);
-        }
         parsed.map_err(|error| {
             let mut problem = self.error(format!("cannot use this mount: {error}"), text.span);
             problem.hint = error.hint();
@@ -183,5 +177,48 @@ impl Said {
         self.some("mode", given.map(|mode| format!("{mode:04o}")));
         self.some("uid", owner.uid.filter(|uid| *uid != 0));
         self.some("gid", owner.gid.filter(|gid| *gid != 0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::mount::parse;
+
+    /// These are the format, with the golden vectors of keys: a change here makes every record of a
+    /// step with mounts miss.
+    #[test]
+    fn golden_texts() {
+        let table = [
+            ("target=/t", "type=bind"),
+            ("type=bind,target=/t,ro,source=a,from=b", "type=bind"),
+            ("target=/t,rw", "type=bind,rw"),
+            ("type=cache,target=/t", "type=cache"),
+            ("type=cache,target=/t,sharing=shared,mode=0755,uid=0,gid=0", "type=cache"),
+            (
+                "type=cache,target=/t,gid=8,uid=7,mode=0700,ro,sharing=locked,id=a",
+                "type=cache,id=a,sharing=locked,ro,mode=0700,uid=7,gid=8",
+            ),
+            ("type=cache,target=/t,sharing=private", "type=cache,sharing=private"),
+            ("type=tmpfs,target=/t", "type=tmpfs"),
+            ("type=tmpfs,target=/t,size=64k", "type=tmpfs,size=65536"),
+            ("type=secret,id=s", "type=secret,id=s"),
+            ("type=secret,id=s,target=/t,mode=0400", "type=secret,id=s"),
+            ("type=secret,id=s,env=X,required", "type=secret,id=s,env=X,required"),
+            ("type=ssh", "type=ssh,id=default"),
+            ("type=ssh,id=s,mode=0666", "type=ssh,id=s,mode=0666"),
+        ];
+        for (text, expected) in table {
+            let wanted = Wanted {
+                kind: parse(text).unwrap().kind,
+                target: Some("/t".to_owned()),
+                from: &MountFrom::Unsaid,
+                span: Span::default(),
+            };
+            let mut parts = Parts::new("RUN");
+            wanted.describe(&mut parts);
+            let described: Vec<_> = parts.iter().map(|part| (&*part.name, &*part.value)).collect();
+            assert_eq!(described, [("mount /t", expected)], "{text}");
+        }
     }
 }

@@ -214,7 +214,7 @@ pub(super) fn definition(parts: &Parts, words: &Words, remotes: &[Remote]) -> Op
 }
 
 /// Says whether a source of ADD is no path of the context.
-pub(super) fn is_elsewhere(text: &str) -> bool {
+pub(crate) fn is_elsewhere(text: &str) -> bool {
     text.contains("://") || GitAddress::parse(text).is_ok_and(|address| address.is_some())
 }
 

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, open};
 use super::mounts::furnish::Furnishing;
 use super::mounts::shown::Needed;
 use super::{StageState, Step, StepResult};
-use crate::build::StepFailure;
+use crate::build::{Scene, StepFailure};
 use crate::cache::Parts;
 use crate::dockerfile::instruction::{
     Network as RunNetwork, Run, RunCommand, Security as RunSecurity,
@@ -18,7 +18,8 @@ use crate::execute::{
     MountKind, Network, Outcome, Output, Security, Source, Spec, StepMount, User, rootfs, user,
 };
 use crate::layer::ContentTimes;
-use crate::progress::{Progress, StepEnd, StepId, Stream};
+use crate::logs::{self, StepLog};
+use crate::progress::{FailedCommand, Progress, StepEnd, StepId, Stream};
 use crate::snapshot::layers::Temporary;
 use crate::solve::{Made, Recalled, keys};
 
@@ -41,7 +42,7 @@ impl Step<'_> {
         let mut selected = self.select_contexts(&wanted, &shown)?;
         let definition = selected.definition(&parts, &wanted, &shown);
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
-        let solved = match known.map(|key| self.recall(&key, state)) {
+        let solved = match known.map(|key| self.recall(&key, state, id)) {
             Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
             _ => {
                 let readers = self.readers(&shown, id)?;
@@ -63,7 +64,18 @@ impl Step<'_> {
 
     fn key(&self, state: &StageState, run: &Run) -> Parts {
         let single_id = self.builder.single_id;
-        keys::run(state, run, self.network(run), &self.stage.platform, single_id)
+        let mut parts = keys::run(state, run, self.network(run), &self.stage.platform, single_id);
+        if let Some(hostname) = self.hostname() {
+            parts.push("sandbox-hostname", hostname);
+        }
+        parts
+    }
+
+    /// Returns the host name that the build gives to its steps, if it gives one, in the way in which
+    /// BuildKit is told.
+    fn hostname(&self) -> Option<&str> {
+        let given = self.builder.plan.arguments.given("BUILDKIT_SANDBOX_HOSTNAME");
+        given.filter(|hostname| !hostname.is_empty())
     }
 
     /// Runs the command.
@@ -101,11 +113,14 @@ impl Step<'_> {
         let space = furnished.has_caches().then(|| self.builder.cache.free_bytes()).flatten();
         let began = (self.builder.tools.now)().as_second();
         let tools = self.builder.tools;
-        let mut told = Told { progress: tools.progress, id };
+        let log = StepLog::new(&tools.root, began, id.0);
+        let mut told = Told { progress: tools.progress, id, log };
         let ran = tools.executor.run(mount, &spec, &mut told, &tools.cancel);
+        let is_failure =
+            |outcome: &Outcome| !matches!(outcome, Outcome::Exited(0) | Outcome::Cancelled);
+        let has_scene = tools.keeps_scene && ran.as_ref().is_ok_and(is_failure);
         // What is mounted goes before what it is made of.
-        drop(spec);
-        drop(furnished);
+        let scene = has_scene.then_some((spec, furnished));
         if let Some(before) = space {
             self.builder.or_warn(self.builder.cache.note_taken_since(before));
         }
@@ -113,34 +128,44 @@ impl Step<'_> {
             StepFailure::new(self.whole("cannot run this command")).because(error)
         })?;
         if outcome != Outcome::Exited(0) {
-            let mut failure = StepFailure::new(self.whole(format!(
-                "process \"{}\" did not complete successfully: {outcome}",
-                args.join(" ")
-            )));
-            failure.outcome = Some(outcome);
+            let mut failure = self.failed(args, outcome, told);
+            failure.scene = scene.map(|(spec, furnished)| {
+                let (shell, stubs) = (state.shell(), stubs.to_path_buf());
+                Box::new(Scene::new(active, spec, furnished, stubs, shell, script))
+            });
             return Err(failure);
         }
         let ended = (tools.now)().as_second();
-        self.layer(active, self.times_of_run(began, ended), Some(stubs))
+        // The clock of files may run a moment behind.
+        let times = ContentTimes::Outside(began - 1..=ended + 1);
+        let base_layers = state.stack.layers().iter().filter(|layer| layer.is_base()).count();
+        self.layer(active, times, base_layers, Some(stubs))
     }
 
-    /// Returns which times count of what ran between two moments: those that it chose. An epoch
-    /// takes the place of all that are later, so none of them counts either: the content is the same
-    /// with an epoch and without.
-    fn times_of_run(&self, began: i64, ended: i64) -> ContentTimes {
-        // The clock of files may run a moment behind.
-        let (first, last) = (began - 1, ended + 1);
-        match self.builder.epoch {
-            Some(epoch) => ContentTimes::Outside(epoch.as_second().min(first)..=last),
-            None => ContentTimes::Outside(first..=last),
+    /// Returns the failure of a command, and tells of it.
+    fn failed(&self, args: Vec<String>, outcome: Outcome, told: Told<'_>) -> StepFailure {
+        let mut failure = StepFailure::new(self.whole(format!(
+            "process \"{}\" did not complete successfully: {outcome}",
+            args.join(" ")
+        )));
+        failure.outcome = Some(outcome);
+        if outcome == Outcome::Cancelled {
+            return failure;
         }
+        let Told { progress, id, log } = told;
+        let logs::Kept { path: log, last_lines } = log.keep();
+        let line = self.line() as usize;
+        let command = FailedCommand { line, command: args, outcome, last_lines, log };
+        progress.failed(id, &command);
+        failure.command = Some(command);
+        failure
     }
 
     /// Says which devices the step does without.
     fn warn_of_devices(&self, run: &Run) {
         for device in &run.devices {
             let name = &device.value.name;
-            self.builder.tools.progress.warning(&format!(
+            self.builder.warn_once(&format!(
                 "a step runs without the device `{name}`: devices of the container device \
                  interface are not supported"
             ));
@@ -188,6 +213,9 @@ impl Step<'_> {
             .collect();
         state.directory().clone_into(&mut spec.cwd);
         spec.user = user;
+        if let Some(hostname) = self.hostname() {
+            hostname.clone_into(&mut spec.hostname);
+        }
         spec.shm_size = request.shm_size;
         spec.rlimits.clone_from(&request.rlimits);
         spec.limits.clone_from(&request.limits);
@@ -269,14 +297,17 @@ fn arguments(state: &StageState, command: &RunCommand) -> Vec<String> {
 struct Told<'a> {
     progress: &'a dyn Progress,
     id: StepId,
+    log: StepLog,
 }
 
 impl Output for Told<'_> {
     fn stdout(&mut self, bytes: &[u8]) {
+        self.log.push(bytes);
         self.progress.output(self.id, Stream::Stdout, bytes);
     }
 
     fn stderr(&mut self, bytes: &[u8]) {
+        self.log.push(bytes);
         self.progress.output(self.id, Stream::Stderr, bytes);
     }
 

@@ -33,8 +33,36 @@ impl Repository {
         media_type: &MediaType,
         tags: &[Tag],
     ) -> Result<(), RepositoryError> {
+        self.put_manifest_moving(manifest, media_type, tags, true).map(drop)
+    }
+
+    /// As [`Repository::put_manifest`]; returns the tags that pointed at another manifest before,
+    /// and at which. Those are moved only where `may_move` says so: else nothing is done at all.
+    ///
+    /// # Errors
+    /// Also [`RepositoryError::TagTaken`].
+    pub fn put_manifest_moving(
+        &self,
+        manifest: &Raw<Manifest>,
+        media_type: &MediaType,
+        tags: &[Tag],
+        may_move: bool,
+    ) -> Result<Vec<(Tag, Digest)>, RepositoryError> {
         let digest = manifest.digest();
         let _lock = self.lock()?;
+        let mut moved = Vec::new();
+        for tag in tags {
+            let before = match self.tag(tag) {
+                // What holds no digest points at nothing; it is written anew.
+                Err(RepositoryError::Store(StoreError::Damaged { .. })) => None,
+                before => before?,
+            };
+            let Some(before) = before.filter(|before| before != digest) else { continue };
+            if !may_move {
+                return Err(RepositoryError::TagTaken { tag: tag.clone() });
+            }
+            moved.push((tag.clone(), before));
+        }
         let mut changes = vec![(EventKind::Manifest, digest.to_string())];
         changes.extend(tags.iter().map(|tag| (EventKind::Tag, tag.to_string())));
         self.tell(&changes)?;
@@ -51,7 +79,8 @@ impl Repository {
         for tag in tags {
             staged.put(self.tag_path(tag), format!("{digest}\n").as_bytes())?;
         }
-        Ok(staged.publish()?)
+        staged.publish()?;
+        Ok(moved)
     }
 
     /// Writes the manifest's directory whole and renames it into place.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::{Repositories, Repository, RepositoryError, Space, names};
 use crate::ingest::IngestKey;
-use crate::local::{Staged, changed, discard_ingest, entries};
+use crate::local::{Staged, changed, discard_ingest, entries, read_if_there};
 use crate::store::{Doing as _, StoreError};
 
 impl Repository {
@@ -18,10 +18,19 @@ impl Repository {
     /// # Errors
     /// Where its file could not be written.
     pub fn begin_upload(&self) -> Result<IngestKey, RepositoryError> {
+        self.begin_upload_of("")
+    }
+
+    /// Begins an upload session that belongs to somebody, in one line of whatever words.
+    ///
+    /// # Errors
+    /// Where its file could not be written.
+    pub fn begin_upload_of(&self, owner: &str) -> Result<IngestKey, RepositoryError> {
         let key = IngestKey::random();
         self.make("_uploads")?;
         let mut staged = Staged::new(&*self.root.disk);
-        staged.put(self.upload_path(&key), jiff::Timestamp::now().to_string().as_bytes())?;
+        let text = format!("{}\n{owner}", jiff::Timestamp::now());
+        staged.put(self.upload_path(&key), text.as_bytes())?;
         staged.publish()?;
         Ok(key)
     }
@@ -32,6 +41,16 @@ impl Repository {
     /// Where the file system does not answer.
     pub fn has_upload(&self, key: &IngestKey) -> Result<bool, RepositoryError> {
         Ok(self.upload_path(key).try_exists().doing("look for an upload session")?)
+    }
+
+    /// Returns whose an upload session is; `None` where this repository has no such session.
+    ///
+    /// # Errors
+    /// Where its file cannot be read.
+    pub fn upload_owner(&self, key: &IngestKey) -> Result<Option<String>, RepositoryError> {
+        let Some(bytes) = read_if_there(&self.upload_path(key))? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(Some(text.split_once('\n').map_or("", |(_, owner)| owner).to_owned()))
     }
 
     /// Ends an upload session. The ingest is the caller's to commit or discard, before.

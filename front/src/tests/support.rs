@@ -82,7 +82,7 @@ pub(super) fn tls() -> Tls {
     let key = directory.path().join("server.key");
     fs_err::write(&certificate, CERTIFICATE).unwrap();
     fs_err::write(&key, KEY).unwrap();
-    Tls::load(TlsFiles { certificate, key }).unwrap()
+    Tls::load(TlsFiles { certificate, key, clients: None }).unwrap()
 }
 
 /// Sends a request on a connection that stays open, and returns the answer's head and body.

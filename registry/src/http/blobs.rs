@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
+use boatyard_access::Deed;
 use boatyard_content::BlobFile;
 use boatyard_content::repository::Repository;
 use boatyard_front::body;
@@ -123,11 +124,12 @@ fn read_hot(
     }
     let registry = &call.registry;
     let Some(open) = registry.blobs.get(digest) else { return Ok(None) };
-    if !registry.store.is_blob(digest, open.file)? {
-        registry.blobs.remove(digest);
+    // First whether the repository has it: where it has not, what others have takes no time.
+    if !repository.has_blob(digest)? {
         return Ok(None);
     }
-    if !repository.has_blob(digest)? {
+    if !registry.store.is_blob(digest, open.file)? {
+        registry.blobs.remove(digest);
         return Ok(None);
     }
     respond(call, digest, open.mapped.size(), |range| open.mapped.body(range)).map(Some)
@@ -244,6 +246,7 @@ pub(super) async fn delete(
         if !repository.unlink_blob(&digest)? {
             return Err(unknown(&repository)?);
         }
+        call.note(Deed::Delete, &name, |entry| entry.target = Some(digest.to_string()));
         Ok(answer::empty(StatusCode::ACCEPTED))
     })
     .await

@@ -1,6 +1,7 @@
 //! Listing the repositories.
 
 use axum::response::Response;
+use boatyard_access::Action;
 use boatyard_content::repository::Space;
 use boatyard_oci::RepositoryName;
 use http::header;
@@ -9,7 +10,6 @@ use serde::Serialize;
 use super::error::ApiError;
 use super::page::Page;
 use super::{Call, answer, blocking};
-use crate::access::Action;
 
 #[derive(Serialize)]
 struct Catalog<'a> {
@@ -43,7 +43,7 @@ fn read(call: &Call, page: &Page) -> Result<Vec<RepositoryName>, ApiError> {
         let batch = call.registry.repositories.names(&Space::Hosted, last.as_deref(), most)?;
         let ended = batch.len() < most;
         last = batch.last().map(ToString::to_string);
-        names.extend(batch.into_iter().filter(|name| call.allows(Action::Pull, name)));
+        names.extend(batch.into_iter().filter(|name| call.allows(Action::List, name)));
         if ended {
             break;
         }

@@ -213,6 +213,7 @@ impl From<RepositoryError> for ApiError {
             // > "405 Method Not Allowed" is what a registry answers that does not delete a blob
             // (distribution-spec, "Deleting Blobs").
             RepositoryError::BlobReferenced { .. } => ApiError::refused(Code::Unsupported, &error),
+            RepositoryError::TagTaken { .. } => ApiError::refused(Code::Denied, &error),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
+use boatyard_access::Deed;
 use boatyard_content::Blob;
 use boatyard_content::repository::{Repository, StoredManifest};
 use boatyard_oci::name::ReferenceError;
@@ -179,6 +180,7 @@ pub(super) async fn delete(
         if !deleted {
             return Err(unknown(&repository)?);
         }
+        call.note(Deed::Delete, &name, |entry| entry.target = Some(reference.to_string()));
         Ok(answer::empty(StatusCode::ACCEPTED))
     })
     .await

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use boatyard_access::{Action, Verdict};
 use boatyard_content::repository::Space;
 use boatyard_oci::{Digest, RepositoryName};
 use tracing::debug;
@@ -10,7 +11,6 @@ use tracing::debug;
 use super::answer::{blob_location, created};
 use super::error::ApiError;
 use super::{Call, blocking};
-use crate::access::{Action, Verdict};
 use crate::registry::Registry;
 
 /// How many repositories are looked through for a blob when the client names none.
@@ -81,12 +81,12 @@ async fn search(
 ) -> Result<Vec<RepositoryName>, ApiError> {
     let likely = [Some(name.clone()), call.registry.sources.get(digest)];
     let (registry, digest) = (Arc::clone(&call.registry), digest.clone());
-    let (access, identity) = (Arc::clone(&registry.access), call.identity.clone());
+    let (access, caller) = (Arc::clone(&registry.access), call.caller.clone());
     blocking(move || {
         let first_of = |sources: Vec<RepositoryName>| {
             for source in sources {
                 let may_read =
-                    access.decide(&identity, Action::Pull, Some(&source)) == Verdict::Allowed;
+                    access.decide(&caller, Action::Pull, Some(&source)) == Verdict::Allowed;
                 if may_read && registry.repository(&source).has_blob(&digest)? {
                     return Ok::<_, ApiError>(vec![source]);
                 }

@@ -15,6 +15,11 @@ impl Query {
         Query(pairs.map(|Extract(pairs)| pairs).unwrap_or_default())
     }
 
+    /// Reads a form, as `POST` has them.
+    pub(crate) fn of_form(text: &str) -> Query {
+        Query::parse(Some(text.trim()))
+    }
+
     /// Returns the first parameter of this name.
     pub(crate) fn first(&self, name: &'static str) -> Option<&str> {
         self.all(name).next()

@@ -32,6 +32,20 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// Returns the same of another repository.
+    pub(super) fn moved_to(self, name: &RepositoryName) -> Route {
+        let name = name.clone();
+        match self {
+            Route::Tags(_) => Route::Tags(name),
+            Route::Referrers(_, subject) => Route::Referrers(name, subject),
+            Route::Manifest(_, reference) => Route::Manifest(name, reference),
+            Route::Blob(_, digest) => Route::Blob(name, digest),
+            Route::Uploads(_) => Route::Uploads(name),
+            Route::Upload(_, session) => Route::Upload(name, session),
+            Route::Base | Route::Catalog => self,
+        }
+    }
+
     /// Reads a request's path.
     pub(crate) fn parse(path: &str) -> Result<Route, ApiError> {
         let rest = path.strip_prefix("/v2").unwrap_or(path);

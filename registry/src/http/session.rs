@@ -68,7 +68,7 @@ impl Session {
         name: RepositoryName,
         algorithm: Option<Algorithm>,
     ) -> Result<Session, ApiError> {
-        let registry = Arc::clone(&call.registry);
+        let (registry, owner) = (Arc::clone(&call.registry), call.caller.owner());
         blocking(move || {
             let repository = registry.repository(&name);
             let limits = &registry.limits;
@@ -76,7 +76,8 @@ impl Session {
                 .sessions
                 .begin(&registry.repositories, &repository, limits)?
                 .map_err(|refusal| too_many(&refusal))?;
-            let key = repository.begin_upload().inspect_err(|_| registry.sessions.end(1))?;
+            let begun = repository.begin_upload_of(&owner);
+            let key = begun.inspect_err(|_| registry.sessions.end(1))?;
             let state = State { offset: Some(0), algorithm };
             Ok(Session { registry, name, repository, key, state })
         })
@@ -92,10 +93,11 @@ impl Session {
         let unknown = || ApiError::new(Code::BlobUploadUnknown, "there is no such upload session");
         let key = IngestKey::from_str(key).map_err(|_| unknown())?;
         let state = call.query.first("_state").map(State::parse).unwrap_or_default();
-        let registry = Arc::clone(&call.registry);
+        let (registry, owner) = (Arc::clone(&call.registry), call.caller.owner());
         blocking(move || {
             let repository = registry.repository(&name);
-            if !repository.has_upload(&key)? {
+            // Another's session is as good as none.
+            if repository.upload_owner(&key)?.is_none_or(|of| !of.is_empty() && of != owner) {
                 return Err(unknown());
             }
             Ok(Session { registry, name, repository, key, state })

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::context::load::{Loaded, Loader, Tree};
 use boatyard_builder::context::location::Location;
-use boatyard_builder::dockerfile::{Dockerfile, parse_bytes};
+use boatyard_builder::dockerfile::{Dockerfile, parse_bytes_with};
 use boatyard_builder::import::{LayoutReference, layout};
 use boatyard_builder::plan::{Contexts, NamedContext};
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, ImageName};
 
-use super::options::Args;
+use super::options::{Args, Options};
+use crate::cli::lint;
 use crate::report::{Context as _, Failure, Result};
 
 /// The build argument that keeps `.git` of a context that is a Git repository.
@@ -55,10 +56,10 @@ pub fn location(args: &Args) -> Result<Location> {
 }
 
 /// Opens a context that is a directory, and its Dockerfile.
-pub fn open_directory(args: &Args, directory: &Path) -> Result<Opened> {
+pub fn open_directory(args: &Args, options: &Options, directory: &Path) -> Result<Opened> {
     if args.file.as_deref() == Some(Path::new("-")) {
         let context = Directory::open(directory, None).context("cannot use the build context")?;
-        return from_stdin().map(|opened| Opened { context: Some(context), ..opened });
+        return from_stdin(options).map(|opened| Opened { context: Some(context), ..opened });
     }
     let path = find_dockerfile(args, directory)?;
     let bytes = fs_err::read(&path).map_err(|error| {
@@ -68,12 +69,17 @@ pub fn open_directory(args: &Args, directory: &Path) -> Result<Opened> {
     })?;
     let context =
         Directory::open(directory, Some(&path)).context("cannot use the build context")?;
-    let opened = opened(&bytes, path.display().to_string(), below(directory, &path))?;
+    let opened = opened(options, &bytes, path.display().to_string(), below(directory, &path))?;
     Ok(Opened { context: Some(context), ..opened })
 }
 
 /// Opens a context that has to be brought here first, and its Dockerfile.
-pub fn open_loaded(args: &Args, location: &Location, loader: Loader<'_>) -> Result<Opened> {
+pub fn open_loaded(
+    args: &Args,
+    options: &Options,
+    location: &Location,
+    loader: Loader<'_>,
+) -> Result<Opened> {
     let dockerfile_is_stdin = args.file.as_deref() == Some(Path::new("-"));
     if *location == Location::Stdin && dockerfile_is_stdin {
         return Err(Failure::usage(
@@ -86,16 +92,18 @@ pub fn open_loaded(args: &Args, location: &Location, loader: Loader<'_>) -> Resu
             "the context {} is a Dockerfile, and -f names another",
             args.context.display()
         ))),
-        Loaded::File(bytes) => opened(&bytes, "Dockerfile".to_owned(), "Dockerfile".to_owned()),
+        Loaded::File(bytes) => {
+            opened(options, &bytes, "Dockerfile".to_owned(), "Dockerfile".to_owned())
+        }
         Loaded::Tree(tree) if dockerfile_is_stdin => {
             let context = tree.into_context(None).context("cannot use the build context")?;
-            from_stdin().map(|opened| Opened { context: Some(context), ..opened })
+            from_stdin(options).map(|opened| Opened { context: Some(context), ..opened })
         }
         Loaded::Tree(tree) => {
             let (name, bytes) = dockerfile_of(&tree, args)?;
             let context = tree.into_context(Some(&name)).context("cannot use the build context")?;
             let name = name.display().to_string();
-            let opened = opened(&bytes, name.clone(), name)?;
+            let opened = opened(options, &bytes, name.clone(), name)?;
             Ok(Opened { context: Some(context), ..opened })
         }
     }
@@ -117,17 +125,27 @@ fn dockerfile_of(tree: &Tree, args: &Args) -> Result<(PathBuf, Vec<u8>)> {
         .hint("-f names another file of the context; `-f -` is one from standard input"))
 }
 
-fn from_stdin() -> Result<Opened> {
+fn from_stdin(options: &Options) -> Result<Opened> {
     let mut bytes = Vec::new();
     stdin().read_to_end(&mut bytes).context("cannot read stdin")?;
-    opened(&bytes, "Dockerfile".to_owned(), "Dockerfile".to_owned())
+    opened(options, &bytes, "Dockerfile".to_owned(), "Dockerfile".to_owned())
 }
 
-fn opened(bytes: &[u8], file_name: String, dockerfile_path: String) -> Result<Opened> {
-    let dockerfile =
-        parse_bytes(bytes).map_err(|errors| Failure::verbatim(errors.render(&file_name)))?;
-    if let Some(syntax) = &dockerfile.directives.syntax {
-        super::check_syntax(&syntax.value)?;
+fn opened(
+    options: &Options,
+    bytes: &[u8],
+    file_name: String,
+    dockerfile_path: String,
+) -> Result<Opened> {
+    let checks = lint::checks(&options.build_args)?;
+    let dockerfile = parse_bytes_with(bytes, checks)
+        .map_err(|errors| Failure::verbatim(errors.render(&file_name)))?;
+    match (options.build_args.get("BUILDKIT_SYNTAX"), &dockerfile.directives.syntax) {
+        (Some(syntax), _) if !syntax.is_empty() => {
+            super::check_syntax("--build-arg BUILDKIT_SYNTAX=", syntax)?;
+        }
+        (_, Some(syntax)) => super::check_syntax("# syntax=", &syntax.value)?,
+        (_, None) => {}
     }
     Ok(Opened { dockerfile, file_name, dockerfile_path, context: None })
 }

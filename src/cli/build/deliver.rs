@@ -1,16 +1,20 @@
 //! Where a built image goes.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, IsTerminal as _, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use boatyard_builder::build::Built;
-use boatyard_builder::export::{self, ExportError, Source};
+use boatyard_builder::build::{Built, BuiltForm, BuiltImage};
+use boatyard_builder::export::{self, ExportError, Root as FileSystem, Source};
 use boatyard_builder::image::Image;
+use boatyard_builder::snapshot::LayerDir;
 use boatyard_content::{Lease, Root};
-use boatyard_oci::{Descriptor, MediaType, Platform};
+use boatyard_oci::{ImageName, Platform, Reference};
 
-use super::options::{Args, Destination, Options, Output};
+use super::options::{Args, Options};
+use super::output::{Destination, Kind, Layout, Output, Push};
 use crate::cli::runtime;
 use crate::output;
 use crate::remote::{self, Mover};
@@ -18,7 +22,18 @@ use crate::report::{Context as _, Failure, Result, note};
 use crate::transfers::{self, Direction};
 use crate::world::World;
 
-/// Sends the image everywhere it should go, and says what it is.
+/// What is delivered, and with what.
+struct Delivery<'a> {
+    world: &'a World,
+    root: &'a Arc<Root>,
+    lease: &'a Lease,
+    args: &'a Args,
+    options: &'a Options,
+    built: &'a Built,
+    forms: &'a [super::Form],
+}
+
+/// Keeps the image, sends it everywhere it should go, and says what it is.
 pub fn deliver(
     world: &World,
     root: &Arc<Root>,
@@ -27,55 +42,237 @@ pub fn deliver(
     options: &Options,
     built: &Built,
 ) -> Result<()> {
-    for target in &options.outputs {
-        match target {
-            Output::Push => push(world, root, lease, args, options, built)?,
-            Output::Load => load(root, options, built)?,
-            Output::Image => {}
-            Output::Local(directory) => {
-                let layers = unpack(world, root, lease, built)?;
-                export::local(&layers, directory)
-                    .context(format!("cannot write the files to {}", directory.display()))?;
+    let forms = super::forms(&options.outputs);
+    let delivery = Delivery { world, root, lease, args, options, built, forms: &forms };
+    delivery.keep()?;
+    for output in &options.outputs {
+        delivery.output(output)?;
+    }
+    delivery.describe()
+}
+
+impl Delivery<'_> {
+    /// Keeps the image under its names, unless nobody wants it kept.
+    fn keep(&self) -> Result<()> {
+        let is_kept = |output: &Output| match output.kind {
+            Kind::Image { store, .. } => store,
+            Kind::CacheOnly => false,
+            _ => true,
+        };
+        if self.options.outputs.iter().any(is_kept) {
+            super::keep(self.root, self.lease, &self.options.tags, &self.built.main().top)?;
+        }
+        for output in &self.options.outputs {
+            if matches!(output.kind, Kind::Image { store: true, .. }) {
+                super::keep(self.root, self.lease, &output.names, &self.form(output).top)?;
             }
-            Output::Tar(destination) => {
-                let layers = unpack(world, root, lease, built)?;
-                write(destination, |sink| export::tar(&layers, sink))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the image as an output wants it.
+    fn form(&self, output: &Output) -> &BuiltForm {
+        let place = self.forms.iter().position(|form| *form == output.form);
+        place.and_then(|place| self.built.forms.get(place)).unwrap_or_else(|| self.built.main())
+    }
+
+    /// Returns the names that an output gives.
+    fn names<'o>(&'o self, output: &'o Output) -> &'o [ImageName] {
+        if output.names.is_empty() { &self.options.tags } else { &output.names }
+    }
+
+    fn output(&self, output: &Output) -> Result<()> {
+        let form = self.form(output);
+        match &output.kind {
+            Kind::Image { push: Some(push), .. } => self.push(output, form, *push),
+            Kind::Image { push: None, .. } | Kind::CacheOnly => Ok(()),
+            Kind::Load => self.load(output, form),
+            Kind::Local { directory, split } => self.local(form, directory, *split),
+            Kind::Tar { destination, split } => {
+                let unpacked = self.unpack(form, *split)?;
+                let systems: Vec<FileSystem<'_>> = unpacked
+                    .iter()
+                    .map(|(name, layers)| FileSystem { name: name.as_deref(), layers })
+                    .collect();
+                write(destination, |sink| export::tar(&systems, self.built.epoch, sink))
             }
-            Output::Oci(destination) => {
+            Kind::Oci(Layout::Archive(destination)) => {
+                let source = self.source(output, form);
+                write(destination, |sink| export::oci_archive(&self.root.store(), &[source], sink))
+            }
+            Kind::Oci(Layout::Directory(directory)) => {
+                let source = self.source(output, form);
+                export::oci_layout(&self.root.store(), &[source], directory)
+                    .context(format!("cannot write the layout to {}", directory.display()))
+            }
+            Kind::Docker(Layout::Archive(destination)) => {
+                let source = self.source(output, form);
                 write(destination, |sink| {
-                    export::oci_archive(&root.store(), &[source(options, built)], sink)
-                })?;
+                    export::docker_archive(&self.root.store(), &[source], sink)
+                })
             }
-            Output::Docker(destination) => {
-                write(destination, |sink| {
-                    export::docker_archive(&root.store(), &[source(options, built)], sink)
-                })?;
+            Kind::Docker(Layout::Directory(directory)) => {
+                let source = self.source(output, form);
+                export::docker_layout(&self.root.store(), &[source], directory)
+                    .context(format!("cannot write the image to {}", directory.display()))
             }
         }
     }
-    describe(args, options, built)
+
+    fn source(&self, output: &Output, form: &BuiltForm) -> Source {
+        let mut annotations: BTreeMap<String, String> = form.top.annotations.clone();
+        if let Some(epoch) = self.built.epoch {
+            annotations
+                .entry("org.opencontainers.image.created".to_owned())
+                .or_insert_with(|| epoch.to_string());
+        }
+        let names = self.names(output).to_vec();
+        Source { names, target: form.top.clone(), platform: None, annotations }
+    }
+
+    /// Unpacks the image of each platform; each has a name where each gets its own directory.
+    fn unpack(
+        &self,
+        form: &BuiltForm,
+        split: Option<bool>,
+    ) -> Result<Vec<(Option<String>, Vec<LayerDir>)>> {
+        let splits = split.unwrap_or(form.images.len() > 1);
+        let layers = self.world.open_layers(self.root, self.lease)?;
+        let unpack = |built: &BuiltImage| {
+            let image = Image::open(&self.root.store(), &built.descriptor, None)
+                .context("cannot read the image that was built")?;
+            let unpacked = export::unpack(&layers, &self.root.store(), &image, 2, &|_| {})
+                .context("cannot unpack the image that was built")?;
+            Ok((splits.then(|| directory_of(&built.platform)), unpacked))
+        };
+        form.images.iter().map(unpack).collect()
+    }
+
+    fn local(&self, form: &BuiltForm, directory: &Path, split: Option<bool>) -> Result<()> {
+        for (name, layers) in self.unpack(form, split)? {
+            let directory = name.map_or_else(|| directory.to_owned(), |name| directory.join(name));
+            export::local(&layers, self.built.epoch, &directory)
+                .context(format!("cannot write the files to {}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    fn push(&self, output: &Output, form: &BuiltForm, push: Push) -> Result<()> {
+        let client = remote::client(self.world)?;
+        let runtime = runtime()?;
+        let progress = transfers::open(Direction::Push, self.args.quiet);
+        let manifests = remote::gather(self.root, &form.top)?
+            .ok_or_else(|| Failure::new("a part of what was built is gone"))?;
+        for name in self.names(output) {
+            let mut to = name.clone();
+            if push == Push::ByDigest {
+                to.reference = Reference::Digest(form.top.digest.clone());
+            }
+            let (client, root, lease) = (&client, self.root, self.lease);
+            let mover = Mover { client, root, lease, progress: progress.as_progress() };
+            let digest = runtime.block_on(mover.send_manifests(&manifests, &to))?;
+            progress.finish();
+            if !self.args.quiet {
+                note(&format!("pushed {} ({digest})", to.familiar()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams the image into `docker load`, or `podman load` where docker does not run.
+    fn load(&self, output: &Output, form: &BuiltForm) -> Result<()> {
+        let Some(engine) = ["docker", "podman"].into_iter().find(|engine| answers(engine)) else {
+            return Err(Failure::new("neither docker nor podman is running here")
+                .hint("--output type=docker,dest=FILE writes an archive for `docker load`"));
+        };
+        let mut child = Command::new(engine)
+            .arg("load")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .context(format!("cannot start {engine}"))?;
+        let Some(stdin) = child.stdin.take() else {
+            return Err(Failure::new(format!("cannot write to {engine}")));
+        };
+        let source = self.source(output, form);
+        let written = export::docker_archive(&self.root.store(), &[source], BufWriter::new(stdin));
+        let written = written.map(drop);
+        let status = child.wait().context(format!("cannot wait for {engine}"))?;
+        if !status.success() {
+            return Err(Failure::new(format!("{engine} did not load the image ({status})")));
+        }
+        written.context(format!("cannot send the image to {engine}"))
+    }
+
+    /// Writes the files that were asked for, and prints what was built.
+    fn describe(&self) -> Result<()> {
+        let form = self.built.main();
+        let id = form.id();
+        if let Some(path) = &self.args.iidfile {
+            fs_err::write(path, id.to_string()).context("cannot write the image ID")?;
+        }
+        if let Some(path) = &self.args.metadata_file {
+            let metadata = self.metadata(form);
+            let text = serde_json::to_string_pretty(&metadata).context("cannot write JSON")?;
+            fs_err::write(path, text + "\n").context("cannot write the metadata")?;
+        }
+        let to_stdout = self.options.outputs.iter().any(Output::is_stdout);
+        if self.args.quiet && !to_stdout {
+            return output::line(&id.to_string());
+        }
+        if !self.args.quiet {
+            if let [image] = &form.images[..] {
+                note(&format!("image  {}", image.config.digest()));
+            }
+            note(&format!("digest {}", form.top.digest));
+            for name in self.all_names() {
+                note(&format!("name   {}", name.familiar()));
+            }
+        }
+        Ok(())
+    }
+
+    fn all_names(&self) -> Vec<&ImageName> {
+        let own = self.options.outputs.iter().flat_map(|output| &output.names);
+        let mut names: Vec<&ImageName> = Vec::new();
+        for name in self.options.tags.iter().chain(own) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Returns what was built, in buildx's words and one of ours.
+    fn metadata(&self, form: &BuiltForm) -> serde_json::Value {
+        let mut descriptor = serde_json::json!({
+            "mediaType": form.top.media_type,
+            "digest": form.top.digest,
+            "size": form.top.size,
+        });
+        let mut metadata = serde_json::json!({
+            "boatyard.compatibility": self.args.compatibility.number(),
+            "containerimage.digest": form.top.digest,
+        });
+        if let [image] = &form.images[..] {
+            descriptor["platform"] = serde_json::json!(image.platform);
+            metadata["containerimage.config.digest"] = image.config.digest().to_string().into();
+        }
+        if !form.top.annotations.is_empty() {
+            descriptor["annotations"] = serde_json::json!(form.top.annotations);
+        }
+        metadata["containerimage.descriptor"] = descriptor;
+        let names: Vec<String> = self.all_names().iter().map(ToString::to_string).collect();
+        if !names.is_empty() {
+            metadata["image.name"] = names.join(",").into();
+        }
+        metadata
+    }
 }
 
-fn target(built: &Built) -> Descriptor {
-    let manifest = &built.manifest;
-    Descriptor::new(MediaType::OCI_MANIFEST, manifest.digest().clone(), manifest.size())
-}
-
-fn source(options: &Options, built: &Built) -> Source {
-    Source { names: options.tags.clone(), target: target(built), platform: None }
-}
-
-fn unpack(
-    world: &World,
-    root: &Arc<Root>,
-    lease: &Lease,
-    built: &Built,
-) -> Result<Vec<boatyard_builder::snapshot::LayerDir>> {
-    let image = Image::open(&root.store(), &target(built), None)
-        .context("cannot read the image that was built")?;
-    let layers = world.open_layers(root, lease)?;
-    export::unpack(&layers, &root.store(), &image, 2, &|_| {})
-        .context("cannot unpack the image that was built")
+/// Returns the directory of a platform's files, in buildx's words.
+fn directory_of(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
 }
 
 /// Writes to a file or to standard output, unless that is a terminal.
@@ -99,105 +296,9 @@ fn write<'a>(
     sink.flush().context(failed())
 }
 
-fn push(
-    world: &World,
-    root: &Arc<Root>,
-    lease: &Lease,
-    args: &Args,
-    options: &Options,
-    built: &Built,
-) -> Result<()> {
-    let client = remote::client(world)?;
-    let runtime = runtime()?;
-    let progress = transfers::open(Direction::Push, args.quiet);
-    for name in &options.tags {
-        let mover = Mover { client: &client, root, lease, progress: progress.as_progress() };
-        let digest = runtime.block_on(mover.send(name, built.manifest.digest(), name))?;
-        progress.finish();
-        if !args.quiet {
-            note(&format!("pushed {} ({digest})", name.familiar()));
-        }
-    }
-    Ok(())
-}
-
-/// Streams the image into `docker load`, or `podman load` where docker does not run.
-fn load(root: &Arc<Root>, options: &Options, built: &Built) -> Result<()> {
-    let Some(engine) = ["docker", "podman"].into_iter().find(|engine| answers(engine)) else {
-        return Err(Failure::new("neither docker nor podman is running here")
-            .hint("--output type=docker,dest=FILE writes an archive for `docker load`"));
-    };
-    let mut child = Command::new(engine)
-        .arg("load")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .context(format!("cannot start {engine}"))?;
-    let Some(stdin) = child.stdin.take() else {
-        return Err(Failure::new(format!("cannot write to {engine}")));
-    };
-    let source = source(options, built);
-    let written = export::docker_archive(&root.store(), &[source], BufWriter::new(stdin));
-    let written = written.map(drop);
-    let status = child.wait().context(format!("cannot wait for {engine}"))?;
-    if !status.success() {
-        return Err(Failure::new(format!("{engine} did not load the image ({status})")));
-    }
-    written.context(format!("cannot send the image to {engine}"))
-}
-
 /// Says whether a program is there and its engine answers.
 fn answers(engine: &str) -> bool {
     let status =
         Command::new(engine).arg("info").stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
-}
-
-/// Writes the files that were asked for, and prints what was built.
-fn describe(args: &Args, options: &Options, built: &Built) -> Result<()> {
-    let id = built.config.digest();
-    if let Some(path) = &args.iidfile {
-        fs_err::write(path, id.to_string()).context("cannot write the image ID")?;
-    }
-    if let Some(path) = &args.metadata_file {
-        let names: Vec<String> = options.tags.iter().map(ToString::to_string).collect();
-        let mut metadata = serde_json::json!({
-            "containerimage.config.digest": id,
-            "containerimage.digest": built.manifest.digest(),
-            "containerimage.descriptor": {
-                "mediaType": MediaType::OCI_MANIFEST,
-                "digest": built.manifest.digest(),
-                "size": built.manifest.size(),
-                "platform": platform(built),
-            },
-        });
-        if !names.is_empty() {
-            metadata["image.name"] = names.join(",").into();
-        }
-        let text = serde_json::to_string_pretty(&metadata).context("cannot write JSON")?;
-        fs_err::write(path, text + "\n").context("cannot write the metadata")?;
-    }
-    let to_stdout = options.outputs.iter().any(|output| {
-        matches!(
-            output,
-            Output::Tar(Destination::Stdout)
-                | Output::Oci(Destination::Stdout)
-                | Output::Docker(Destination::Stdout)
-        )
-    });
-    if args.quiet && !to_stdout {
-        return output::line(&id.to_string());
-    }
-    if !args.quiet {
-        note(&format!("image  {id}"));
-        note(&format!("digest {}", built.manifest.digest()));
-        for name in &options.tags {
-            note(&format!("name   {}", name.familiar()));
-        }
-    }
-    Ok(())
-}
-
-fn platform(built: &Built) -> Platform {
-    built.config.value().platform()
 }

@@ -9,16 +9,15 @@ use boatyard_builder::secrets::{SecretSource, Secrets};
 use boatyard_builder::ssh::{AgentSource, Agents};
 
 use super::options::Args;
-use super::project;
 use crate::report::{Failure, Result};
 use crate::world::World;
 
-/// Reads what was given; files are only looked for.
-pub fn of(world: &World, args: &Args, dockerfile: &str) -> Result<MountSources> {
+/// Reads what was given; files are only looked for. The project is not known yet.
+pub fn of(world: &World, args: &Args) -> Result<MountSources> {
     Ok(MountSources {
         secrets: secrets(&args.secrets)?,
         agents: agents(&args.ssh, &world.environment.path)?,
-        project: project::of(&args.context, dockerfile),
+        project: String::new(),
     })
 }
 

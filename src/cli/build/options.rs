@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use boatyard_builder::annotation::Level;
 use boatyard_builder::execute::{
     DEFAULT_SHM_SIZE, HostAddress, Isolation, Limits, Network, Resource, Rlimit,
 };
+use boatyard_builder::form::Form;
 use boatyard_builder::layer::compress::Compression;
 use boatyard_builder::plan::Allow;
 use boatyard_builder::solve::Reuse;
@@ -15,6 +17,9 @@ use boatyard_oci::{ImageName, Platform, Reference};
 use crate::cli::limits::{self, LimitArgs, bytes};
 use crate::progress::ProgressMode;
 use crate::report::{Failure, Result};
+
+use super::compatibility::Compatibility;
+use super::output::{self, Kind, Output, Push};
 
 /// Build an image from a Dockerfile.
 ///
@@ -45,9 +50,10 @@ pub struct Args {
     /// Set a label of the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub labels: Vec<String>,
-    /// The platform that the image is for: this machine's
-    #[arg(long, value_name = "OS/ARCH")]
-    pub platform: Option<String>,
+    /// The platform that the image is for [default: this machine's]; several make one index of an
+    /// image each
+    #[arg(long = "platform", value_name = "OS/ARCH[,OS/ARCH]")]
+    pub platforms: Vec<String>,
     /// How RUN steps are isolated: auto (as well as can be), full, userns or chroot
     #[arg(long, value_name = "KIND", env = "BOATYARD_ISOLATION")]
     pub isolation: Option<Isolation>,
@@ -76,7 +82,7 @@ pub struct Args {
     #[arg(long = "ssh", value_name = "ID[=SOCKET|KEY[,KEY]]")]
     pub ssh: Vec<String>,
     /// Allow steps what is not usual: network.host, security.insecure
-    #[arg(long = "allow", value_name = "LEAVE")]
+    #[arg(long = "allow", value_name = "PERMISSION")]
     pub allow: Vec<String>,
     /// Look for newer base images
     #[arg(long)]
@@ -101,18 +107,43 @@ pub struct Args {
         default_missing_value = "text"
     )]
     pub explain: Option<ExplainFormat>,
+    /// Build nothing, and say what the linter finds: --call=check
+    #[arg(long, conflicts_with = "call")]
+    pub check: bool,
+    /// Build nothing, and answer: check (what the linter finds), outline (what the target takes) or
+    /// targets (the stages), with `,format=json` for programs
+    #[arg(long, value_name = "METHOD[,format=FORMAT]", alias = "print")]
+    pub call: Option<String>,
+    /// Where a RUN step fails, open a shell in its files, with its user, directory, environment,
+    /// mounts and network
+    #[arg(long)]
+    pub debug_on_error: bool,
+    /// What that shell is to run, in place of reading a terminal; implies --debug-on-error
+    #[arg(long, value_name = "COMMAND")]
+    pub debug_shell: Option<String>,
     /// Push the image to the registry that its names say
     #[arg(long)]
     pub push: bool,
     /// Load the image into a running docker, or else podman
     #[arg(long)]
     pub load: bool,
-    /// Where the result goes: DIR, or type=local|tar|oci|docker|image,dest=PATH; `-` is stdout
+    /// Where the result goes: DIR, or type=image|registry|oci|docker|local|tar|cacheonly with keys
+    /// such as dest=PATH, where `-` is stdout; several at once are fine
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub outputs: Vec<String>,
     /// How layers are compressed: gzip, zstd or uncompressed
     #[arg(long, value_name = "KIND", default_value = "gzip")]
     pub compression: String,
+    /// The level: 1 to 12 for gzip, 1 to 22 for zstd
+    #[arg(long, value_name = "LEVEL")]
+    pub compression_level: Option<u8>,
+    /// Annotate the image's manifest, or another level: LEVEL is manifest, index,
+    /// manifest-descriptor or index-descriptor, with [OS/ARCH] behind it for one platform's
+    #[arg(long = "annotation", value_name = "[LEVEL:]NAME=VALUE")]
+    pub annotations: Vec<String>,
+    /// Write what this level of Boatyard writes, byte for byte: there is level 1 so far
+    #[arg(long, value_name = "LEVEL", default_value_t = Compatibility::NEWEST)]
+    pub compatibility: Compatibility,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
@@ -145,8 +176,12 @@ pub struct Options {
     pub build_args: BTreeMap<String, String>,
     /// The labels.
     pub labels: BTreeMap<String, String>,
-    /// The platform.
-    pub platform: Platform,
+    /// The platforms, each once.
+    pub platforms: Vec<Platform>,
+    /// There is an index, even of one image.
+    pub index: bool,
+    /// Layers, too, have the times of `SOURCE_DATE_EPOCH`.
+    pub rewrite_timestamp: bool,
     /// The network of steps that do not say, if it was asked for.
     pub network: Option<Network>,
     /// Further hosts.
@@ -159,8 +194,6 @@ pub struct Options {
     pub limits: Limits,
     /// How long a step may take.
     pub timeout: Option<Duration>,
-    /// How layers are compressed.
-    pub compression: Compression,
     /// Which earlier results may be used.
     pub reuse: Reuse,
     /// What steps may do beyond what is usual.
@@ -173,67 +206,35 @@ pub struct Options {
     pub outputs: Vec<Output>,
 }
 
-/// Where a result goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// To the registry.
-    Push,
-    /// Into docker or podman.
-    Load,
-    /// Nowhere but this machine's images.
-    Image,
-    /// The root file system, into a directory.
-    Local(PathBuf),
-    /// The root file system, as a tar.
-    Tar(Destination),
-    /// An OCI archive.
-    Oci(Destination),
-    /// A `docker load` archive.
-    Docker(Destination),
-}
-
-/// A file or standard output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// Standard output.
-    Stdout,
-    /// A file.
-    File(PathBuf),
-}
-
 impl Options {
     /// Reads the options.
     pub fn new(args: &Args) -> Result<Options> {
-        let mut tags = Vec::new();
-        for text in &args.tags {
-            let name: ImageName =
-                text.parse().map_err(|error: boatyard_oci::name::NameError| {
-                    Failure::usage(format!("cannot use --tag {text}")).because(error)
-                })?;
-            if matches!(name.reference, Reference::Digest(_)) {
-                return Err(Failure::usage(format!(
-                    "cannot use --tag {text}: a digest is what comes out, not what goes in"
-                )));
-            }
-            tags.push(name);
-        }
+        let tags = args.tags.iter().map(|text| tag("--tag ", text)).collect::<Result<Vec<_>>>()?;
         let outputs = outputs(args)?;
-        if outputs.contains(&Output::Push) && tags.is_empty() {
-            return Err(Failure::usage("--push needs to know where to: name the image with --tag"));
+        let platforms = platforms(args)?;
+        let build_args = build_args(args)?;
+        let index = multi_platform(&build_args)?;
+        check(&outputs, &tags, platforms.len(), index)?;
+        let mut said: Vec<bool> = outputs.iter().filter_map(|it| it.rewrite_timestamp).collect();
+        said.dedup();
+        if said.len() > 1 {
+            return Err(Failure::usage(
+                "rewrite-timestamp is one for all outputs: they are of the same layers",
+            ));
         }
-        let platform = platform(args)?;
         Ok(Options {
             tags,
-            build_args: build_args(args)?,
+            build_args,
             labels: labels(args)?,
-            platform,
+            platforms,
+            index,
+            rewrite_timestamp: said != [false],
             network: network(args)?,
             hosts: args.add_hosts.iter().map(|text| host(text)).collect::<Result<_>>()?,
             shm_size: args.shm_size.as_deref().map_or(Ok(DEFAULT_SHM_SIZE), bytes)?,
             rlimits: args.ulimits.iter().map(|text| rlimit(text)).collect::<Result<_>>()?,
             limits: args.limits.read()?,
             timeout: args.timeout.as_deref().map(limits::duration).transpose()?,
-            compression: compression(&args.compression)?,
             reuse: reuse(args),
             allow: allow(args)?,
             explain: args.explain,
@@ -306,22 +307,38 @@ fn labels(args: &Args) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
-fn platform(args: &Args) -> Result<Platform> {
-    let host = Platform::host();
-    let Some(text) = &args.platform else { return Ok(host) };
-    if text.contains(',') {
-        return Err(Failure::usage("several platforms at once are not supported yet"));
-    }
-    let platform: Platform =
-        text.parse().map_err(|error: boatyard_oci::platform::PlatformError| {
+fn platforms(args: &Args) -> Result<Vec<Platform>> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in args.platforms.iter().flat_map(|text| text.split(',')).map(str::trim) {
+        let platform = match text {
+            "local" => Ok(Platform::host()),
+            text => text.parse(),
+        };
+        let platform = platform.map_err(|error: boatyard_oci::platform::PlatformError| {
             Failure::usage("cannot use --platform").because(error)
         })?;
-    if !host.runs(&platform) {
-        return Err(Failure::usage(format!(
-            "building for {platform} on {host} is not supported yet"
-        )));
+        if platform.os != "linux" {
+            return Err(Failure::usage(format!("cannot build for {platform}: only for linux")));
+        }
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
     }
-    Ok(platform)
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    Ok(platforms)
+}
+
+/// Says whether an index is wanted of one image, too, in the way in which BuildKit is told.
+fn multi_platform(build_args: &BTreeMap<String, String>) -> Result<bool> {
+    match build_args.get("BUILDKIT_MULTI_PLATFORM").map(String::as_str) {
+        None | Some("" | "0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(other) => {
+            Err(Failure::usage(format!("BUILDKIT_MULTI_PLATFORM is 1 or 0, not `{other}`")))
+        }
+    }
 }
 
 fn network(args: &Args) -> Result<Option<Network>> {
@@ -367,103 +384,80 @@ pub fn rlimit(text: &str) -> Result<Rlimit> {
     Ok(Rlimit { resource, soft: number(soft)?, hard: number(hard)? })
 }
 
-fn compression(text: &str) -> Result<Compression> {
-    match text {
-        "gzip" => Ok(Compression::GZIP),
-        "zstd" => Ok(Compression::ZSTD),
-        "uncompressed" | "none" => Ok(Compression::None),
-        other => Err(Failure::usage(format!(
-            "--compression {other} is not supported: use gzip, zstd or uncompressed"
-        ))),
-    }
-}
-
+/// Reads the outputs, and what they have in common.
 fn outputs(args: &Args) -> Result<Vec<Output>> {
+    let form = Form {
+        compression: compression(args)?,
+        annotations: output::annotations(&args.annotations)?,
+        ..Form::default()
+    };
     let mut outputs = Vec::new();
     if args.push {
-        outputs.push(Output::Push);
+        let kind = Kind::Image { push: Some(Push::ByTag), store: true };
+        outputs.push(Output::new(kind, &form));
     }
     if args.load {
-        outputs.push(Output::Load);
+        outputs.push(Output::new(Kind::Load, &form));
     }
     for text in &args.outputs {
-        outputs.push(output(text)?);
+        outputs.push(Output::read(text, &form)?);
+    }
+    if outputs.is_empty() {
+        outputs.push(Output::new(Kind::Image { push: None, store: true }, &form));
     }
     Ok(outputs)
 }
 
-/// Reads `DIR`, `-`, or `type=...,dest=...`.
-fn output(text: &str) -> Result<Output> {
-    if !text.contains('=') {
-        return Ok(match text {
-            "-" => Output::Tar(Destination::Stdout),
-            directory => Output::Local(PathBuf::from(directory)),
-        });
+fn compression(args: &Args) -> Result<Compression> {
+    let level = args.compression_level.map(|level| level.to_string());
+    output::compression(Some(&args.compression), level.as_deref(), Compression::default())
+        .map_err(|problem| Failure::usage(format!("cannot use --compression: {problem}")))
+}
+
+/// Checks what the outputs ask of one another, of the names and of the platforms.
+fn check(outputs: &[Output], tags: &[ImageName], platforms: usize, index: bool) -> Result<()> {
+    if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
+        return Err(Failure::usage("only one output can go to standard output"));
     }
-    let (mut kind, mut destination, mut push) = (None, None, false);
-    for pair in text.split(',') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, "true"));
-        match key {
-            "type" => kind = Some(value),
-            "dest" => destination = Some(value),
-            "push" => push = value == "true",
-            "name" => {
-                return Err(Failure::usage("--output name=... is not supported yet: use --tag"));
-            }
-            other => {
-                return Err(Failure::usage(format!(
-                    "--output {text}: `{other}` is not supported yet"
-                )));
-            }
+    for output in outputs {
+        let is_pushed = matches!(output.kind, Kind::Image { push: Some(_), .. });
+        if is_pushed && tags.is_empty() && output.names.is_empty() {
+            return Err(Failure::usage("--push needs to know where to: name the image with --tag"));
+        }
+        let is_docker = matches!(output.kind, Kind::Load | Kind::Docker(_));
+        if is_docker && platforms > 1 {
+            return Err(Failure::usage("what docker loads holds one platform, not several")
+                .hint("use type=oci, or a build for each platform"));
+        }
+        let annotations = &output.form.annotations;
+        let has_index = [Level::Index, Level::IndexDescriptor]
+            .into_iter()
+            .any(|level| annotations.any_at(level));
+        if output.is_image() && has_index && platforms < 2 && !index {
+            return Err(Failure::usage("an image for one platform has no index to annotate").hint(
+                "leave `index:` out, or make an index of it with --build-arg BUILDKIT_MULTI_PLATFORM=1",
+            ));
         }
     }
-    let file = || match destination {
-        None | Some("-") => Destination::Stdout,
-        Some(path) => Destination::File(PathBuf::from(path)),
-    };
-    match kind {
-        Some("local") => match destination {
-            Some(path) => Ok(Output::Local(PathBuf::from(path))),
-            None => Err(Failure::usage("--output type=local needs dest=DIR")),
-        },
-        Some("tar") => Ok(Output::Tar(file())),
-        Some("oci") => Ok(Output::Oci(file())),
-        Some("docker") if destination.is_none() => Ok(Output::Load),
-        Some("docker") => Ok(Output::Docker(file())),
-        Some("registry") => Ok(Output::Push),
-        Some("image") if push => Ok(Output::Push),
-        Some("image") => Ok(Output::Image),
-        Some(other) => Err(Failure::usage(format!(
-            "--output type={other} is not supported: use local, tar, oci, docker, image or registry"
-        ))),
-        None => Err(Failure::usage(format!("--output {text} says no type"))),
+    Ok(())
+}
+
+/// Reads a name that an image gets; `what` is how it was given.
+pub fn tag(what: &str, text: &str) -> Result<ImageName> {
+    let name: ImageName = text.parse().map_err(|error: boatyard_oci::name::NameError| {
+        Failure::usage(format!("cannot use {what}{text}")).because(error)
+    })?;
+    if matches!(name.reference, Reference::Digest(_)) {
+        return Err(Failure::usage(format!(
+            "cannot use {what}{text}: a digest is what comes out, not what goes in"
+        )));
     }
+    Ok(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn outputs_in_every_form() {
-        let table = [
-            ("out", Output::Local("out".into())),
-            ("-", Output::Tar(Destination::Stdout)),
-            ("type=local,dest=d", Output::Local("d".into())),
-            ("type=tar,dest=t.tar", Output::Tar(Destination::File("t.tar".into()))),
-            ("type=oci,dest=-", Output::Oci(Destination::Stdout)),
-            ("type=docker", Output::Load),
-            ("type=docker,dest=x.tar", Output::Docker(Destination::File("x.tar".into()))),
-            ("type=image,push=true", Output::Push),
-            ("type=registry", Output::Push),
-        ];
-        for (text, expected) in table {
-            assert_eq!(output(text).unwrap(), expected, "{text}");
-        }
-        for bad in ["type=local", "type=x", "dest=x", "type=oci,weird=1"] {
-            assert!(output(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn sizes_hosts_and_limits() {

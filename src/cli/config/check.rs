@@ -29,7 +29,8 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let scratch = tempfile::Builder::new().prefix("boatyard-config-").tempdir();
     let scratch = scratch.context("cannot make a directory to work in")?;
     let trial = world.with_root(scratch.path().join("root"));
-    let services = Services::new(trial.open_root()?);
+    let addresses = trial.config.serve.listen.clone();
+    let services = Services::new(&trial, trial.open_root()?, addresses)?;
     // What a server would answer with: only that it can be made matters.
     drop(services.answers(&trial)?);
     telemetry::check(&trial.config)?;

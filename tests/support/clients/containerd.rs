@@ -40,7 +40,8 @@ impl<'a> Containerd<'a> {
         containerd
     }
 
-    fn ctr<const N: usize>(&self, args: [&str; N]) -> Run {
+    /// Returns its command, ready to run.
+    pub fn ctr<const N: usize>(&self, args: [&str; N]) -> Run {
         self.place.run("ctr", ["-a", text(&self.place.path("containerd/sock"))]).args(args)
     }
 

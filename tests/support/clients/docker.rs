@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Client, digest};
 use crate::support::place::text;
 use crate::support::server::wait_for;
-use crate::support::{Place, Run};
+use crate::support::{Place, Run, tree};
 
 /// A running dockerd and its command line. It speaks plain HTTP to loopback by default.
 pub struct Docker<'a> {
@@ -44,7 +44,7 @@ impl<'a> Docker<'a> {
     /// Returns its command, ready to run.
     pub fn docker<const N: usize>(&self, args: [&str; N]) -> Run {
         let socket = format!("unix://{}", text(&self.place.path("docker/sock")));
-        self.place.run("docker", ["-H", &socket]).args(args)
+        self.place.run(client(), ["-H", &socket]).args(args)
     }
 
     fn repo_digest(&self, image: &str) -> Digest {
@@ -53,9 +53,23 @@ impl<'a> Docker<'a> {
         digest(name.split_once('@').unwrap().1)
     }
 
+    /// Returns the files of an image, a line each.
+    pub fn files(&self, image: &str) -> Vec<String> {
+        let mounted = Client::unpack(self, image);
+        let files = tree::list(&mounted);
+        self.place.run("umount", [text(&mounted)]).ok();
+        files
+    }
+
     fn unpacked(&self) -> PathBuf {
         self.place.path("docker/unpacked")
     }
+}
+
+/// Returns Debian's command where there is another one as well: its BuildKit needs no plugin.
+fn client() -> &'static str {
+    let debians = "/usr/bin/docker";
+    if Path::new(debians).exists() { debians } else { "docker" }
 }
 
 impl Client for Docker<'_> {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use super::login::Login;
 use super::shown;
 
 /// The protocols that git may speak.
@@ -50,6 +51,8 @@ pub struct GitProgram {
     pub ssh_agent: Option<PathBuf>,
     /// Variables that ssh and http need of the environment: proxies.
     pub variables: Vec<(OsString, OsString)>,
+    /// As whom it asks.
+    pub login: Login,
 }
 
 /// Why a repository cannot be used.
@@ -83,6 +86,14 @@ pub enum GitError {
         remote: String,
         /// Its own words.
         told: String,
+    },
+    /// It takes a key, and none is lent.
+    #[error(
+        "{remote} is asked for by ssh, and a Dockerfile has no keys of yours: --ssh default lends it your agent, --ssh default=KEY a key"
+    )]
+    NoKey {
+        /// The repository.
+        remote: String,
     },
     /// Nobody may be asked, and it is not here.
     #[error("`{name}` of {remote} is not here, and nobody may be asked for it")]
@@ -155,10 +166,6 @@ impl GitProgram {
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", PROTOCOLS);
         command.env("GIT_ATTR_NOSYSTEM", "1").env("GIT_NO_REPLACE_OBJECTS", "1");
-        command.env(
-            "GIT_SSH_COMMAND",
-            "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=30",
-        );
         if let Some(home) = &self.home {
             command.env("HOME", home);
         }
@@ -166,6 +173,7 @@ impl GitProgram {
             command.env("SSH_AUTH_SOCK", agent);
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        self.login.furnish(&mut command);
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }

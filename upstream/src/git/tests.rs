@@ -2,7 +2,8 @@ use super::*;
 
 fn repositories(search: &[&str], cache: &Path, offline: bool) -> Repositories {
     let search = search.iter().map(PathBuf::from).collect();
-    let program = GitProgram { search, home: None, ssh_agent: None, variables: Vec::new() };
+    let (variables, login) = (Vec::new(), Login::default());
+    let program = GitProgram { search, home: None, ssh_agent: None, variables, login };
     Repositories::new(cache, program, offline)
 }
 
@@ -28,4 +29,16 @@ fn offline_nobody_is_asked() {
         error.to_string(),
         "`HEAD` of https://git.example/a.git is not here, and nobody may be asked for it"
     );
+}
+
+#[test]
+fn without_a_key_nothing_is_asked_for_by_ssh() {
+    let cache = tempfile::tempdir().unwrap();
+    let login = Login { ssh: Ssh::None, header: None };
+    let repositories = repositories(&[], cache.path(), false).with_login(login);
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    for remote in ["git@git.example:app", "ssh://git.example/app"] {
+        let error = repositories.resolve(remote, Some(commit)).unwrap_err().to_string();
+        assert!(error.contains("--ssh default lends"), "{error}");
+    }
 }

@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use super::*;
@@ -83,4 +84,42 @@ fn archives_are_told_from_text() {
         assert_eq!(read, text);
     }
     assert!(!peek(&[0; 600][..]).unwrap().0);
+}
+
+/// Packs bytes, and zeros that follow them.
+fn packed(start: &[u8], zeros: u64) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(start).unwrap();
+    io::copy(&mut io::repeat(0).take(zeros), &mut packed).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn what_is_made_to_fill_a_disk_is_refused() {
+    let file = tar(&[(b'0', "a", "", b"x")]);
+    let mut endless = tar(&[(b'0', "big", "", b"")]);
+    endless.truncate(512);
+    // A size of 100 MiB, and the checksum that goes with it.
+    let mut header = tar::Header::from_byte_slice(&endless).clone();
+    header.set_size(100 << 20);
+    header.set_cksum();
+    for start in [&file[..], &header.as_bytes()[..]] {
+        let into = tempfile::tempdir().unwrap();
+        let bomb = packed(start, 100 << 20);
+        let done = unpack(&bomb[..], into.path());
+        assert!(matches!(done, Err(ArchiveError::Bomb(_))), "{done:?}");
+    }
+    let into = tempfile::tempdir().unwrap();
+    unpack(&packed(&file, 1 << 20)[..], into.path()).unwrap();
+}
+
+#[test]
+fn directories_that_no_entry_names_count() {
+    let rows = [(b'0', "a/b/c/d/e/file", "", &b""[..])];
+    let unpack = |max: u64| {
+        let into = tempfile::tempdir().unwrap();
+        unpack_within(&tar(&rows)[..], into.path(), max)
+    };
+    assert!(matches!(unpack(5), Err(ArchiveError::TooMany)));
+    unpack(6).unwrap();
 }

@@ -16,7 +16,7 @@ use crate::context::directory::Directory;
 use crate::context::stat_cache::StatCache;
 use crate::copy::{CopyError, SelectOptions, Source, select};
 use crate::layer::dir::Dir;
-use crate::layer::{ContentId, ContentTimes, EntryPath, WriteOptions};
+use crate::layer::{ContentId, ContentTimes, EntryPath, Restamp, WriteOptions};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "a.b", "d", "t.tar"];
 
@@ -114,7 +114,7 @@ fn age(path: &Path) {
 
 fn put_archive(path: &Path, of: &Path, dice: &mut Dice) {
     let mut tar = Vec::new();
-    let options = WriteOptions { times: ContentTimes::None, epoch: None };
+    let options = WriteOptions { times: ContentTimes::None, restamp: Restamp::AS_MADE };
     crate::snapshot::archive_tree(&Dir::open(of).unwrap(), &mut tar, options).unwrap();
     if dice.roll(2) == 0 {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -10,7 +10,7 @@ use crate::contents::View;
 use crate::context::directory::Directory;
 use crate::context::stat_cache::StatCache;
 use crate::copy::{Landing, LayerOut, SelectOptions, Source, select, write};
-use crate::layer::{ContentTimes, LayerWriter, TreeWriter, WriteOptions};
+use crate::layer::{ContentTimes, LayerWriter, Restamp, TreeWriter, WriteOptions};
 
 const THREADS: usize = 2;
 
@@ -62,9 +62,9 @@ fn measure(name: &str, context: &Path) {
         for with_tree in [false, true] {
             let begun = Instant::now();
             let tree = tempfile::tempdir().unwrap();
-            let writer = with_tree.then(|| TreeWriter::new(tree.path(), None).unwrap());
+            let writer = with_tree.then(|| TreeWriter::new(tree.path()).unwrap());
             let sink = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-            let options = WriteOptions { times: ContentTimes::None, epoch: None };
+            let options = WriteOptions { times: ContentTimes::None, restamp: Restamp::AS_MADE };
             let mut out = LayerOut::new(LayerWriter::new(sink, options), writer);
             let landing = Landing {
                 below: &View::default(),

@@ -12,7 +12,8 @@ use crate::context::stat_cache::StatCache;
 use crate::copy::{CopyError, Landing, LayerOut, SelectOptions, Selection, Source, select, write};
 use crate::layer::dir::Dir;
 use crate::layer::{
-    ContentTimes, LayerWriter, Limits, Mtime, Stack, TreeWriter, WriteOptions, Written, apply,
+    ContentTimes, LayerWriter, Limits, Mtime, Restamp, Stack, TreeWriter, WriteOptions, Written,
+    apply,
 };
 
 pub(super) const NOW: Mtime = Mtime::from_seconds(1_700_000_000);
@@ -57,7 +58,7 @@ pub(super) fn world(files: &[(&str, &str)]) -> World {
 
 /// Records the table of a tree.
 pub(super) fn table_of(tree: &Path) -> Table {
-    let options = WriteOptions { times: ContentTimes::None, epoch: None };
+    let options = WriteOptions { times: ContentTimes::None, restamp: Restamp::AS_MADE };
     let tree = Dir::open(tree).unwrap();
     crate::snapshot::archive_tree(&tree, std::io::sink(), options).unwrap().1.unwrap()
 }
@@ -82,8 +83,8 @@ pub(super) fn make(
         scratch: scratch.path(),
     };
     let times = ContentTimes::All;
-    let writer = LayerWriter::new(Vec::new(), WriteOptions { times, epoch: None });
-    let mut out = LayerOut::new(writer, Some(TreeWriter::new(tree.path(), None).unwrap()));
+    let writer = LayerWriter::new(Vec::new(), WriteOptions { times, restamp: Restamp::AS_MADE });
+    let mut out = LayerOut::new(writer, Some(TreeWriter::new(tree.path()).unwrap()));
     write(selections, &landing, &mut out)?;
     let (archive, written, table) = out.finish().unwrap();
     let made = Made { tree, table: table.unwrap(), archive, written };

@@ -16,7 +16,7 @@ pub fn undefined_variable<'a>(
     let near = suggest::nearest(name, known, true);
     let near = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
     let message = format!("Usage of undefined variable '${name}'{near}");
-    Warning::with(Rule::UndefinedVar, word, instruction, message)
+    Warning::new(Rule::UndefinedVar, word, instruction, message)
 }
 
 /// `UndefinedArgInFrom`: `FROM` uses an argument that no global `ARG` declares.
@@ -29,7 +29,7 @@ pub fn undefined_arg_in_from<'a>(
     let near = suggest::nearest(name, declared, true);
     let near = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
     let message = format!("FROM argument '{name}' is not declared{near}");
-    Warning::with(Rule::UndefinedArgInFrom, word, instruction, message)
+    Warning::new(Rule::UndefinedArgInFrom, word, instruction, message)
 }
 
 /// `InvalidDefaultArgInFrom`: with the arguments' defaults alone, `image` is no image name.
@@ -39,7 +39,7 @@ pub fn invalid_default_arg_in_from(image: &Spanned<String>, instruction: Span) -
         "Default value for ARG {} results in empty or invalid base image name",
         image.value
     );
-    Warning::with(Rule::InvalidDefaultArgInFrom, image.span, instruction, message)
+    Warning::new(Rule::InvalidDefaultArgInFrom, image.span, instruction, message)
 }
 
 /// `InvalidBaseImagePlatform`: the image that was found is of another platform.
@@ -54,7 +54,7 @@ pub fn invalid_base_image_platform(
         "Base image {} was pulled with platform {actual:?}, expected {expected:?} for current build",
         image.value
     );
-    Warning::with(Rule::InvalidBaseImagePlatform, image.span, instruction, message)
+    Warning::new(Rule::InvalidBaseImagePlatform, image.span, instruction, message)
 }
 
 /// `CopyIgnoredFile`: .dockerignore hides a source of COPY (or ADD).
@@ -68,14 +68,17 @@ pub fn copy_ignored_file(
     ignored: &Patterns,
     instruction: Span,
 ) -> Option<Warning> {
-    let path = crate::context::glob::clean(source.value.trim_start_matches('/'));
     if ignored.has_exceptions() {
         return None;
     }
-    let hidden = if path == "." { ignored.hides_all() } else { ignored.matches(&path, false) };
+    let path = crate::context::glob::clean(&source.value);
+    let hidden = match path.as_str() {
+        "." | "/" => ignored.hides_all(),
+        path => ignored.matches(path, false),
+    };
     let verb = if is_add { "Add" } else { "Copy" };
     let message = format!("Attempting to {verb} file {path:?} that is excluded by .dockerignore");
-    hidden.then(|| Warning::with(Rule::CopyIgnoredFile, source.span, instruction, message))
+    hidden.then(|| Warning::new(Rule::CopyIgnoredFile, source.span, instruction, message))
 }
 
 /// `ExposeProtoCasing` and `ExposeInvalidFormat`, for a word once expanded.
@@ -85,13 +88,13 @@ pub fn exposed(word: &str, ports: &Ports, span: Span, instruction: Span) -> Vec<
     if ports.protocol_has_capitals {
         let message =
             format!("Defined protocol '{word}' in EXPOSE instruction should be lowercase");
-        found.push(Warning::with(Rule::ExposeProtoCasing, span, instruction, message));
+        found.push(Warning::new(Rule::ExposeProtoCasing, span, instruction, message));
     }
     if ports.names_host {
         let message = format!(
             "EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'"
         );
-        found.push(Warning::with(Rule::ExposeInvalidFormat, span, instruction, message));
+        found.push(Warning::new(Rule::ExposeInvalidFormat, span, instruction, message));
     }
     found
 }

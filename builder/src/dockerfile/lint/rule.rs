@@ -1,4 +1,4 @@
-//! The rules, with BuildKit's names.
+//! The rules: BuildKit's with its names, and those of the book's lessons with names of our own.
 
 macro_rules! rules {
     ($($name:ident: $description:literal,)*) => {
@@ -49,6 +49,11 @@ rules! {
     InvalidDefinitionDescription: "the comment does not describe what stands below it",
     ExposeProtoCasing: "the protocol of `EXPOSE` should be lowercase",
     ExposeInvalidFormat: "`EXPOSE` should not name an address or a port of the host",
+    CleanupFreesNothing: "what a step deletes stays in the layers below it",
+    CopyBeforeInstall: "what is copied before an installation makes it run again",
+    LargeContextDirectory: "a large directory that no image needs is copied",
+    AptListsLeftBehind: "the lists of packages stay in the layer",
+    CompilerInFinalStage: "compilers stay in the image",
 }
 
 impl Rule {
@@ -56,6 +61,37 @@ impl Rule {
     #[must_use]
     pub const fn is_experimental(self) -> bool {
         matches!(self, Self::InvalidDefinitionDescription)
+    }
+
+    /// Tells whether it is one of the book's lessons, which BuildKit does not know: `error=true` does
+    /// not make a build fail for it.
+    #[must_use]
+    pub const fn is_lesson(self) -> bool {
+        matches!(
+            self,
+            Self::CleanupFreesNothing
+                | Self::CopyBeforeInstall
+                | Self::LargeContextDirectory
+                | Self::AptListsLeftBehind
+                | Self::CompilerInFinalStage
+        )
+    }
+
+    /// Returns its name as addresses have it: `json-args-recommended`.
+    #[must_use]
+    pub fn slug(self) -> String {
+        let mut slug = String::new();
+        let mut before_lower = false;
+        let letters: Vec<char> = self.name().chars().collect();
+        for (at, letter) in letters.iter().enumerate() {
+            let next_lower = letters.get(at + 1).is_some_and(char::is_ascii_lowercase);
+            if letter.is_ascii_uppercase() && at > 0 && (before_lower || next_lower) {
+                slug.push('-');
+            }
+            slug.push(letter.to_ascii_lowercase());
+            before_lower = letter.is_ascii_lowercase();
+        }
+        slug
     }
 
     /// Returns how to mend what it finds, where that is not plain.
@@ -69,6 +105,20 @@ impl Rule {
             }
             Self::SecretsUsedInArgOrEnv => Some("use `RUN --mount=type=secret`"),
             Self::RedundantTargetPlatform => Some("remove the flag"),
+            Self::CleanupFreesNothing => Some(
+                "delete in the RUN that makes the files, or copy what is needed from an earlier stage",
+            ),
+            Self::CopyBeforeInstall => Some(
+                "copy the files that list the dependencies, install, and copy the rest after it",
+            ),
+            Self::LargeContextDirectory => Some("name it in .dockerignore"),
+            Self::AptListsLeftBehind => Some(
+                "end the RUN with `&& rm -rf /var/lib/apt/lists/*`, or mount a cache on \
+                 /var/lib/apt",
+            ),
+            Self::CompilerInFinalStage => {
+                Some("compile in a stage of its own, and copy the result with COPY --from")
+            }
             _ => None,
         }
     }

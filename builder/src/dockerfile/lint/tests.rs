@@ -14,7 +14,7 @@ fn found(text: &str) -> Vec<String> {
 
 #[test]
 fn rules_that_need_only_the_text() {
-    let rows: [(&str, &[&str]); 24] = [
+    let rows: [(&str, &[&str]); 12] = [
         ("FROM a AS b\nRUN x\n", &[]),
         ("FROM a AS Bee\n", &["StageNameCasing Bee"]),
         ("FROM a as b\n", &["FromAsCasing FROM a as b"]),
@@ -22,22 +22,10 @@ fn rules_that_need_only_the_text() {
         ("FROM a\nRUN x \\\n\n y\n", &["NoEmptyContinuation"]),
         ("FROM a\nRun x\n", &["ConsistentInstructionCasing Run"]),
         ("FROM a\nrun x\nrun y\n", &["ConsistentInstructionCasing FROM"]),
+        ("FROM a\n# check=skip=all\nRun x\n", &["ConsistentInstructionCasing Run"]),
         ("FROM a AS b\nFROM a AS b\n", &["DuplicateStageName b"]),
         ("FROM a AS scratch\n", &["ReservedStageName scratch"]),
-        ("FROM a\nCMD x\n", &["JSONArgsRecommended CMD x"]),
-        ("FROM a\nSHELL [\"b\"]\nENTRYPOINT x\n", &[]),
-        ("FROM a AS s\nSHELL [\"b\"]\nFROM s\nCMD x\n", &[]),
         ("FROM a\nMAINTAINER x\n", &["MaintainerDeprecated MAINTAINER"]),
-        ("FROM a\nWORKDIR x\nWORKDIR y\n", &["WorkdirRelativePath x"]),
-        ("FROM a\nWORKDIR /x\nWORKDIR y\n", &[]),
-        ("FROM a\nCMD [\"x\"]\nCMD [\"y\"]\n", &["MultipleInstructionsDisallowed CMD"]),
-        ("FROM a\nENV a b\n", &["LegacyKeyValueFormat a b"]),
-        ("FROM --platform=$TARGETPLATFORM a\n", &["RedundantTargetPlatform $TARGETPLATFORM"]),
-        ("FROM --platform=linux/amd64 a\n", &["FromPlatformFlagConstDisallowed linux/amd64"]),
-        ("FROM --platform=linux/amd64 a AS b-amd64\n", &[]),
-        ("FROM a\nARG TOKEN\n", &["SecretsUsedInArgOrEnv TOKEN"]),
-        ("ARG a_Api_Key=1\nFROM a\nENV KEYBOARD=x\n", &["SecretsUsedInArgOrEnv a_Api_Key"]),
-        ("FROM a\nENV AUTH_FILE=x PUBLIC_KEY=y\n", &[]),
         ("# c\n\n# what\nFROM a AS b\n", &[]),
     ];
     for (text, expected) in rows {
@@ -75,7 +63,9 @@ fn rules_for_the_planner() {
         planned::copy_ignored_file(false, &source, &patterns, span).map(|it| it.message)
     };
     let message = "Attempting to Copy file \"a/b\" that is excluded by .dockerignore";
-    assert_eq!(ignored("a", "/a/./b").as_deref(), Some(message));
+    assert_eq!(ignored("a", "a/./b").as_deref(), Some(message));
+    // As BuildKit has it: patterns have no slash in front.
+    assert_eq!(ignored("a", "/a/b"), None);
     assert_eq!(ignored("a\n!a/c", "a/b"), None);
     assert_eq!(ignored("a", "."), None);
     assert!(ignored("*", ".").is_some());

@@ -93,6 +93,10 @@ fn contexts_may_be_of_github() {
     let address = GitAddress::parse_context("github.com/team/app#main:x").unwrap().unwrap();
     assert_eq!(address.remote(), "https://github.com/team/app.git");
     assert_eq!(address.to_string(), "https://github.com/team/app.git#main:x");
+    assert!(address.is_of_user());
+    let text = "git@git.example:team/app";
+    assert!(GitAddress::parse_context(text).unwrap().unwrap().is_of_user());
+    assert!(!parsed(text).is_of_user());
 }
 
 #[test]

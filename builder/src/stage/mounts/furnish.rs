@@ -1,6 +1,7 @@
 //! What a step gets for its mounts, and what has to stay until the step is over.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use crate::execute::{Hidden, MountKind as Made, Source, Spec, StepMount, rootfs}
 use crate::layer::TreeWriter;
 use crate::plan::MountFrom;
 use crate::progress::StepId;
-use crate::snapshot::Active;
 use crate::snapshot::layers::Temporary;
+use crate::snapshot::{Active, MountError};
 use crate::ssh::{Access, AgentSource, KeyAgent, Relay};
 use crate::stage::{Step, StepResult};
 
@@ -38,17 +39,35 @@ pub(in crate::stage) struct Furnishing<'a> {
 
 /// What goes when the step is over.
 #[derive(Default)]
-pub(in crate::stage) struct Furnished {
+pub(crate) struct Furnished {
     snapshots: Vec<Active>,
     copies: Vec<Arc<Temporary>>,
     caches: BTreeMap<usize, Arc<Taken>>,
     agents: Vec<(Relay, Option<Arc<KeyAgent>>)>,
 }
 
+impl fmt::Debug for Furnished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Furnished").finish_non_exhaustive()
+    }
+}
+
 impl Furnished {
     /// Says whether the step keeps anything in caches.
     pub(in crate::stage) fn has_caches(&self) -> bool {
         !self.caches.is_empty()
+    }
+
+    /// Mounts again what a step can have once only.
+    pub(crate) fn mount_again(&self, spec: &mut Spec) -> Result<(), MountError> {
+        let parts = spec.mounts.iter_mut().filter_map(|mount| match &mut mount.kind {
+            Made::Part { of, .. } => Some(of),
+            _ => None,
+        });
+        for (of, snapshot) in parts.zip(&self.snapshots) {
+            *of = Source::new(snapshot.mount(None)?);
+        }
+        Ok(())
     }
 }
 
@@ -128,6 +147,7 @@ impl Step<'_> {
             true => Arc::new(self.copied(selection, wanted)?),
             false => self
                 .builder
+                .shared
                 .copies
                 .of(&selection.content_id(), || self.copied(selection, wanted))?,
         };
@@ -172,7 +192,7 @@ impl Step<'_> {
             threads: self.builder.tools.threads,
             scratch: into,
         };
-        let out = TreeWriter::new(into, None).map_err(|error| self.cannot_mount(wanted, error))?;
+        let out = TreeWriter::new(into).map_err(|error| self.cannot_mount(wanted, error))?;
         let mut out = TreeOut::new(out);
         copy::write(std::slice::from_ref(selection), &landing, &mut out)
             .map_err(|error| self.cannot_show(wanted, error))?;
@@ -248,7 +268,7 @@ impl Step<'_> {
         let (socket, keys) = match source {
             AgentSource::Socket(socket) => (socket.clone(), None),
             AgentSource::Keys(keys) => {
-                let agent = self.builder.key_agents.of(&id.to_owned(), || {
+                let agent = self.builder.shared.key_agents.of(&id.to_owned(), || {
                     let directory = self.temporary(wanted)?;
                     KeyAgent::start(directory, keys, &agents.search)
                         .map_err(|error| self.cannot_mount(wanted, error))

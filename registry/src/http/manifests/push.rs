@@ -5,7 +5,8 @@ use std::io::Write as _;
 
 use axum::body::Body;
 use axum::response::Response;
-use boatyard_content::repository::Repository;
+use boatyard_access::{Action, Deed};
+use boatyard_content::repository::{Repository, RepositoryError};
 use boatyard_content::{Expected, IngestKey, Lease};
 use boatyard_oci::manifest::ManifestError;
 use boatyard_oci::{Digest, Manifest, MediaType, Raw, Reference, RepositoryName, Tag};
@@ -54,11 +55,44 @@ pub(in crate::http) async fn put(
         let lease = registry.root.lease()?;
         require_parts(registry, &repository, manifest.value(), &lease)?;
         keep(registry, &manifest, &lease)?;
-        repository.put_manifest(&manifest, &media_type, &tags)?;
+        // To move a tag is a right of its own, asked for only where one would be moved.
+        let may_move = call.allows(Action::Overwrite, &name);
+        let moved = match repository.put_manifest_moving(&manifest, &media_type, &tags, may_move) {
+            Err(taken @ RepositoryError::TagTaken { .. }) => {
+                call.authorize(Action::Overwrite, Some(&name))?;
+                return Err(taken.into());
+            }
+            moved => moved?,
+        };
+        note(&call, &name, manifest.digest(), &tags, moved);
         registry.remember(manifest.digest(), &known);
         respond(&name, &manifest, &parameters)
     }))
     .await
+}
+
+/// Writes down what was pushed, and which tags were moved for it.
+fn note(
+    call: &Call,
+    name: &RepositoryName,
+    digest: &Digest,
+    tags: &[Tag],
+    moved: Vec<(Tag, Digest)>,
+) {
+    let words: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+    let target = if words.is_empty() { digest.to_string() } else { words.join(" ") };
+    let digest = Some(digest.to_string());
+    call.note(Deed::Push, name, |entry| {
+        entry.target = Some(target);
+        entry.digest.clone_from(&digest);
+    });
+    for (tag, before) in moved {
+        call.note(Deed::Overwrite, name, |entry| {
+            entry.target = Some(tag.to_string());
+            entry.previous = Some(before.to_string());
+            entry.digest.clone_from(&digest);
+        });
+    }
 }
 
 /// Reads the `tag` parameters.
