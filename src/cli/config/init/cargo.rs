@@ -20,6 +20,9 @@ use crate::world::Environment;
 /// How long a request may take to be read: it comes from this machine.
 const REQUEST: Duration = Duration::from_secs(10);
 
+/// What every request is answered with.
+const REFUSAL: &[u8] = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+
 /// Reads cargo's files, or else asks cargo.
 pub fn upstreams(environment: &Environment) -> Answer {
     let said = ask(program("cargo", &["--version"]));
@@ -71,10 +74,12 @@ fn asked() -> Option<String> {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {
-            // Nobody listens any more once cargo has ended.
+            // Before the answer: once cargo has that, it ends, and nobody listens any more.
             if send.send(wanted(&connection)).is_err() {
                 return;
             }
+            // It may have gone already, which is as good.
+            let _ = (&connection).write_all(REFUSAL);
         }
     });
     let mut cargo = program("cargo", &["fetch", "--quiet", "--manifest-path"]);
@@ -87,12 +92,11 @@ fn asked() -> Option<String> {
     receive.try_iter().flatten().next()
 }
 
-/// Reads a request of cargo to its proxy, and refuses it.
-fn wanted(mut connection: &TcpStream) -> Option<String> {
+/// Reads a request of cargo to its proxy.
+fn wanted(connection: &TcpStream) -> Option<String> {
     connection.set_read_timeout(Some(REQUEST)).ok()?;
     let mut line = String::new();
     BufReader::new(connection.try_clone().ok()?).read_line(&mut line).ok()?;
-    connection.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").ok()?;
     target(&line)
 }
 
