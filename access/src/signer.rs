@@ -242,7 +242,7 @@ mod tests {
     /// Each way in which tokens are forged. The signature is right wherever the forger can have it
     /// so.
     #[test]
-    fn forged_tokens_are_refused() {
+    fn cve_2025_24976_forged_tokens_are_refused() {
         let (_directory, signer) = signer();
         let (_other_directory, other) = self::signer();
         let good = sign(&signer, Purpose::Access);

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use boatyard_oci::{Algorithm, Digest};
 use fs_err as fs;
 
-use crate::holders;
+use crate::holders::{self, Holder};
 use crate::ingest::IngestKey;
 use crate::lease::Holding;
 use crate::local::layout::shard_name;
@@ -184,13 +184,18 @@ pub fn collect_only(
     Ok(report)
 }
 
-/// Returns the blobs that repositories hold: what was pushed, mirrored, built and pulled.
+/// Returns the blobs that stay whatever the build cache gives up: those of repositories and of the
+/// cache proxy.
 ///
 /// # Errors
-/// Where a repository cannot be read.
-pub fn held_by_repositories(root: &Root) -> Result<HashSet<Digest>, GcError> {
+/// Where something cannot be read.
+pub fn held_beside_builds(root: &Root) -> Result<HashSet<Digest>, GcError> {
     let mut held = HashSet::new();
-    holders::in_repositories(root, &mut |blob, _| note(&mut held, blob))?;
+    holders::each(root, &mut |blob, holder| {
+        if !matches!(holder, Holder::Layer(_)) {
+            note(&mut held, blob);
+        }
+    })?;
     Ok(held)
 }
 

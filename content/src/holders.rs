@@ -78,7 +78,7 @@ pub fn each(root: &Root, visit: &mut dyn FnMut(&Digest, &Holder<'_>)) -> Result<
 ///
 /// # Errors
 /// As [`each`].
-pub fn in_repositories(
+fn in_repositories(
     root: &Root,
     visit: &mut dyn FnMut(&Digest, &Holder<'_>),
 ) -> Result<(), GcError> {

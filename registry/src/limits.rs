@@ -23,6 +23,9 @@ pub struct Limits {
     pub upload_expiry: Duration,
     /// How many `tag` parameters a push of a manifest may have.
     pub tags_per_push_max: usize,
+    /// Takes manifests that refer to what the repository does not have: indexes of which only some
+    /// images are copied.
+    pub sparse_manifests: bool,
     /// How many tags one answer lists.
     pub tags_page_max: usize,
     /// How many repositories one answer lists; without `n`, [`Limits::catalog_page_default`].
@@ -50,6 +53,7 @@ impl Default for Limits {
             uploads_per_repository_max: 2000,
             upload_expiry: Duration::from_secs(7 * 24 * 3600),
             tags_per_push_max: 50,
+            sparse_manifests: false,
             tags_page_max: 10_000,
             catalog_page_max: 1000,
             catalog_page_default: 100,

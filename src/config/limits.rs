@@ -70,6 +70,9 @@ pub struct Limits {
     pub manifest_size_max: Option<u64>,
     /// How many `tag` parameters a push can have.
     pub tags_per_push_max: Option<usize>,
+    /// Takes manifests that refer to what the repository does not have, such as indexes of which only
+    /// some images are copied; `fsck` lists them. Otherwise they are refused.
+    pub sparse_manifests: bool,
 }
 
 fn header_size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
@@ -132,6 +135,7 @@ impl Limits {
         set(&mut limits.blob_bytes_max, self.blob_size_max);
         set(&mut limits.manifest_bytes_max, self.manifest_size_max.map(|bytes| bytes as usize));
         set(&mut limits.tags_per_push_max, self.tags_per_push_max);
+        limits.sparse_manifests = self.sparse_manifests;
         limits
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use boatyard_content::Root;
 use boatyard_content::encodings::Encoding;
-use boatyard_content::gc::held_by_repositories;
+use boatyard_content::gc::held_beside_builds;
 use boatyard_content::lease::Holding;
 use boatyard_oci::{Algorithm, ChainId, DiffId, Digest};
 
@@ -188,8 +188,8 @@ struct Survey<'a> {
 impl<'a> Survey<'a> {
     fn new(cache: &'a Cache) -> Result<Survey<'a>, CacheError> {
         let root: &Root = &cache.root;
-        let images = held_by_repositories(root)
-            .map_err(|source| CacheError::Collect { doing: "tell what images hold", source })?;
+        let images = held_beside_builds(root)
+            .map_err(|source| CacheError::Collect { doing: "tell what others hold", source })?;
         let views = files::list(&root.path().join("layers")).doing("list unpacked layers")?;
         let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
         Ok(Survey {

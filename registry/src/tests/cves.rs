@@ -1,7 +1,7 @@
 //! What other registries got wrong, by the number under which it became known: each stays right here.
 //!
-//! Those of tokens and rules are tested where these are made (`access`), those of upstreams'
-//! realms and redirects in `upstream`.
+//! Those of tokens are tested where these are made (`access`), those of rules in `rights`, those of
+//! upstreams' realms and redirects in `upstream`.
 
 use std::sync::Arc;
 

@@ -1,11 +1,14 @@
 //! Pushing, pulling and deleting manifests.
 
+use std::sync::Arc;
+
 use boatyard_oci::{Algorithm, Digest, Manifest, MediaType};
 use bytes::Bytes;
 use http::Method;
 use serde_json::json;
 
 use super::support::{Served, descriptor, digest_of, image};
+use crate::{Limits, OpenAccess};
 
 const OCI: MediaType = MediaType::OCI_MANIFEST;
 
@@ -135,6 +138,20 @@ async fn a_manifest_needs_its_blobs_in_its_repository() {
     let foreign = MediaType::new("application/vnd.oci.image.layer.nondistributable.v1.tar");
     let manifest = image("layer", json!({ "layers": [descriptor(&foreign, b"elsewhere")] }));
     assert_eq!(served.put_manifest("a", "1", &OCI, &manifest).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_sparse_manifest_is_taken_where_it_may_be() {
+    let limits = Limits { sparse_manifests: true, ..Limits::default() };
+    let served = Served::start_with(Arc::new(OpenAccess), limits).await;
+    let manifest = served.image("other", "layer").await;
+    assert_eq!(served.put_manifest("a", "1", &OCI, &manifest).await.status, 201);
+    assert_eq!(&served.get("/v2/a/manifests/1").await.body[..], &manifest[..]);
+    let blob = format!("/v2/a/blobs/{}", Digest::sha256(b"layer"));
+    served.get(&blob).await.refuses(404, "BLOB_UNKNOWN");
+    // What is not there comes later.
+    served.push_blob("a", b"layer").await;
+    assert_eq!(served.get(&blob).await.status, 200);
 }
 
 #[tokio::test]

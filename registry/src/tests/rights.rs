@@ -426,3 +426,57 @@ async fn what_was_done_is_written_down() {
     assert!(count("delete", "user:owner") >= 1, "{deeds:?}");
     assert_eq!(count("login-failed", "user:owner"), 1, "{deeds:?}");
 }
+
+/// zot: who may create tags could overwrite `latest`; and those that the `tag` parameters of a push
+/// by digest name were not looked at.
+#[tokio::test]
+async fn cve_2026_31801_every_tag_is_overwritten_by_who_may_alone() {
+    let world = World::start().await;
+    world.ask("owner", Ask::Ping).await;
+    let (one, two) = (image("one", serde_json::json!({})), image("two", serde_json::json!({})));
+    let put = async |caller: &str, reference: &str, manifest: &[u8]| {
+        let path = format!("/v2/team/app/manifests/{reference}");
+        world.send(caller, Method::PUT, &path, manifest).await.status.as_u16()
+    };
+    assert_eq!(put("writer", "latest", &one).await, 201);
+    assert_eq!(put("writer", "latest", &one).await, 201, "it points there already");
+    assert_eq!(put("writer", "latest", &two).await, 403);
+    let digest = Digest::sha256(&two);
+    assert_eq!(put("writer", &format!("{digest}?tag=fresh&tag=latest"), &two).await, 403);
+    let tag = async |tag: &str| {
+        let path = format!("/v2/team/app/manifests/{tag}");
+        world.send("owner", Method::GET, &path, b"").await.status.as_u16()
+    };
+    assert_eq!(tag("fresh").await, 404, "none of several is written");
+    // Of two who create it at once, one overwrites.
+    let both = tokio::join!(put("writer", "once", &one), put("writer", "once", &two));
+    assert!(matches!(both, (201, 403) | (403, 201)), "{both:?}");
+}
+
+/// zot: who was taken out of a group kept what it may.
+#[tokio::test]
+async fn cve_2025_23208_who_leaves_a_group_loses_its_rights_at_once() {
+    let world = World::start().await;
+    world.ask("owner", Ask::Ping).await;
+    let policy = |members: &[&str]| {
+        let members = members.iter().map(|who| who.parse().unwrap()).collect();
+        let rule = Rule {
+            repositories: vec!["team/**".parse().unwrap()],
+            who: vec!["group:readers".parse().unwrap()],
+            allow: vec![Right::Pull],
+        };
+        let groups = Groups::from([(name("readers"), members)]);
+        Policy { rules: Rules::new(vec![rule], &groups).unwrap(), ..Policy::default() }
+    };
+    let bearer = world.bearer("repository:team/app:pull").await;
+    let pulls = async |authorization: &str| {
+        let headers = [("authorization", authorization)];
+        let path = "/v2/team/app/manifests/1";
+        world.served.send(Method::GET, path, &headers, "").await.status.as_u16()
+    };
+    let (password, bearer) = (basic("owner", "owner"), format!("Bearer {bearer}"));
+    world.authority.configure(policy(&["user:owner", "user:reader"])).unwrap();
+    assert_eq!((pulls(&password).await, pulls(&bearer).await), (200, 200));
+    world.authority.configure(policy(&["user:reader"])).unwrap();
+    assert_eq!((pulls(&password).await, pulls(&bearer).await), (404, 404));
+}

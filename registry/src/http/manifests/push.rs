@@ -149,7 +149,8 @@ fn parse(
     })
 }
 
-/// Checks that the repository has all that the manifest needs, and holds it meanwhile.
+/// Checks that the repository has all that the manifest needs, unless it need not, and holds what is
+/// there meanwhile.
 ///
 /// The subject may be missing: "A registry MUST accept an otherwise valid manifest with a subject
 /// field that references a manifest that does not exist" (distribution-spec, "Pushing Manifests
@@ -177,7 +178,7 @@ fn require_parts(
             missing.push(digest.to_string());
         }
     }
-    if missing.is_empty() {
+    if missing.is_empty() || registry.limits.sparse_manifests {
         return Ok(());
     }
     let message = "the manifest refers to what the repository does not have";
