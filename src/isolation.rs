@@ -4,10 +4,10 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use boatyard_builder::build::LazyExecutor;
 use boatyard_builder::execute::userns::{self, EnterError, Entered};
 use boatyard_builder::execute::{
-    ChrootExecutor, Execute, ExecuteError, InitCommand, Isolation, Networks, Refusal, Rung,
+    ChrootExecutor, Execute, ExecuteError, InitCommand, Isolation, LazyExecutor, Networks, Refusal,
+    Rung,
 };
 use boatyard_builder::snapshot::{Choice, View, ViewKind, choose};
 use clap::ValueEnum;

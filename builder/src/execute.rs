@@ -26,6 +26,7 @@ mod executor;
 mod failure;
 pub mod init;
 pub mod ladder;
+mod lazy;
 mod network;
 mod outcome;
 pub mod rootfs;
@@ -42,6 +43,7 @@ pub use chroot::ChrootExecutor;
 pub use executor::{CancelHandle, Execute, Executor, InitCommand, Output};
 pub use failure::ExecuteError;
 pub use ladder::{Isolation, Refusal, Rung};
+pub use lazy::LazyExecutor;
 pub use network::{NetworkError, NetworkOptions, Networks, Ways};
 pub use outcome::Outcome;
 pub use spec::{
