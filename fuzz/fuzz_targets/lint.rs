@@ -4,7 +4,7 @@
 use boatyard_builder::context::ignore::Patterns;
 use boatyard_builder::dockerfile::{parse, render};
 use boatyard_builder::lint::{ImageFacts, Question, look, outline};
-use boatyard_builder::plan::PlanOptions;
+use boatyard_builder::plan::{Allow, Contexts, PlanOptions};
 use boatyard_oci::Platform;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
@@ -14,6 +14,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         build_args: [("A".to_owned(), "given".to_owned())].into(),
         platform: Platform::host(),
         build_platform: Platform::host(),
+        contexts: Contexts::default(),
+        allow: Allow::default(),
     };
     let patterns = Patterns::parse("a\n!b\n**/c").unwrap_or_default();
     // A directory that is not there: nothing is measured.
