@@ -269,15 +269,11 @@ fn blob_of(path: &std::path::Path) -> Option<Digest> {
 mod tests {
     use super::*;
     use crate::gc::{GcOptions, collect};
-    use crate::ingest::{Expected, IngestKey};
     use crate::local::{Root, RootOptions};
+    use crate::testing;
 
     fn put(root: &Root, bytes: &[u8]) -> Digest {
-        use std::io::Write as _;
-        let lease = root.lease().unwrap();
-        let mut ingest = root.store().ingest_blocking(&IngestKey::random(), &lease).unwrap();
-        ingest.write_all(bytes).unwrap();
-        ingest.commit_blocking(&Expected::any()).unwrap().info().digest.clone()
+        testing::put(root, &root.lease().unwrap(), bytes)
     }
 
     #[test]

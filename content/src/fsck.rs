@@ -168,6 +168,7 @@ mod tests {
     use crate::ingest::{Expected, IngestKey};
     use crate::local::RootOptions;
     use crate::repository::Space;
+    use crate::testing;
     use boatyard_oci::{Descriptor, Manifest, MediaType};
     use std::io::Write as _;
 
@@ -176,11 +177,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = Root::open(&directory.path().join("root"), RootOptions::default()).unwrap();
         let lease = root.lease().unwrap();
-        let put = |bytes: &[u8]| {
-            let mut ingest = root.store().ingest_blocking(&IngestKey::random(), &lease).unwrap();
-            ingest.write_all(bytes).unwrap();
-            ingest.commit_blocking(&Expected::any()).unwrap().info().digest.clone()
-        };
+        let put = |bytes: &[u8]| testing::put(&root, &lease, bytes);
         let config = put(b"{}");
         let text = format!(
             r#"{{"schemaVersion":2,"config":{{"mediaType":"{}","digest":"{config}","size":2}}}}"#,

@@ -331,9 +331,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ingest::Expected;
     use crate::local::RootOptions;
     use crate::repository::Space;
+    use crate::testing;
 
     struct World {
         root: Arc<Root>,
@@ -348,11 +348,7 @@ mod tests {
         }
 
         fn put(&self, bytes: &[u8], lease: &crate::Lease) -> Digest {
-            use std::io::Write as _;
-            let key = IngestKey::random();
-            let mut ingest = self.root.store().ingest_blocking(&key, lease).unwrap();
-            ingest.write_all(bytes).unwrap();
-            ingest.commit_blocking(&Expected::any()).unwrap().info().digest.clone()
+            testing::put(&self.root, lease, bytes)
         }
 
         fn collect(&self, grace: Duration) -> GcReport {

@@ -201,21 +201,16 @@ fn on_disk(directory: &Path) -> Result<Sum, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::{Expected, IngestKey};
     use crate::local::RootOptions;
     use crate::repository::Space;
-    use std::io::Write as _;
+    use crate::testing;
 
     #[test]
     fn what_is_shared_is_held_by_all_and_by_nobody_alone() {
         let directory = tempfile::tempdir().unwrap();
         let root = Root::open(&directory.path().join("root"), RootOptions::default()).unwrap();
         let lease = root.lease().unwrap();
-        let put = |bytes: &[u8]| {
-            let mut ingest = root.store().ingest_blocking(&IngestKey::random(), &lease).unwrap();
-            ingest.write_all(bytes).unwrap();
-            ingest.commit_blocking(&Expected::any()).unwrap().info().digest.clone()
-        };
+        let put = |bytes: &[u8]| testing::put(&root, &lease, bytes);
         let (shared, own, _loose) = (put(b"shared"), put(b"own"), put(b"lo"));
         let repository =
             |space, name: &str| root.repositories().repository(&space, &name.parse().unwrap());
