@@ -20,11 +20,13 @@ use boatyard_oci::Digest;
 use fs_err as fs;
 
 use crate::local::layout::shard_name;
-use crate::local::{Lock, Shared, Staged, entries, read_if_there, touch};
+use crate::local::{Lock, Shared, Staged, changed, entries, read_if_there, touch};
 use crate::store::{Doing as _, StoreError};
 
 /// How exact the time of the last use is: a use within this time of the last one is not written.
 const GRAIN: Duration = Duration::from_secs(3600);
+/// Nobody takes longer to write the small files of an entry.
+const WRITING: Duration = Duration::from_secs(60);
 const VARY: &str = "vary";
 const USED: &str = "used";
 
@@ -197,6 +199,18 @@ impl Entries {
         fs::metadata(self.directory(key)).ok()?.modified().ok()
     }
 
+    /// Says whether somebody writes an entry just now: then it may have no variant yet. What a killed
+    /// process left behind does not count for long.
+    pub fn is_being_written(&self, key: &EntryKey) -> bool {
+        let is_new = |path: &std::path::Path| {
+            let at = changed(path).ok().flatten();
+            at.is_some_and(|at| at.elapsed().is_ok_and(|since| since < WRITING))
+        };
+        entries(&self.directory(key)).flatten().any(|entry| {
+            entry.file_name().as_encoded_bytes().starts_with(b".new-") && is_new(&entry.path())
+        })
+    }
+
     /// Returns the blobs that an entry holds, without reading its notes.
     pub fn blobs(&self, key: &EntryKey) -> Vec<Digest> {
         let directory = self.directory(key);
@@ -298,6 +312,11 @@ mod tests {
 
         entries.mark_used(&key).unwrap();
         assert!(entries.last_used(&key).unwrap().is_some());
+        assert!(!entries.is_being_written(&key));
+        let writing = entries.directory(&key).join(".new-variant");
+        fs::write(&writing, "blob").unwrap();
+        assert!(entries.is_being_written(&key));
+        fs::remove_file(writing).unwrap();
         let broken = entries.directory(&key).join(EntryKey::of("broken").as_str());
         fs::write(broken, "blo").unwrap();
         std::thread::sleep(Duration::from_millis(50));

@@ -80,6 +80,11 @@ impl Shared {
         for key in entries.keys()? {
             let used = entries.last_used(&key).ok().flatten().unwrap_or(now);
             let blobs = entries.blobs(&key);
+            // It may be broken, or not be there yet, or just have come.
+            let comes = || entries.is_being_written(&key) || !entries.blobs(&key).is_empty();
+            if blobs.is_empty() && comes() {
+                continue;
+            }
             for blob in &blobs {
                 let size = || self.store.stat_blocking(blob).ok().flatten();
                 sizes.entry(blob.clone()).or_insert_with(|| size().map_or(0, |info| info.size));
