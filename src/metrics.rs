@@ -167,7 +167,7 @@ impl Metrics {
     }
 
     /// Counts an answer of the cache proxy.
-    pub fn proxied(&self, served: &Proxied) {
+    pub fn proxied(&self, served: &Proxied<'_>) {
         let ecosystem = served.ecosystem.unwrap_or("other");
         let (result, source) = match served.outcome {
             Outcome::Hit => ("hit", "cache"),
