@@ -1,6 +1,7 @@
 //! What `boatyard serve` answers: made of the configuration, and made anew when it is read again.
 
 pub mod reload;
+pub mod retaining;
 pub mod upkeep;
 
 use std::net::SocketAddr;
@@ -10,15 +11,18 @@ use axum::Router;
 use boatyard_access::{Access, Authority};
 use boatyard_content::Root;
 use boatyard_front::Health;
-use boatyard_registry::{Limits, Mirrors, Registry};
+use boatyard_registry::{Limits, Mirrors, Policies, Registry, Webhooks};
 use boatyard_upstream::Transfers;
 use tokio::task::JoinHandle;
 
 use crate::access;
 use crate::metrics::{Audience, Metrics};
 use crate::mirrors;
+use crate::policies;
 use crate::report::{Context as _, Result};
+use crate::webhooks;
 use crate::world::World;
+use retaining::Retaining;
 
 /// What stays the same as long as the server runs, whatever the configuration says.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Services {
     authority: Arc<Authority>,
     health: Health,
     metrics: Arc<Metrics>,
+    policies: Policies,
+    retaining: Arc<Retaining>,
 }
 
 impl Services {
@@ -42,7 +48,13 @@ impl Services {
         let metrics = Metrics::new(root.path().to_path_buf());
         let transfers = mirrors::transfers(&root);
         let authority = access::open(world, &root, &addresses)?;
-        Ok(Services { root, transfers, addresses, authority, health: Health::new(), metrics })
+        let address = addresses.first().map(ToString::to_string).unwrap_or_default();
+        let webhooks = Webhooks::new(Arc::clone(&root), address, Arc::clone(&metrics) as _);
+        let policies = Policies { webhooks, ..Policies::none(&root) };
+        let uses = Arc::clone(&policies.uses);
+        let retaining = Retaining::new(Arc::clone(&root), Arc::clone(&authority), uses);
+        let health = Health::new();
+        Ok(Services { root, transfers, addresses, authority, health, metrics, policies, retaining })
     }
 
     /// Returns where the server listens.
@@ -69,6 +81,16 @@ impl Services {
         &self.root
     }
 
+    /// Returns what the registry keeps to, and shares with what looks after it.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Returns what keeps to the rules of retention.
+    pub fn retaining(&self) -> &Arc<Retaining> {
+        &self.retaining
+    }
+
     /// Returns what the server counts.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -90,7 +112,16 @@ impl Services {
             tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
         }
         let limits = world.config.limits.of_registry();
-        let registry = registry(&self.root, mirrors, &self.authority, limits);
+        let (retention, immutable) =
+            (policies::retention(&world.config)?, policies::immutable(&world.config));
+        let quotas = policies::quotas(&world.config)?;
+        let webhooks = webhooks::open(world)?;
+        self.policies.quotas.configure(quotas).context("cannot count what quotas limit")?;
+        let told = self.policies.webhooks.configure(webhooks);
+        told.context("cannot write down what webhooks are owed")?;
+        self.retaining.configure(retention, immutable.clone());
+        let policies = Policies { immutable, ..self.policies.clone() };
+        let registry = registry(&self.root, mirrors, &self.authority, limits, policies);
         let router = self
             .health
             .router()
@@ -99,7 +130,7 @@ impl Services {
                 Arc::clone(&self.authority),
             ))
             .merge(self.metrics.router(Audience::ThisMachine));
-        Ok(Answers { router, registry })
+        Ok(Answers { router, registry, webhooks: Arc::clone(&self.policies.webhooks) })
     }
 }
 
@@ -110,23 +141,27 @@ pub struct Answers {
     pub router: Router,
     /// The registry, which has work of its own to do: see [`Answers::tend`].
     registry: Arc<Registry>,
+    webhooks: Arc<Webhooks>,
 }
 
 impl Answers {
     /// Does what the registry does by itself, for as long as what is returned lives. Needs a
     /// runtime around it.
     pub fn tend(&self) -> Tending {
-        Tending(tokio::spawn(Arc::clone(&self.registry).end_stale_uploads()))
+        Tending([
+            tokio::spawn(Arc::clone(&self.registry).end_stale_uploads()),
+            tokio::spawn(Arc::clone(&self.webhooks).run()),
+        ])
     }
 }
 
 /// Work that ends when this is dropped.
 #[derive(Debug)]
-pub struct Tending(JoinHandle<()>);
+pub struct Tending([JoinHandle<()>; 2]);
 
 impl Drop for Tending {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -136,6 +171,8 @@ pub fn registry(
     mirrors: Mirrors,
     authority: &Arc<Authority>,
     limits: Limits,
+    policies: Policies,
 ) -> Arc<Registry> {
-    Registry::new(Arc::clone(root), mirrors, Arc::clone(authority) as Arc<dyn Access>, limits)
+    let access = Arc::clone(authority) as Arc<dyn Access>;
+    Registry::keeping(Arc::clone(root), mirrors, access, limits, policies)
 }

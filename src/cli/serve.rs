@@ -73,7 +73,10 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         let metrics = metrics(world, &services)?
             .map(|(server, router)| tokio::spawn(server.serve(router, std::future::pending())));
         let root = Arc::clone(services.root());
-        let collecting = tokio::spawn(upkeep::collect(root, world.config.gc.clone()));
+        let retaining = Arc::clone(services.retaining());
+        let collecting = tokio::spawn(upkeep::collect(root, world.config.gc.clone(), retaining));
+        let policies = services.policies().clone();
+        let noting = tokio::spawn(upkeep::note(policies.clone()));
         let running = Running {
             world: world.clone(),
             services,
@@ -90,6 +93,8 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         following.abort();
         collecting.abort();
         syncing.abort();
+        noting.abort();
+        upkeep::note_now(&policies);
         authority.audit().sync();
         if let Some(metrics) = metrics {
             metrics.abort();

@@ -1,0 +1,491 @@
+//! Quotas: how much the repositories below a name may hold, enforced before bytes are stored.
+//!
+//! A blob counts once for a quota, however many of its repositories have it. What they hold is
+//! listed once, when the server starts or the rules change; from then on the server counts what it
+//! does itself, and the journal tells what other processes do. So a push costs a look into a map.
+//! What is being uploaded is reserved as it comes, so that two uploads at once cannot go beyond a
+//! limit together. What counts is decided under one lock, which nobody holds while waiting for a
+//! disk.
+
+mod book;
+mod follow;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use boatyard_access::RepositoryPattern;
+use boatyard_content::Root;
+use boatyard_content::repository::{Repository, RepositoryError, Space};
+use boatyard_content::{BlobInfo, IngestKey, StoreError};
+use boatyard_oci::{Digest, RepositoryName, Tag};
+
+use book::{Book, Used, blob_id, tag_id};
+use follow::{Following, News};
+
+/// A limit for some repositories together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QuotaRule {
+    /// What it is called in messages; otherwise its patterns.
+    pub name: Option<String>,
+    /// The repositories.
+    pub repositories: Vec<RepositoryPattern>,
+    /// How many bytes their blobs may have, each counted once.
+    pub bytes_max: Option<u64>,
+    /// How many tags they may have.
+    pub tags_max: Option<u64>,
+}
+
+impl QuotaRule {
+    /// Returns what it is called.
+    pub fn title(&self) -> String {
+        let patterns = || self.repositories.iter().map(ToString::to_string).collect::<Vec<_>>();
+        self.name.clone().unwrap_or_else(|| patterns().join(" "))
+    }
+
+    fn covers(&self, repository: &RepositoryName) -> bool {
+        self.repositories.iter().any(|pattern| pattern.matches(repository))
+    }
+}
+
+/// How much of a quota is used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuotaUse {
+    /// The quota.
+    pub rule: QuotaRule,
+    /// The bytes of the blobs that its repositories hold.
+    pub bytes: u64,
+    /// The bytes that are being uploaded to them.
+    pub bytes_reserved: u64,
+    /// Their tags.
+    pub tags: u64,
+}
+
+/// Why something is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Exceeded {
+    /// The quota.
+    pub quota: String,
+    /// What it limits.
+    pub what: Limited,
+    /// How much is used and reserved.
+    pub used: u64,
+    /// How much more was wanted.
+    pub wanted: u64,
+    /// How much there may be.
+    pub most: u64,
+}
+
+/// What a quota limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// Bytes of blobs.
+    Bytes,
+    /// Tags.
+    Tags,
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.what {
+            Limited::Bytes => "bytes",
+            Limited::Tags => "tags",
+        };
+        let Exceeded { quota, used, wanted, most, .. } = self;
+        write!(f, "the quota `{quota}` is {most} {unit}, {used} are in use")?;
+        match wanted {
+            0 => Ok(()),
+            wanted => write!(f, ", {wanted} more do not fit"),
+        }
+    }
+}
+
+/// The quotas of a root. One value as long as a server runs, whatever its configuration says.
+#[derive(Debug)]
+pub struct Quotas {
+    root: Arc<Root>,
+    state: Mutex<State>,
+    /// Taken before `state`, by whoever reads files.
+    following: Mutex<Option<Following>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    book: Book,
+    /// What is being uploaded, by a number for each.
+    open: HashMap<u64, Open>,
+    next: u64,
+}
+
+/// Something that is on its way into a repository.
+#[derive(Clone, Debug)]
+struct Open {
+    repository: RepositoryName,
+    bytes: u64,
+    /// How many tags the repository did not have.
+    tags: u64,
+    /// The upload session that it stands for, between its requests.
+    session: Option<IngestKey>,
+}
+
+impl Quotas {
+    /// Returns the quotas of a root, none so far.
+    pub fn new(root: Arc<Root>) -> Arc<Quotas> {
+        Arc::new(Quotas { root, state: Mutex::default(), following: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has these rules count from now on, and lists what there is. Blocks.
+    ///
+    /// # Errors
+    /// Where something cannot be listed: then the old ones stay.
+    pub fn configure(&self, rules: Vec<QuotaRule>) -> Result<(), RepositoryError> {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.state().book.rules() == rules {
+            return Ok(());
+        }
+        // What changes while it is listed is told by the journal afterwards.
+        let from_here = Following::new(&self.root)?;
+        *following = None;
+        let unlimited = rules.is_empty();
+        let book = Book::of(&self.root, rules)?;
+        let sessions = sessions(&self.root, &book)?;
+        let mut state = self.state();
+        *following = (!unlimited).then_some(from_here);
+        state.replace(book);
+        let known: Vec<IngestKey> =
+            state.open.values().filter_map(|open| open.session.clone()).collect();
+        for (repository, session, bytes) in sessions {
+            if !known.contains(&session) {
+                let session = Some(session);
+                state.add(Open { repository, bytes, tags: 0, session });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how much of each quota is used.
+    pub fn usage(&self) -> Vec<QuotaUse> {
+        self.state().usage()
+    }
+
+    /// Counts what other processes have changed. Blocks.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn catch_up(&self) -> Result<(), RepositoryError> {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(following) = following.as_mut() else { return Ok(()) };
+        let covers = |name: &RepositoryName| self.state().book.covers(name);
+        match following.read(&self.root, &covers)? {
+            News::Changes(changes) => {
+                let mut state = self.state();
+                changes.into_iter().for_each(|change| change.apply(&mut state.book));
+            }
+            News::Anything => {
+                let rules = self.state().book.rules().to_vec();
+                let book = Book::of(&self.root, rules)?;
+                self.state().replace(book);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether a repository has a quota.
+    pub fn covers(&self, repository: &RepositoryName) -> bool {
+        self.state().book.covers(repository)
+    }
+
+    /// Reserves nothing yet for something that is going to be pushed.
+    pub fn open(self: &Arc<Self>, repository: &RepositoryName) -> Reservation {
+        let mut state = self.state();
+        if !state.book.covers(repository) {
+            return Reservation::free();
+        }
+        let repository = repository.clone();
+        let number = state.add(Open { repository, bytes: 0, tags: 0, session: None });
+        Reservation(Some(Held { quotas: Arc::clone(self), number }))
+    }
+
+    /// As [`Quotas::open`], and refuses it where nothing more fits. Blocks where it is refused.
+    ///
+    /// # Errors
+    /// [`Exceeded`], inside.
+    pub fn begin(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+    ) -> Result<Result<Reservation, Exceeded>, RepositoryError> {
+        let reservation = self.open(repository);
+        Ok(match reservation.try_reserve(Wanted::Anything)? {
+            Ok(()) => Ok(reservation),
+            Err(exceeded) => Err(exceeded),
+        })
+    }
+
+    /// As [`Quotas::begin`], for an upload session of which this many bytes are there already:
+    /// they count even where they do not fit.
+    pub fn resume(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        session: &IngestKey,
+        bytes: u64,
+    ) -> Reservation {
+        let mut state = self.state();
+        if !state.book.covers(repository) {
+            return Reservation::free();
+        }
+        // The session's one writer has it: between requests it stood for the session.
+        let of_session = |(_, open): &(&u64, &Open)| open.session.as_ref() == Some(session);
+        let known = state.open.iter().find(of_session).map(|(number, _)| *number);
+        if let Some(number) = known {
+            state.remove(number);
+        }
+        let repository = repository.clone();
+        let number = state.add(Open { repository, bytes, tags: 0, session: None });
+        Reservation(Some(Held { quotas: Arc::clone(self), number }))
+    }
+
+    /// Says whether a blob would take nothing more: all quotas of a repository count it already.
+    pub fn has(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        self.state().book.has(repository, blob_id(digest))
+    }
+
+    /// Forgets the reservation of an upload session that has ended.
+    pub fn end(&self, session: &IngestKey) {
+        let mut state = self.state();
+        let of_session = |(_, open): &(&u64, &Open)| open.session.as_ref() == Some(session);
+        let number = state.open.iter().find(of_session).map(|(number, _)| *number);
+        if let Some(number) = number {
+            state.remove(number);
+        }
+    }
+
+    /// Forgets the reservations of upload sessions that have ended by themselves.
+    fn forget_ended(&self) -> Result<(), RepositoryError> {
+        let open: Vec<(u64, RepositoryName, IngestKey)> = self
+            .state()
+            .open
+            .iter()
+            .filter_map(|(number, open)| {
+                Some((*number, open.repository.clone(), open.session.clone()?))
+            })
+            .collect();
+        for (number, name, session) in open {
+            let repository = self.root.repositories().repository(&Space::Hosted, &name);
+            if !repository.has_upload(&session)? {
+                let mut state = self.state();
+                if state.open.get(&number).is_some_and(|open| open.session.is_some()) {
+                    state.remove(number);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the upload sessions of the repositories that quotas cover, with what came in them.
+fn sessions(
+    root: &Root,
+    book: &Book,
+) -> Result<Vec<(RepositoryName, IngestKey, u64)>, RepositoryError> {
+    let mut sessions = Vec::new();
+    for repository in hosted(root)? {
+        if book.covers(repository.name()) {
+            let sizes = repository.upload_sizes()?;
+            let name = repository.name();
+            sessions.extend(sizes.into_iter().map(|(key, bytes)| (name.clone(), key, bytes)));
+        }
+    }
+    Ok(sessions)
+}
+
+/// Returns the hosted repositories.
+fn hosted(root: &Root) -> Result<Vec<Repository>, StoreError> {
+    let all = root.repositories().all()?;
+    Ok(all.into_iter().filter(|repository| repository.key().starts_with("hosted/")).collect())
+}
+
+impl State {
+    fn add(&mut self, open: Open) -> u64 {
+        self.next += 1;
+        self.book.reserve(&open.repository, open.bytes, open.tags);
+        self.open.insert(self.next, open);
+        self.next
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Open> {
+        let open = self.open.remove(&number)?;
+        self.book.give_back(&open.repository, open.bytes, open.tags);
+        Some(open)
+    }
+
+    /// Counts by another book from now on.
+    fn replace(&mut self, book: Book) {
+        self.book = book;
+        for open in self.open.values() {
+            self.book.reserve(&open.repository, open.bytes, open.tags);
+        }
+    }
+
+    fn usage(&self) -> Vec<QuotaUse> {
+        let usage = |(rule, used, reserved): (&QuotaRule, Used, Used)| QuotaUse {
+            rule: rule.clone(),
+            bytes: used.bytes,
+            bytes_reserved: reserved.bytes,
+            tags: used.tags,
+        };
+        self.book.each().map(usage).collect()
+    }
+
+    /// Adds to what is reserved, if that fits.
+    fn grow(&mut self, number: u64, wanted: Wanted<'_>) -> Result<(), Exceeded> {
+        let Some(open) = self.open.get_mut(&number) else { return Ok(()) };
+        let (bytes, tags) = match wanted {
+            Wanted::Anything => (0, 0),
+            Wanted::Bytes(bytes) => (bytes, 0),
+            Wanted::Manifest { bytes, tags } => {
+                let is_new = |tag: &&Tag| !self.book.has_tag(&open.repository, tag_id(tag));
+                (bytes, tags.iter().filter(is_new).count() as u64)
+            }
+        };
+        let must_leave = matches!(wanted, Wanted::Anything);
+        let covering = self.book.each().filter(|(rule, ..)| rule.covers(&open.repository));
+        for (rule, used, reserved) in covering {
+            let check = |what, used: u64, wanted: u64, most: Option<u64>| {
+                let Some(most) = most else { return Ok(()) };
+                let is_full = must_leave && what == Limited::Bytes && used >= most;
+                let is_more = wanted > 0 && used.saturating_add(wanted) > most;
+                let quota = || rule.title();
+                match is_full || is_more {
+                    true => Err(Exceeded { quota: quota(), what, used, wanted, most }),
+                    false => Ok(()),
+                }
+            };
+            check(Limited::Bytes, used.bytes + reserved.bytes, bytes, rule.bytes_max)?;
+            check(Limited::Tags, used.tags + reserved.tags, tags, rule.tags_max)?;
+        }
+        open.bytes += bytes;
+        open.tags += tags;
+        self.book.reserve(&open.repository, bytes, tags);
+        Ok(())
+    }
+}
+
+/// What is to be reserved.
+#[derive(Clone, Copy, Debug)]
+enum Wanted<'a> {
+    /// Nobody knows yet how much.
+    Anything,
+    Bytes(u64),
+    Manifest {
+        bytes: u64,
+        tags: &'a [Tag],
+    },
+}
+
+/// Room in the quotas of a repository for something that is on its way; given back when dropped.
+#[derive(Debug)]
+pub struct Reservation(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
+    quotas: Arc<Quotas>,
+    number: u64,
+}
+
+impl Reservation {
+    /// Returns one where there is no quota.
+    fn free() -> Reservation {
+        Reservation(None)
+    }
+
+    /// Reserves more bytes, if they fit; never waits for a disk.
+    ///
+    /// # Errors
+    /// Where they do not fit: then nothing changes.
+    pub fn grow(&self, bytes: u64) -> Result<(), Exceeded> {
+        self.reserve(Wanted::Bytes(bytes))
+    }
+
+    /// Reserves more bytes, and looks before it refuses what others gave up meanwhile. Blocks.
+    ///
+    /// # Errors
+    /// [`Exceeded`], inside.
+    pub fn try_grow(&self, bytes: u64) -> Result<Result<(), Exceeded>, RepositoryError> {
+        self.try_reserve(Wanted::Bytes(bytes))
+    }
+
+    /// Reserves the bytes of a manifest, and tags for it. Blocks as [`Reservation::try_grow`].
+    ///
+    /// # Errors
+    /// [`Exceeded`], inside.
+    pub fn try_grow_tagged(
+        &self,
+        bytes: u64,
+        tags: &[Tag],
+    ) -> Result<Result<(), Exceeded>, RepositoryError> {
+        self.try_reserve(Wanted::Manifest { bytes, tags })
+    }
+
+    fn reserve(&self, wanted: Wanted<'_>) -> Result<(), Exceeded> {
+        let Some(held) = &self.0 else { return Ok(()) };
+        held.quotas.state().grow(held.number, wanted)
+    }
+
+    fn try_reserve(&self, wanted: Wanted<'_>) -> Result<Result<(), Exceeded>, RepositoryError> {
+        let Some(held) = &self.0 else { return Ok(Ok(())) };
+        if self.reserve(wanted).is_ok() {
+            return Ok(Ok(()));
+        }
+        held.quotas.catch_up()?;
+        held.quotas.forget_ended()?;
+        Ok(self.reserve(wanted))
+    }
+
+    /// Counts what was on its way as what the repository has now.
+    pub fn land(&self, blob: &BlobInfo, tags: &[Tag]) {
+        let Some(held) = &self.0 else { return };
+        let mut state = held.quotas.state();
+        let Some(open) = state.remove(held.number) else { return };
+        state.book.put_blob(&open.repository, blob_id(&blob.digest), blob.size);
+        for tag in tags {
+            state.book.put_tag(&open.repository, tag_id(tag));
+        }
+    }
+
+    /// Keeps what came for an upload session that goes on with another request.
+    pub fn suspend(&self, session: &IngestKey, bytes: u64) {
+        let Some(held) = &self.0 else { return };
+        let mut state = held.quotas.state();
+        if let Some(open) = state.remove(held.number) {
+            state.add(Open { bytes, session: Some(session.clone()), ..open });
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(held) = &self.0 {
+            held.quotas.state().remove(held.number);
+        }
+    }
+}
+
+/// Measures what quotas count, without a server.
+///
+/// # Errors
+/// Where something cannot be listed.
+pub fn measure(root: &Root, rules: Vec<QuotaRule>) -> Result<Vec<QuotaUse>, RepositoryError> {
+    let book = Book::of(root, rules)?;
+    let mut state = State { book, ..State::default() };
+    for (repository, session, bytes) in sessions(root, &state.book)? {
+        state.add(Open { repository, bytes, tags: 0, session: Some(session) });
+    }
+    Ok(state.usage())
+}
+
+#[cfg(test)]
+mod tests;
