@@ -11,7 +11,9 @@ use axum::Router;
 use boatyard_access::{Access, Authority};
 use boatyard_content::Root;
 use boatyard_front::Health;
-use boatyard_registry::{Limits, Mirrors, Policies, Registry, Webhooks};
+use boatyard_registry::{
+    Immutable, Limits, Mirrors, Policies, QuotaRule, Registry, RetentionRule, Webhook, Webhooks,
+};
 use boatyard_upstream::Transfers;
 use tokio::task::JoinHandle;
 
@@ -112,14 +114,13 @@ impl Services {
             tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
         }
         let limits = world.config.limits.of_registry();
-        let (retention, immutable) =
-            (policies::retention(&world.config)?, policies::immutable(&world.config));
-        let quotas = policies::quotas(&world.config)?;
-        let webhooks = webhooks::open(world)?;
-        self.policies.quotas.configure(quotas).context("cannot count what quotas limit")?;
-        let told = self.policies.webhooks.configure(webhooks);
-        told.context("cannot write down what webhooks are owed")?;
-        self.retaining.configure(retention, immutable.clone());
+        let decided = Decided {
+            retention: policies::retention(&world.config)?,
+            immutable: policies::immutable(&world.config),
+            quotas: policies::quotas(&world.config)?,
+            webhooks: webhooks::open(world)?,
+        };
+        let immutable = decided.immutable.clone();
         let policies = Policies { immutable, ..self.policies.clone() };
         let registry = registry(&self.root, mirrors, &self.authority, limits, policies);
         let router = self
@@ -130,7 +131,22 @@ impl Services {
                 Arc::clone(&self.authority),
             ))
             .merge(self.metrics.router(Audience::ThisMachine));
-        Ok(Answers { router, registry, webhooks: Arc::clone(&self.policies.webhooks) })
+        let webhooks = Arc::clone(&self.policies.webhooks);
+        Ok(Answers { router, registry, webhooks, decided })
+    }
+
+    /// Has what a configuration decides about tags, space and webhooks count from now on. Blocking:
+    /// it lists what quotas limit.
+    ///
+    /// # Errors
+    /// Where files cannot be read or written.
+    pub fn decide(&self, answers: &Answers) -> Result<()> {
+        let Decided { retention, immutable, quotas, webhooks } = answers.decided.clone();
+        self.policies.quotas.configure(quotas).context("cannot count what quotas limit")?;
+        let told = self.policies.webhooks.configure(webhooks);
+        told.context("cannot write down what webhooks are owed")?;
+        self.retaining.configure(retention, immutable);
+        Ok(())
     }
 }
 
@@ -142,6 +158,16 @@ pub struct Answers {
     /// The registry, which has work of its own to do: see [`Answers::tend`].
     registry: Arc<Registry>,
     webhooks: Arc<Webhooks>,
+    decided: Decided,
+}
+
+/// What a configuration decides, and servers keep to beyond their answers.
+#[derive(Clone, Debug)]
+struct Decided {
+    retention: Vec<RetentionRule>,
+    immutable: Immutable,
+    quotas: Vec<QuotaRule>,
+    webhooks: Vec<Webhook>,
 }
 
 impl Answers {

@@ -71,7 +71,7 @@ pub fn evaluate(
             manifests: repository.see_manifests()?,
             noted_since,
         };
-        let plan = plan::plan(&covering, seen, &|tag| immutable.holds(&name, tag), now);
+        let plan = plan::plan(&covering, &seen, &|tag| immutable.holds(&name, tag), now);
         each(&repository, Evaluated { repository: name, plan })?;
     }
     Ok(())

@@ -201,8 +201,7 @@ impl Webhooks {
         let Some(following) = following.as_mut() else { return Ok(()) };
         let pulls = std::mem::take(&mut *self.pulls.lock().unwrap_or_else(PoisonError::into_inner));
         self.owe(&hooks, &pulls)?;
-        loop {
-            let Some(read) = following.read(&self.root)? else { break };
+        while let Some(read) = following.read(&self.root)? {
             self.owe(&hooks, &read.happened)?;
             self.shelf.put_place(read.place)?;
         }

@@ -51,6 +51,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         if args.listen.is_empty() { &world.config.serve.listen } else { &args.listen }.clone();
     let services = Services::new(world, root, addresses)?;
     let answers = services.answers(world)?;
+    services.decide(&answers)?;
     let routes = Routes::from(answers.router.clone());
     let options = options(world, args, &services)?;
     raise_descriptor_limit(options.limits.connections_max);

@@ -107,7 +107,7 @@ impl fmt::Display for Kept {
 /// Decides what is to become of a repository that these rules cover.
 pub fn plan(
     rules: &[(usize, &RetentionRule)],
-    seen: Seen,
+    seen: &Seen,
     is_immutable: &dyn Fn(&Tag) -> bool,
     now: SystemTime,
 ) -> Plan {
@@ -125,7 +125,7 @@ pub fn plan(
         tags.push(PlannedTag { seen: tag.clone(), pulled, verdict });
     }
     let live = settle_followers(rules, &mut tags, &seen.manifests, now);
-    let manifests = manifests(rules, &tags, &seen, &live, now);
+    let manifests = manifests(rules, &tags, seen, &live, now);
     Plan { tags, manifests }
 }
 

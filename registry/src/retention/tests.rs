@@ -28,8 +28,8 @@ impl World {
         World { root, app, _directory: directory }
     }
 
-    fn put(&self, text: String, media_type: &MediaType, tags: &[&str]) -> Digest {
-        let manifest = Manifest::parse(text.clone().into(), media_type).unwrap();
+    fn put(&self, text: &str, media_type: &MediaType, tags: &[&str]) -> Digest {
+        let manifest = Manifest::parse(text.to_owned().into(), media_type).unwrap();
         let lease = self.root.lease().unwrap();
         let digest = support::put(&self.root, &lease, text.as_bytes());
         let tags: Vec<Tag> = tags.iter().map(|tag| tag.parse().unwrap()).collect();
@@ -55,14 +55,14 @@ impl World {
         let manifest = format!(
             r#"{{"schemaVersion":2,"mediaType":"{oci}","config":{config},"layers":[{layer}]{subject}}}"#
         );
-        self.put(manifest, &oci, tags)
+        self.put(&manifest, &oci, tags)
     }
 
     fn index(&self, child: &Digest, tags: &[&str]) -> Digest {
         let (index, image) = (MediaType::OCI_INDEX, MediaType::OCI_MANIFEST);
         let child = format!(r#"{{"mediaType":"{image}","digest":"{child}","size":1}}"#);
         let text = format!(r#"{{"schemaVersion":2,"mediaType":"{index}","manifests":[{child}]}}"#);
-        self.put(text, &index, tags)
+        self.put(&text, &index, tags)
     }
 
     /// Has a tag be pushed some days ago.
@@ -182,7 +182,8 @@ fn any_rule_that_keeps_a_tag_wins_and_uncovered_ones_stay() {
     let covers = |tags: &str| RetentionRule { tags: vec![tags.parse().unwrap()], ..rule() };
     let strict = RetentionRule { keep_within: Some(DAY), ..covers("pr-*") };
     let mild = RetentionRule { keep_within: Some(DAY * 90), ..covers("/pr-.*/") };
-    let plan = world.evaluate(&[strict.clone()], &Immutable::default(), SystemTime::now());
+    let plan =
+        world.evaluate(std::slice::from_ref(&strict), &Immutable::default(), SystemTime::now());
     assert_eq!(verdict(&plan, "main"), Verdict::Uncovered);
     assert_eq!(verdict(&plan, "pr-1"), Verdict::Removed { rule: 0 });
     let plan = world.evaluate(&[strict, mild], &Immutable::default(), SystemTime::now());
@@ -200,7 +201,7 @@ fn a_manifest_goes_with_its_last_tag_and_with_it_what_only_it_needs() {
     let cosigned = world.image("cosign", &[&schema], None);
     let stays = world.image("stays", &["new"], None);
     let also = world.put(
-        format!(
+        &format!(
             r#"{{"schemaVersion":2,"mediaType":"{0}","manifests":[{{"mediaType":"{1}","digest":"{shared}","size":1}},{{"mediaType":"{1}","digest":"{stays}","size":1}}]}}"#,
             MediaType::OCI_INDEX,
             MediaType::OCI_MANIFEST
@@ -252,7 +253,7 @@ fn immutable_tags_go_only_where_the_rule_says_so() {
     }]);
     let spares = RetentionRule { keep_within: Some(DAY), ..rule() };
     let now = SystemTime::now();
-    let plan = world.evaluate(&[spares.clone()], &immutable, now);
+    let plan = world.evaluate(std::slice::from_ref(&spares), &immutable, now);
     assert_eq!(verdict(&plan, "v1"), Verdict::Immutable { rule: 0 });
     assert!(plan.manifests.is_empty());
     let rules = [RetentionRule { include_immutable: true, ..spares }];
