@@ -114,6 +114,8 @@ struct State {
     book: Book,
     /// What is being uploaded, by a number for each.
     open: HashMap<u64, Open>,
+    /// Those of upload sessions.
+    sessions: HashMap<IngestKey, u64>,
     next: u64,
 }
 
@@ -124,8 +126,23 @@ struct Open {
     bytes: u64,
     /// How many tags the repository did not have.
     tags: u64,
-    /// The upload session that it stands for, between its requests.
+    /// The upload session that it is of.
     session: Option<IngestKey>,
+    /// No request is sending it now: its session may have expired.
+    is_idle: bool,
+}
+
+impl Open {
+    /// Returns something of which nothing came yet.
+    fn begun(repository: &RepositoryName) -> Open {
+        let repository = repository.clone();
+        Open { repository, bytes: 0, tags: 0, session: None, is_idle: false }
+    }
+
+    /// Returns an upload session with what came in it.
+    fn session(repository: &RepositoryName, session: &IngestKey, bytes: u64) -> Open {
+        Open { bytes, session: Some(session.clone()), ..Open::begun(repository) }
+    }
 }
 
 impl Quotas {
@@ -149,19 +166,15 @@ impl Quotas {
         }
         // What changes while it is listed is told by the journal afterwards.
         let from_here = Following::new(&self.root)?;
-        *following = None;
         let unlimited = rules.is_empty();
         let book = Book::of(&self.root, rules)?;
         let sessions = sessions(&self.root, &book)?;
         let mut state = self.state();
         *following = (!unlimited).then_some(from_here);
         state.replace(book);
-        let known: Vec<IngestKey> =
-            state.open.values().filter_map(|open| open.session.clone()).collect();
         for (repository, session, bytes) in sessions {
-            if !known.contains(&session) {
-                let session = Some(session);
-                state.add(Open { repository, bytes, tags: 0, session });
+            if !state.sessions.contains_key(&session) {
+                state.add(Open { is_idle: true, ..Open::session(&repository, &session, bytes) });
             }
         }
         Ok(())
@@ -189,6 +202,7 @@ impl Quotas {
                 let rules = self.state().book.rules().to_vec();
                 let book = Book::of(&self.root, rules)?;
                 self.state().replace(book);
+                following.listed();
             }
         }
         Ok(())
@@ -205,8 +219,7 @@ impl Quotas {
         if !state.book.covers(repository) {
             return Reservation::free();
         }
-        let repository = repository.clone();
-        let number = state.add(Open { repository, bytes: 0, tags: 0, session: None });
+        let number = state.add(Open::begun(repository));
         Reservation(Some(Held { quotas: Arc::clone(self), number }))
     }
 
@@ -237,14 +250,9 @@ impl Quotas {
         if !state.book.covers(repository) {
             return Reservation::free();
         }
-        // The session's one writer has it: between requests it stood for the session.
-        let of_session = |(_, open): &(&u64, &Open)| open.session.as_ref() == Some(session);
-        let known = state.open.iter().find(of_session).map(|(number, _)| *number);
-        if let Some(number) = known {
-            state.remove(number);
-        }
-        let repository = repository.clone();
-        let number = state.add(Open { repository, bytes, tags: 0, session: None });
+        // A session has one writer: what was kept for it is the writer's now.
+        state.remove_session(session);
+        let number = state.add(Open::session(repository, session, bytes));
         Reservation(Some(Held { quotas: Arc::clone(self), number }))
     }
 
@@ -255,12 +263,7 @@ impl Quotas {
 
     /// Forgets the reservation of an upload session that has ended.
     pub fn end(&self, session: &IngestKey) {
-        let mut state = self.state();
-        let of_session = |(_, open): &(&u64, &Open)| open.session.as_ref() == Some(session);
-        let number = state.open.iter().find(of_session).map(|(number, _)| *number);
-        if let Some(number) = number {
-            state.remove(number);
-        }
+        self.state().remove_session(session);
     }
 
     /// Forgets the reservations of upload sessions that have ended by themselves.
@@ -269,6 +272,7 @@ impl Quotas {
             .state()
             .open
             .iter()
+            .filter(|(_, open)| open.is_idle)
             .filter_map(|(number, open)| {
                 Some((*number, open.repository.clone(), open.session.clone()?))
             })
@@ -277,9 +281,7 @@ impl Quotas {
             let repository = self.root.repositories().repository(&Space::Hosted, &name);
             if !repository.has_upload(&session)? {
                 let mut state = self.state();
-                if state.open.get(&number).is_some_and(|open| open.session.is_some()) {
-                    state.remove(number);
-                }
+                state.remove(number);
             }
         }
         Ok(())
@@ -312,13 +314,25 @@ impl State {
     fn add(&mut self, open: Open) -> u64 {
         self.next += 1;
         self.book.reserve(&open.repository, open.bytes, open.tags);
+        if let Some(session) = &open.session {
+            self.sessions.insert(session.clone(), self.next);
+        }
         self.open.insert(self.next, open);
         self.next
+    }
+
+    fn remove_session(&mut self, session: &IngestKey) {
+        if let Some(number) = self.sessions.get(session).copied() {
+            self.remove(number);
+        }
     }
 
     fn remove(&mut self, number: u64) -> Option<Open> {
         let open = self.open.remove(&number)?;
         self.book.give_back(&open.repository, open.bytes, open.tags);
+        if let Some(session) = &open.session {
+            self.sessions.remove(session);
+        }
         Some(open)
     }
 
@@ -461,7 +475,7 @@ impl Reservation {
         let Some(held) = &self.0 else { return };
         let mut state = held.quotas.state();
         if let Some(open) = state.remove(held.number) {
-            state.add(Open { bytes, session: Some(session.clone()), ..open });
+            state.add(Open { is_idle: true, ..Open::session(&open.repository, session, bytes) });
         }
     }
 }
@@ -482,7 +496,7 @@ pub fn measure(root: &Root, rules: Vec<QuotaRule>) -> Result<Vec<QuotaUse>, Repo
     let book = Book::of(root, rules)?;
     let mut state = State { book, ..State::default() };
     for (repository, session, bytes) in sessions(root, &state.book)? {
-        state.add(Open { repository, bytes, tags: 0, session: Some(session) });
+        state.add(Open::session(&repository, &session, bytes));
     }
     Ok(state.usage())
 }

@@ -9,9 +9,12 @@ use boatyard_oci::{Digest, RepositoryName, Tag};
 
 use super::book::{BlobId, Book, blob_id, tag_id};
 
-/// A place in the journal: what stands before it is counted.
+/// A place in the journal: what stands before it is counted, unless all has to be listed anew.
 #[derive(Debug)]
-pub(super) struct Following(Follower);
+pub(super) struct Following {
+    follower: Follower,
+    must_list: bool,
+}
 
 /// What has changed.
 pub(super) enum News {
@@ -43,7 +46,12 @@ impl Change {
 impl Following {
     /// Begins at the journal's end.
     pub(super) fn new(root: &Root) -> Result<Following, StoreError> {
-        Ok(Following(root.journal().follow()?))
+        Ok(Following { follower: root.journal().follow()?, must_list: false })
+    }
+
+    /// Says that all was listed anew, after [`News::Anything`].
+    pub(super) fn listed(&mut self) {
+        self.must_list = false;
     }
 
     /// Returns what changed since the last time in repositories that are covered: the journal says
@@ -53,28 +61,43 @@ impl Following {
         root: &Root,
         covers: &dyn Fn(&RepositoryName) -> bool,
     ) -> Result<News, RepositoryError> {
-        let events = match self.0.read()? {
-            Followed::Gap => return Ok(News::Anything),
-            Followed::Events(events) => events,
+        let events = match self.follower.read()? {
+            Followed::Events(events) if !self.must_list => events,
+            Followed::Events(_) | Followed::Gap => {
+                self.must_list = true;
+                return Ok(News::Anything);
+            }
         };
-        let mut changed: BTreeMap<RepositoryName, Vec<Event>> = BTreeMap::new();
-        for event in events {
-            let name = event.repository.strip_prefix("hosted/").and_then(|name| name.parse().ok());
-            if let Some(name) = name.filter(covers) {
-                changed.entry(name).or_default().push(event);
-            }
-        }
-        let mut changes = Vec::new();
-        for (name, events) in changed {
-            let repository = root.repositories().repository(&Space::Hosted, &name);
-            // A line is written before the deed, under the repository's lock.
-            repository.settle()?;
-            for event in events {
-                changes.extend(change(root, &repository, &event)?);
-            }
-        }
+        // What fails now is not read again.
+        self.must_list = true;
+        let changes = changes(root, events, covers)?;
+        self.must_list = false;
         Ok(News::Changes(changes))
     }
+}
+
+fn changes(
+    root: &Root,
+    events: Vec<Event>,
+    covers: &dyn Fn(&RepositoryName) -> bool,
+) -> Result<Vec<Change>, RepositoryError> {
+    let mut changed: BTreeMap<RepositoryName, Vec<Event>> = BTreeMap::new();
+    for event in events {
+        let name = event.repository.strip_prefix("hosted/").and_then(|name| name.parse().ok());
+        if let Some(name) = name.filter(covers) {
+            changed.entry(name).or_default().push(event);
+        }
+    }
+    let mut changes = Vec::new();
+    for (name, events) in changed {
+        let repository = root.repositories().repository(&Space::Hosted, &name);
+        // A line is written before the deed, under the repository's lock.
+        repository.settle()?;
+        for event in events {
+            changes.extend(change(root, &repository, &event)?);
+        }
+    }
+    Ok(changes)
 }
 
 fn change(
