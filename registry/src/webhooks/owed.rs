@@ -5,8 +5,9 @@
 //!                /<webhook>/<nanoseconds>-<id>   an envelope; the oldest is first
 //! ```
 //!
-//! The name says when the first event happened, and which it is: written again after a crash, an
-//! envelope is the same file.
+//! The name says when the first event happened, and which they all are: written again after a
+//! crash, an envelope is the same file. One with further events is another: the first may be on its
+//! way already, and is deleted when it was taken.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use boatyard_content::StoreError;
 use boatyard_content::local::journal::Place;
 use boatyard_content::local::write_whole;
+use boatyard_oci::Digest;
 use bytes::Bytes;
 use fs_err as fs;
 use serde_json::json;
@@ -59,7 +61,9 @@ impl Shelf {
                 continue;
             }
             let Some(first) = events.first() else { continue };
-            let name = format!("{:020}-{}", first.nanoseconds(), first.id());
+            let ids: Vec<&str> = events.iter().map(Event::id).collect();
+            let ids = Digest::sha256(ids.join(" ").as_bytes());
+            let name = format!("{:020}-{}", first.nanoseconds(), &ids.hex()[..32]);
             let bytes = json!({ "events": events }).to_string();
             write_whole(&self.of(hook).join(name), bytes.as_bytes())?;
             owed += 1;

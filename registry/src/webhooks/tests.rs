@@ -124,6 +124,14 @@ fn a_server_that_was_away_tells_what_happened_meanwhile_once() {
     let webhooks = world.webhooks(vec![hook("all", &Action::ALL, "**")]);
     webhooks.collect().unwrap();
     assert_eq!(world.owed("all"), first);
+    // With more behind it, it is another envelope: the first may be on its way.
+    world.push("app", "2", &["2"]);
+    fs_err::write(&place, r#"{"segment":1,"offset":0}"#).unwrap();
+    let webhooks = world.webhooks(vec![hook("all", &Action::ALL, "**")]);
+    webhooks.collect().unwrap();
+    let owed = world.owed("all");
+    assert_eq!(owed.len(), 3, "{owed:?}");
+    assert!(owed.iter().filter(|event| **event == first[0]).count() == 2, "{owed:?}");
     // Who is no longer told is owed nothing.
     world.webhooks(Vec::new());
     assert_eq!(world.owed("all").len(), 0);
