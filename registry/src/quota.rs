@@ -9,96 +9,23 @@
 
 mod book;
 mod follow;
+mod reservation;
+mod rule;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use boatyard_access::RepositoryPattern;
 use boatyard_content::Root;
 use boatyard_content::repository::{Repository, RepositoryError, Space};
-use boatyard_content::{BlobInfo, IngestKey, StoreError};
+use boatyard_content::{IngestKey, StoreError};
 use boatyard_oci::{Digest, RepositoryName, Tag};
 
 use book::{Book, Used, blob_id, tag_id};
 use follow::{Following, News};
+use reservation::{Held, Wanted};
 
-/// A limit for some repositories together.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QuotaRule {
-    /// What it is called in messages; otherwise its patterns.
-    pub name: Option<String>,
-    /// The repositories.
-    pub repositories: Vec<RepositoryPattern>,
-    /// How many bytes their blobs may have, each counted once.
-    pub bytes_max: Option<u64>,
-    /// How many tags they may have.
-    pub tags_max: Option<u64>,
-}
-
-impl QuotaRule {
-    /// Returns what it is called.
-    pub fn title(&self) -> String {
-        let patterns = || self.repositories.iter().map(ToString::to_string).collect::<Vec<_>>();
-        self.name.clone().unwrap_or_else(|| patterns().join(" "))
-    }
-
-    fn covers(&self, repository: &RepositoryName) -> bool {
-        self.repositories.iter().any(|pattern| pattern.matches(repository))
-    }
-}
-
-/// How much of a quota is used.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QuotaUse {
-    /// The quota.
-    pub rule: QuotaRule,
-    /// The bytes of the blobs that its repositories hold.
-    pub bytes: u64,
-    /// The bytes that are being uploaded to them.
-    pub bytes_reserved: u64,
-    /// Their tags.
-    pub tags: u64,
-}
-
-/// Why something is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Exceeded {
-    /// The quota.
-    pub quota: String,
-    /// What it limits.
-    pub what: Limited,
-    /// How much is used and reserved.
-    pub used: u64,
-    /// How much more was wanted.
-    pub wanted: u64,
-    /// How much there may be.
-    pub most: u64,
-}
-
-/// What a quota limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
-    /// Bytes of blobs.
-    Bytes,
-    /// Tags.
-    Tags,
-}
-
-impl fmt::Display for Exceeded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.what {
-            Limited::Bytes => "bytes",
-            Limited::Tags => "tags",
-        };
-        let Exceeded { quota, used, wanted, most, .. } = self;
-        write!(f, "the quota `{quota}` is {most} {unit}, {used} are in use")?;
-        match wanted {
-            0 => Ok(()),
-            wanted => write!(f, ", {wanted} more do not fit"),
-        }
-    }
-}
+pub use reservation::Reservation;
+pub use rule::{Exceeded, Limited, QuotaRule, QuotaUse};
 
 /// The quotas of a root. One value as long as a server runs, whatever its configuration says.
 #[derive(Debug)]
@@ -385,106 +312,6 @@ impl State {
         open.tags += tags;
         self.book.reserve(&open.repository, bytes, tags);
         Ok(())
-    }
-}
-
-/// What is to be reserved.
-#[derive(Clone, Copy, Debug)]
-enum Wanted<'a> {
-    /// Nobody knows yet how much.
-    Anything,
-    Bytes(u64),
-    Manifest {
-        bytes: u64,
-        tags: &'a [Tag],
-    },
-}
-
-/// Room in the quotas of a repository for something that is on its way; given back when dropped.
-#[derive(Debug)]
-pub struct Reservation(Option<Held>);
-
-#[derive(Debug)]
-struct Held {
-    quotas: Arc<Quotas>,
-    number: u64,
-}
-
-impl Reservation {
-    /// Returns one where there is no quota.
-    fn free() -> Reservation {
-        Reservation(None)
-    }
-
-    /// Reserves more bytes, if they fit; never waits for a disk.
-    ///
-    /// # Errors
-    /// Where they do not fit: then nothing changes.
-    pub fn grow(&self, bytes: u64) -> Result<(), Exceeded> {
-        self.reserve(Wanted::Bytes(bytes))
-    }
-
-    /// Reserves more bytes, and looks before it refuses what others gave up meanwhile. Blocks.
-    ///
-    /// # Errors
-    /// [`Exceeded`], inside.
-    pub fn try_grow(&self, bytes: u64) -> Result<Result<(), Exceeded>, RepositoryError> {
-        self.try_reserve(Wanted::Bytes(bytes))
-    }
-
-    /// Reserves the bytes of a manifest, and tags for it. Blocks as [`Reservation::try_grow`].
-    ///
-    /// # Errors
-    /// [`Exceeded`], inside.
-    pub fn try_grow_tagged(
-        &self,
-        bytes: u64,
-        tags: &[Tag],
-    ) -> Result<Result<(), Exceeded>, RepositoryError> {
-        self.try_reserve(Wanted::Manifest { bytes, tags })
-    }
-
-    fn reserve(&self, wanted: Wanted<'_>) -> Result<(), Exceeded> {
-        let Some(held) = &self.0 else { return Ok(()) };
-        held.quotas.state().grow(held.number, wanted)
-    }
-
-    fn try_reserve(&self, wanted: Wanted<'_>) -> Result<Result<(), Exceeded>, RepositoryError> {
-        let Some(held) = &self.0 else { return Ok(Ok(())) };
-        if self.reserve(wanted).is_ok() {
-            return Ok(Ok(()));
-        }
-        held.quotas.catch_up()?;
-        held.quotas.forget_ended()?;
-        Ok(self.reserve(wanted))
-    }
-
-    /// Counts what was on its way as what the repository has now.
-    pub fn land(&self, blob: &BlobInfo, tags: &[Tag]) {
-        let Some(held) = &self.0 else { return };
-        let mut state = held.quotas.state();
-        let Some(open) = state.remove(held.number) else { return };
-        state.book.put_blob(&open.repository, blob_id(&blob.digest), blob.size);
-        for tag in tags {
-            state.book.put_tag(&open.repository, tag_id(tag));
-        }
-    }
-
-    /// Keeps what came for an upload session that goes on with another request.
-    pub fn suspend(&self, session: &IngestKey, bytes: u64) {
-        let Some(held) = &self.0 else { return };
-        let mut state = held.quotas.state();
-        if let Some(open) = state.remove(held.number) {
-            state.add(Open { is_idle: true, ..Open::session(&open.repository, session, bytes) });
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if let Some(held) = &self.0 {
-            held.quotas.state().remove(held.number);
-        }
     }
 }
 

@@ -1,4 +1,5 @@
 use crate::tests::support;
+use boatyard_content::BlobInfo;
 use boatyard_content::local::RootOptions;
 
 use super::*;

@@ -221,11 +221,6 @@ impl Happened {
             source: source.clone(),
         }
     }
-
-    /// Returns when it happened, for names of files that are in its order.
-    pub fn nanoseconds(&self) -> i128 {
-        self.at.as_nanosecond()
-    }
 }
 
 impl Event {

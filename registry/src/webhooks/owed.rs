@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! ROOT/deliveries/place              up to where the journal was read
-//!                /<webhook>/<nanoseconds>-<id>   an envelope; the oldest is first
+//!                /<webhook>/<nanoseconds>-<ids>  an envelope; the oldest is first
 //! ```
 //!
-//! The name says when the first event happened, and which they all are: written again after a
-//! crash, an envelope is the same file. One with further events is another: the first may be on its
-//! way already, and is deleted when it was taken.
+//! The name says when the last event happened, and which they all are: written again after a
+//! crash, an envelope is the same file. One with further events is another, and comes later: the
+//! first may be on its way already, and is deleted when it was taken.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -60,10 +60,10 @@ impl Shelf {
                 dropped += events.len() as u64;
                 continue;
             }
-            let Some(first) = events.first() else { continue };
+            let Some(last) = events.last() else { continue };
             let ids: Vec<&str> = events.iter().map(Event::id).collect();
             let ids = Digest::sha256(ids.join(" ").as_bytes());
-            let name = format!("{:020}-{}", first.nanoseconds(), &ids.hex()[..32]);
+            let name = format!("{:020}-{}", last.nanoseconds(), &ids.hex()[..32]);
             let bytes = json!({ "events": events }).to_string();
             write_whole(&self.of(hook).join(name), bytes.as_bytes())?;
             owed += 1;
