@@ -69,6 +69,7 @@ impl Running {
         let read = self.world.read_again().and_then(|world| {
             let answers = self.services.answers(&world)?;
             self.services.configure(&world)?;
+            self.services.decide(&answers)?;
             Ok((world, answers))
         });
         self.services.metrics().reloaded(read.is_ok());
