@@ -18,6 +18,7 @@ mod password;
 mod progress;
 mod proxy;
 mod quantity;
+mod refill;
 mod remote;
 mod report;
 mod serving;

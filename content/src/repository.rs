@@ -181,6 +181,15 @@ impl Repository {
         &self.key
     }
 
+    /// Returns whose it is.
+    pub fn space(&self) -> Option<Space> {
+        match self.key.split('/').next()? {
+            "hosted" => Some(Space::Hosted),
+            "mirror" => unescape(self.key.split('/').nth(1)?).map(Space::Mirror),
+            _ => Some(Space::Images(unescape(self.key.split('/').nth(1)?)?.parse().ok()?)),
+        }
+    }
+
     /// Says whether it is a mirror's: what it has can be fetched again.
     pub fn is_mirrored(&self) -> bool {
         self.key.starts_with("mirror/")
