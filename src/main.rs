@@ -12,6 +12,7 @@ mod config;
 mod images;
 mod isolation;
 mod metrics;
+mod migration;
 mod mirrors;
 mod output;
 mod password;

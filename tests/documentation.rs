@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -19,6 +19,7 @@ const DOCUMENTS: [&str; 15] = [
     "docs/registry.md",
     "docs/dockerfile.md",
     "docs/storage.md",
+    "docs/upkeep.md",
     "docs/lint.md",
     "docs/differences.md",
     "docs/decisions.md",

@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod backup;
 pub mod cache;
 pub mod encodings;
 pub mod entries;
