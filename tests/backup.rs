@@ -72,7 +72,7 @@ fn a_backup_grows_by_what_is_new_and_restores_every_name() {
     place
         .boatyard(["backup", "verify", text(&backup)])
         .ok()
-        .prints(["6 blobs", "3 whole, 0 broken"]);
+        .prints(["6 blobs", "3 snapshots whole, 0 broken"]);
 
     // Into an empty root: all names, users too. One that is in use, or has something, is refused.
     place.boatyard(["restore", text(&backup)]).fails(1).says(["is in use by", "boatyard serve"]);

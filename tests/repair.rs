@@ -10,6 +10,7 @@ use serde_json::Value;
 use support::Place;
 use support::http::Http;
 use support::images::{self, image_of};
+use support::place::text;
 use support::server::{Server, wait_for};
 
 /// Pushes an image of one layer and returns its configuration and manifest.
@@ -234,4 +235,32 @@ fn pushes_go_on_while_everything_is_checked() {
             drop(server.http().check_image(&format!("app{pusher}"), &tag.to_string()))
         });
     }
+}
+
+#[test]
+fn an_unpacked_layer_that_changed_is_unpacked_again() {
+    let place = Place::new();
+    images::busybox(&place);
+    let context = place.context("app", "FROM busybox\nRUN echo whole > /note\n");
+    place.boatyard(["build", "-q", "-t", "app", text(&context)]).ok();
+    place.boatyard(["fsck"]).ok();
+    let layers = place.root().join("layers");
+    let changed = walk(&layers).into_iter().find(|path| path.ends_with("etc/passwd")).unwrap();
+    fs_err::write(&changed, "root::0:0::/:/bin/sh\n").unwrap();
+    let said = place.boatyard(["fsck"]).fails(1).text();
+    assert!(said.contains("differs in etc/passwd"), "{said}");
+    place.boatyard(["fsck", "--repair"]).ok();
+    assert!(!changed.exists());
+    let context = place.context("more", "FROM busybox\nRUN grep -q app /etc/passwd\n");
+    place.boatyard(["build", "-q", text(&context)]).ok();
+    place.boatyard(["fsck"]).ok();
+}
+
+/// Returns the files below a directory.
+fn walk(directory: &std::path::Path) -> Vec<PathBuf> {
+    let paths = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: PathBuf| {
+        if path.is_dir() && !path.is_symlink() { walk(&path) } else { vec![path] }
+    };
+    paths.flat_map(below).collect()
 }

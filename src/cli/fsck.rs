@@ -4,14 +4,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use boatyard_access::RepositoryPattern;
+use boatyard_builder::snapshot::Layers;
+use boatyard_builder::snapshot::check::Checked;
 use boatyard_content::fsck::{self, Broken, Finding, FsckOptions, FsckReport, How, Loss, Onlooker};
 use boatyard_content::repository::Repository;
-use boatyard_content::{BlobInfo, Root, quarantine};
+use boatyard_content::{BlobInfo, Lease, Root, quarantine};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::cli::format::Format;
 use crate::cli::runtime;
+use crate::isolation;
 use crate::output;
 use crate::refill::Upstreams;
 use crate::report::{Context as _, FAILED, Failure, Result};
@@ -44,6 +47,11 @@ pub struct Args {
 
 /// Checks.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
+    // Unpacked layers belong to the ids of builds; who cannot become these has none.
+    let sees_layers = !args.quick
+        && args.repository.is_empty()
+        && world.root_path().join("layers").is_dir()
+        && isolation::become_root().is_ok();
     let root = world.open_root()?;
     let runtime = runtime()?;
     let upstreams = match args.repair {
@@ -62,12 +70,33 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let report = fsck::check(&root, &options, &mut progress);
     progress.bar.finish_and_clear();
     let report = report.context(format!("cannot check {}", root.path().display()))?;
+    let layers = if sees_layers { check_layers(&root, args.repair)? } else { Checked::default() };
+    let is_well = report.is_well() && layers.wrong.len() as u64 == layers.removed;
     if args.format == Format::Json {
-        output::json(&object(&report))?;
+        output::json(&object(&report, &layers))?;
     } else {
+        for (diff_id, path) in &layers.wrong {
+            let mended = if args.repair { "; mended: it is unpacked again" } else { "" };
+            output::line(&format!(
+                "wrong: the unpacked layer {diff_id} differs in {path}{mended}"
+            ))?;
+        }
         tell(&root, &report)?;
     }
-    Ok(if report.is_well() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// Compares the unpacked layers of every view with what they were unpacked to.
+fn check_layers(root: &Root, repair: bool) -> Result<Checked> {
+    let failed = "cannot check the unpacked layers";
+    let mut all = Checked::default();
+    for layers in Layers::open_all(root.path(), &Lease::unheld()).context(failed)? {
+        let checked = layers.check(root, repair).context(failed)?;
+        all.layers += checked.layers;
+        all.removed += checked.removed;
+        all.wrong.extend(checked.wrong);
+    }
+    Ok(all)
 }
 
 /// Says whether a pattern names a repository, by its name alone or with its registry before it.
@@ -194,7 +223,7 @@ fn finding_line(finding: &Finding) -> String {
 }
 
 /// Returns the report for programs.
-fn object(report: &FsckReport) -> Value {
+fn object(report: &FsckReport, layers: &Checked) -> Value {
     let losses: Vec<Value> = report.losses.iter().map(loss_object).collect();
     let findings = report.findings.iter().map(|finding| {
         json!({
@@ -209,6 +238,7 @@ fn object(report: &FsckReport) -> Value {
         "IsClean": report.is_clean(),
         "IsWell": report.is_well(),
         "Losses": losses,
+        "Layers": layers.wrong.iter().map(|(diff_id, _)| diff_id.to_string()).collect::<Vec<_>>(),
         "Findings": findings.collect::<Vec<_>>(),
     })
 }

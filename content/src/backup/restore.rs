@@ -5,12 +5,12 @@
 //! again goes on. Into one that is in use it only adds: a tag that is there stays where it points.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use boatyard_oci::{Digest, Manifest, Reference, Tag};
 use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 
 use super::snapshot::{FileLine, Line, RepositoryLine, SnapshotName};
 use super::{Backup, BackupError, sync};
@@ -255,16 +255,20 @@ fn place(root: &Path, below: &str) -> Option<PathBuf> {
 
 fn write(place: &Path, file: &FileLine) -> Result<(), StoreError> {
     let directory = place.parent().unwrap_or(Path::new("/"));
-    let mode = if file.path.starts_with("access") { 0o700 } else { 0o755 };
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(mode).create(directory).doing("create a directory")?;
+    if !directory.is_dir() {
+        fs::create_dir_all(directory).doing("create a directory")?;
+        if file.path.starts_with("access/") {
+            let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            fs::set_permissions(directory, closed).doing("close a directory to others")?;
+        }
+    }
     let staged = directory.join(temporary_name());
-    let mut options = std::fs::OpenOptions::new();
+    let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true).mode(file.mode & 0o777);
     let mut written = options.open(&staged).doing("create a file")?;
     written.write_all(&file.bytes).doing("write a file")?;
     if let Some(modified) = file.modified {
-        written.set_modified(time(modified)).doing("set a file's time")?;
+        written.file().set_modified(time(modified)).doing("set a file's time")?;
     }
     written.sync_all().doing("sync a file")?;
     fs::rename(&staged, place).doing("put a file in its place")?;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::snapshot::{BlobLine, End, FileLine, Head, Line, RepositoryLine, SnapshotName, TagLine};
 use super::{Backup, BackupError};
 use crate::Lease;
+use crate::generations;
 use crate::holders::{self, Holder};
 use crate::local::adopt::{self, Came};
 use crate::local::{Root, entries};
@@ -213,6 +214,16 @@ impl Take<'_> {
         };
         if metadata.len() > FILE_LEN_MAX {
             return Ok(());
+        }
+        // The name of a file of a generation holds a blob: without it, it would be in nobody's way.
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if below.starts_with("generations/")
+            && let Some(blob) = generations::blob(name)
+        {
+            self.hold(&blob, false)?;
+            if !self.blobs.contains_key(&blob) {
+                return Ok(());
+            }
         }
         let bytes = match fs::read(path) {
             // It was given up meanwhile.

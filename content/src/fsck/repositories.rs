@@ -146,8 +146,13 @@ impl Check<'_, '_> {
                 self.lose(digest, How::Missing);
                 learnt.broken.insert((digest.clone(), digest.clone()));
                 // What it needs is known without it.
+                let is_hosted = repository.key().starts_with("hosted/");
                 for needed in repository.refs(digest)? {
                     learnt.needed.insert(needed.clone());
+                    let is_there = self.root.store().stat_blocking(&needed)?.is_some();
+                    if !is_there && (is_hosted || repository.has_blob(&needed)?) {
+                        self.lose(&needed, How::Missing);
+                    }
                     if self.losses.contains_key(&needed) {
                         learnt.broken.insert((digest.clone(), needed));
                     }
