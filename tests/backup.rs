@@ -1,5 +1,7 @@
 //! What a root held is in its backups, whole, whatever else went on.
 
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -140,14 +142,14 @@ fn wrong_places_are_refused_with_what_to_do() {
 }
 
 /// Pushes and deletes without a pause, until it is told to stop; returns the tags that stay.
-fn churn(http: Http, on: Arc<AtomicBool>, number: u64) -> BTreeMap<String, Digest> {
+fn churn(http: &Http, on: &AtomicBool, number: u64) -> BTreeMap<String, Digest> {
     let repository = format!("churn{number}");
     let mut stay = BTreeMap::new();
     let mut round = 0;
     while on.load(Ordering::Relaxed) {
         let layer = images::noise(number * 1_000_000 + round, 30_000);
         let tag = format!("t{round}");
-        let digest = push(&http, &repository, &tag, &layer);
+        let digest = push(http, &repository, &tag, &layer);
         if round % 2 == 0 {
             stay.insert(format!("{repository}:{tag}"), digest);
         } else {
@@ -169,7 +171,7 @@ fn every_snapshot_is_whole_while_pushes_deletions_and_collections_go_on() {
     let churning: Vec<_> = (0..2)
         .map(|number| {
             let (http, on) = (server.http(), Arc::clone(&on));
-            std::thread::spawn(move || churn(http, on, number))
+            std::thread::spawn(move || churn(&http, &on, number))
         })
         .collect();
     for round in 0..6 {

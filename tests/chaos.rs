@@ -4,6 +4,8 @@
 //! Some seconds of it by default; `BOATYARD_CHAOS_SECONDS=7200 cargo test --release --test chaos` makes
 //! hours of it.
 
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,8 @@
 //! Another registry's repositories are taken over, from its directory and by its API, with their
 //! digests.
 
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
 mod support;
 
 use boatyard_oci::Digest;

@@ -125,7 +125,12 @@ impl Backup {
     /// # Errors
     /// Where the directory is something else, or somebody else changes it.
     pub fn open_or_make(path: &Path) -> Result<Backup, BackupError> {
-        fs::create_dir_all(path).doing("create the directory of a backup")?;
+        if !path.exists() {
+            fs::create_dir_all(path).doing("create the directory of a backup")?;
+            // It has password hashes and keys.
+            let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            fs::set_permissions(path, closed).doing("close a directory to others")?;
+        }
         if !path.join("boatyard-backup").exists() {
             let is_ours = |name: &str| name == "lost+found" || name.starts_with(".new-");
             for entry in fs::read_dir(path).doing("list a directory")? {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use boatyard_content::backup::{self, Backup, BackupError, BackupOptions, Taken};
+use boatyard_content::local::adopt::Sharing;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -15,7 +16,7 @@ use crate::world::World;
 /// Back up repositories, users and packages into a directory, while everything runs.
 ///
 /// The directory may be on another disk. Each run adds a snapshot and copies only the blobs that are
-/// new; on the same file system they share their bytes. Caches are left out: mirrors, the cache
+/// new; on a file system with reflinks they share their bytes. Caches are left out: mirrors, the cache
 /// proxy's entries, the build cache. A run that was interrupted is run again, and goes on.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -29,6 +30,10 @@ pub struct Args {
     /// Also back up the configuration file
     #[arg(long)]
     with_config: bool,
+    /// Share bytes by hard links, where the backup lies on the same file system and that has no
+    /// reflinks: no copy, and what damages a blob in its place damages both
+    #[arg(long)]
+    hard_link: bool,
     /// Print nothing but what failed
     #[arg(short, long)]
     quiet: bool,
@@ -99,7 +104,8 @@ fn take(args: &Args, world: &World) -> Result<ExitCode> {
         let bytes = fs_err::read(file).context(&what)?;
         also.push(("boatyard.toml".to_owned(), bytes));
     }
-    let options = BackupOptions { with_cache: args.with_cache, also };
+    let sharing = if args.hard_link { Sharing::Links } else { Sharing::Reflinks };
+    let options = BackupOptions { with_cache: args.with_cache, sharing, also };
     let backup = Backup::open_or_make(directory).map_err(|error| failure(&what, error))?;
     let taken = backup::take(&root, &backup, &options, &mut |_, _| {});
     let taken = taken.map_err(|error| failure(&what, error))?;

@@ -142,7 +142,7 @@ fn bring(
 ) -> Result<(), BackupError> {
     restored.blobs += 1;
     let path = backup.blob_path(digest);
-    match adopt::take_in(root, &path, digest, lease, Sharing::Links) {
+    match adopt::take_in(root, &path, digest, lease, Sharing::Reflinks) {
         Ok((blob, came)) => {
             restored.new += u64::from(came != Came::AlreadyThere);
             seen(&blob);

@@ -14,7 +14,7 @@ use super::{Backup, BackupError};
 use crate::Lease;
 use crate::generations;
 use crate::holders::{self, Holder};
-use crate::local::adopt::{self, Came};
+use crate::local::adopt::{self, Came, Sharing};
 use crate::local::{Root, entries};
 use crate::repository::{Repository, RepositoryError};
 use crate::store::{BlobInfo, Doing as _, StoreError};
@@ -31,6 +31,8 @@ const FILE_LEN_MAX: u64 = 64 << 20;
 pub struct BackupOptions {
     /// Also what can be fetched again: mirrors, the cache proxy's entries, the build cache's layers.
     pub with_cache: bool,
+    /// How blobs share their bytes with the backup, where it lies on the same file system.
+    pub sharing: Sharing,
     /// Other small files, under the names that they are to have: the configuration.
     pub also: Vec<(String, Vec<u8>)>,
 }
@@ -83,7 +85,7 @@ pub fn take(
         let (path, bytes) = (path.clone(), bytes.clone());
         take.lines.push(Line::File(FileLine { path, mode: 0o600, modified: None, bytes }));
     }
-    let (new, new_bytes) = take.copy(backup, seen)?;
+    let (new, new_bytes) = take.copy(backup, options.sharing, seen)?;
     let name = take.write(backup, taken, options.with_cache)?;
     let count = |is: fn(&Line) -> u64| take.lines.iter().map(is).sum();
     Ok(Taken {
@@ -243,6 +245,7 @@ impl Take<'_> {
     fn copy(
         &mut self,
         backup: &Backup,
+        sharing: Sharing,
         seen: &mut dyn FnMut(&BlobInfo, Came),
     ) -> Result<(u64, u64), BackupError> {
         let (mut new, mut new_bytes) = (0, 0);
@@ -255,7 +258,7 @@ impl Take<'_> {
                 continue;
             }
             let staged = backup.staging();
-            match adopt::give_out(self.root, digest, &staged) {
+            match adopt::give_out(self.root, digest, &staged, sharing) {
                 Ok(came) => {
                     backup.publish(&staged, &place)?;
                     new += 1;

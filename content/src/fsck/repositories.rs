@@ -74,7 +74,7 @@ impl Check<'_, '_> {
             // A deletion takes the tag first: it may have been under way.
             let Ok(Some(digest)) = repository.tag(&tag) else { continue };
             if !repository.has_manifest(&digest) {
-                self.dangling(repository, tag, digest)?;
+                self.dangling(repository, &tag, &digest)?;
             }
         }
         for tag in torn {
@@ -94,8 +94,8 @@ impl Check<'_, '_> {
     fn dangling(
         &mut self,
         repository: &Repository,
-        tag: Tag,
-        manifest: Digest,
+        tag: &Tag,
+        manifest: &Digest,
     ) -> Result<(), RepositoryError> {
         let mut finding = Finding::new(Wrong::Dangling {
             repository: repository.clone(),
@@ -103,11 +103,11 @@ impl Check<'_, '_> {
             manifest: manifest.clone(),
         });
         if self.repairs() {
-            if let Ok(Some(parsed)) = self.parse(&manifest, None) {
+            if let Ok(Some(parsed)) = self.parse(manifest, None) {
                 repository.put_manifest(&parsed.0, &parsed.1, &[])?;
                 finding.mended = Some("the manifest was in the store".to_owned());
             } else if repository.is_mirrored() {
-                repository.delete_tag(&tag)?;
+                repository.delete_tag(tag)?;
                 finding.mended = Some("it is asked for again at the upstream".to_owned());
             }
         }
@@ -149,6 +149,7 @@ impl Check<'_, '_> {
                 let is_hosted = repository.key().starts_with("hosted/");
                 for needed in repository.refs(digest)? {
                     learnt.needed.insert(needed.clone());
+                    learnt.parents.entry(needed.clone()).or_default().push(digest.clone());
                     let is_there = self.root.store().stat_blocking(&needed)?.is_some();
                     if !is_there && (is_hosted || repository.has_blob(&needed)?) {
                         self.lose(&needed, How::Missing);

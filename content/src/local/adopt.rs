@@ -17,12 +17,12 @@ use crate::local::{Lock, Root, make_directories};
 use crate::store::{BlobInfo, Doing as _, StoreError};
 
 /// How bytes may be shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
-    /// By reflink, or else by hard link: for files that nobody writes again, and whose owner may be
-    /// another.
+    /// By reflink, or else by hard link: what damages one file in its place damages the other.
     Links,
     /// By reflink alone.
+    #[default]
     Reflinks,
 }
 
@@ -83,8 +83,13 @@ pub fn take_in(
 /// # Errors
 /// [`StoreError::DigestMismatch`] where the blob is damaged; or where it cannot be read, or the file
 /// not be written. The file is not there then.
-pub(crate) fn give_out(root: &Root, digest: &Digest, to: &Path) -> Result<Came, StoreError> {
-    bring(&root.layout().blob(digest), to, digest, Sharing::Links, false)
+pub(crate) fn give_out(
+    root: &Root,
+    digest: &Digest,
+    to: &Path,
+    sharing: Sharing,
+) -> Result<Came, StoreError> {
+    bring(&root.layout().blob(digest), to, digest, sharing, false)
 }
 
 /// Brings a file's bytes to a new file.
