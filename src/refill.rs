@@ -62,7 +62,7 @@ impl Upstreams {
         })
     }
 
-    fn from_registry(
+    fn ask_registry(
         &self,
         broken: &Broken,
         digest: &Digest,
@@ -115,11 +115,7 @@ impl Upstreams {
     }
 
     /// Has the cache proxy fetch what an entry says again, as if a client had asked for it.
-    fn from_url(
-        &self,
-        key: &EntryKey,
-        digest: &Digest,
-    ) -> std::result::Result<String, RefillError> {
+    fn ask_url(&self, key: &EntryKey, digest: &Digest) -> std::result::Result<String, RefillError> {
         let entry = self.entry(key, digest).ok_or(RefillError::Nowhere)?;
         let from = entry.target.to_string();
         let engine = self.engine.get_or_init(|| {
@@ -177,14 +173,14 @@ impl Refill for Upstreams {
         let mut seen = HashSet::new();
         let broken = loss.breaks.iter().filter(|broken| seen.insert(broken.repository.key()));
         for broken in broken.take(ASKED_MAX) {
-            match self.from_registry(broken, &loss.digest) {
+            match self.ask_registry(broken, &loss.digest) {
                 Ok(from) => return Ok(from),
                 Err(RefillError::Nowhere) => {}
                 Err(error) => drop(first.get_or_insert(error)),
             }
         }
         for key in loss.entries.iter().take(ASKED_MAX) {
-            match self.from_url(key, &loss.digest) {
+            match self.ask_url(key, &loss.digest) {
                 Ok(from) => return Ok(from),
                 Err(RefillError::Nowhere) => {}
                 Err(error) => drop(first.get_or_insert(error)),

@@ -234,7 +234,7 @@ fn pushes_go_on_while_everything_is_checked() {
     for (pusher, tags) in pushers.into_iter().enumerate() {
         let tags = tags.join().unwrap();
         (0..tags).for_each(|tag| {
-            drop(server.http().check_image(&format!("app{pusher}"), &tag.to_string()))
+            drop(server.http().check_image(&format!("app{pusher}"), &tag.to_string()));
         });
     }
 }

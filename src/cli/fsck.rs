@@ -6,6 +6,7 @@ use std::time::Duration;
 use boatyard_access::RepositoryPattern;
 use boatyard_builder::snapshot::Layers;
 use boatyard_builder::snapshot::check::Checked;
+use boatyard_content::entries::EntryKey;
 use boatyard_content::fsck::{self, Broken, Finding, FsckOptions, FsckReport, How, Loss, Onlooker};
 use boatyard_content::repository::Repository;
 use boatyard_content::{BlobInfo, Lease, Root, quarantine};
@@ -249,7 +250,7 @@ fn loss_object(loss: &Loss) -> Value {
         How::Unreadable => ("unreadable", None),
         How::Missing => ("missing", None),
     };
-    let entries: Vec<&str> = loss.entries.iter().map(|key| key.as_str()).collect();
+    let entries: Vec<&str> = loss.entries.iter().map(EntryKey::as_str).collect();
     json!({
         "Digest": loss.digest,
         "How": how,
