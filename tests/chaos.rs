@@ -29,7 +29,7 @@ const KILL_EVERY: Duration = Duration::from_millis(1500);
 
 fn seconds() -> u64 {
     let text = std::env::var_os("BOATYARD_CHAOS_SECONDS").unwrap_or_default();
-    text.to_str().and_then(|text| text.parse().ok()).unwrap_or(8)
+    text.to_str().and_then(|text| text.parse().ok()).unwrap_or(5)
 }
 
 /// What the threads share.
