@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod audit;
+mod backup;
 mod build;
 mod cache;
 mod client_config;
@@ -20,11 +21,13 @@ mod lint;
 mod load;
 mod login;
 mod logout;
+mod migrate;
 mod mirror;
 mod proxy;
 mod pull;
 mod push;
 mod quickstart;
+mod restore;
 mod retain;
 mod rmi;
 mod run;
@@ -105,6 +108,9 @@ enum Command {
     Gc(gc::Args),
     Retain(retain::Args),
     Fsck(fsck::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Migrate(migrate::Args),
     Doctor(doctor::Args),
     /// Run the registry
     Serve(serve::Args),
@@ -157,6 +163,9 @@ impl Cli {
             Command::Retain(args) => retain::run(&args, &logged("boatyard retain")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
+            Command::Backup(args) => backup::run(&args, &logged("boatyard backup")?),
+            Command::Restore(args) => restore::run(&args, &logged("boatyard restore")?),
+            Command::Migrate(args) => migrate::run(&args, &logged("boatyard migrate")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),
             Command::User(args) => user::run(&args, &logged("boatyard user")?),
             Command::Token(args) => token::run(&args, &logged("boatyard token")?),

@@ -64,6 +64,8 @@ pub struct Config {
     pub webhook: Vec<webhooks::Webhook>,
     /// The collector.
     pub gc: Gc,
+    /// The integrity check.
+    pub fsck: Fsck,
     /// What builds keep.
     pub cache: Cache,
     /// The cache proxy of `boatyard serve`.
@@ -364,6 +366,29 @@ impl Gc {
     /// Returns the grace period.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_seconds)
+    }
+}
+
+/// `[fsck]`: the integrity check that `serve` makes by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fsck {
+    /// How often every blob is read again, or `none`.
+    #[serde(with = "quantity::duration_or_none")]
+    #[schemars(with = "String", extend("x-kind" = "duration or none"))]
+    pub every: Option<Duration>,
+    /// How many bytes are read in a second, or `none` for as many as the disk gives.
+    #[serde(with = "quantity::size_or_none")]
+    #[schemars(with = "String", extend("x-kind" = "size or none"))]
+    pub rate: Option<u64>,
+    /// Fetches what is lost again from the upstreams that it came from.
+    pub repair: bool,
+}
+
+impl Default for Fsck {
+    fn default() -> Self {
+        let day = 24 * 3600;
+        Fsck { every: Some(Duration::from_secs(30 * day)), rate: Some(20_000_000), repair: true }
     }
 }
 

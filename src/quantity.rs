@@ -138,6 +138,12 @@ key! {
     |value| Some(value.map_or_else(|| UNLIMITED.to_owned(), show_duration))
 }
 key! {
+    /// A size or `none`.
+    size_or_none: Option<u64>,
+    |text| unless_none(text, parse_size),
+    |value| Some(value.map_or_else(|| UNLIMITED.to_owned(), show_size))
+}
+key! {
     /// A size, a part of the disk, or `none`.
     amount_or_none: Option<Amount>,
     |text| unless_none(text, parse_amount),

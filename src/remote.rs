@@ -26,10 +26,24 @@ const NESTED_MAX: usize = 4;
 
 /// Returns the client of other registries.
 pub fn client(world: &World) -> Result<Client> {
+    client_with(world, plain_http(world)?)
+}
+
+/// Returns one that speaks plain HTTP with one more registry.
+pub fn client_in_the_clear(world: &World, registry: &RegistryHost) -> Result<Client> {
+    let mut hosts = match plain_http(world)? {
+        PlainHttp::Loopback => BTreeSet::new(),
+        PlainHttp::Hosts(hosts) => hosts,
+    };
+    hosts.insert(registry.clone());
+    client_with(world, PlainHttp::Hosts(hosts))
+}
+
+fn client_with(world: &World, plain_http: PlainHttp) -> Result<Client> {
     let options = ClientOptions {
         credentials: credentials(world),
         trust: trust(world)?,
-        plain_http: plain_http(world)?,
+        plain_http,
         ..ClientOptions::default()
     };
     Client::new(options).context("cannot set up the client of other registries")

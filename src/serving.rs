@@ -1,5 +1,6 @@
 //! What `boatyard serve` answers: made of the configuration, and made anew when it is read again.
 
+pub mod checking;
 pub mod reload;
 pub mod retaining;
 pub mod upkeep;

@@ -184,21 +184,32 @@ impl World {
 
     /// Opens the root, and makes it where there is none.
     pub fn open_root(&self) -> Result<Arc<Root>> {
-        let options = RootOptions { command: self.command.to_owned(), ..RootOptions::default() };
-        Root::open(&self.root, options).map_err(|error| {
-            let hint = match &error {
-                RootError::Foreign { .. } => "name an empty directory, or a new one, with --root",
-                RootError::Newer { .. } => {
-                    "a newer Boatyard made it: use that one, or another --root"
-                }
-                RootError::Owner { .. } => {
-                    "run as the user who owns it, or name a directory of your own with --root"
-                }
-                RootError::Unfit { missing, .. } => missing.feature.remedy(),
-                RootError::Locked { .. } | RootError::InUse { .. } => "try again when it is done",
-                RootError::Store { .. } => "--root names another place",
-            };
-            Failure::new(error.to_string()).because(error).hint(hint)
-        })
+        Root::open(&self.root, self.root_options()).map_err(root_failure)
     }
+
+    /// Opens the root for this process alone, and makes it where there is none.
+    pub fn open_root_alone(&self) -> Result<Arc<Root>> {
+        Root::open_alone(&self.root, self.root_options()).map_err(root_failure)
+    }
+
+    fn root_options(&self) -> RootOptions {
+        RootOptions { command: self.command.to_owned(), ..RootOptions::default() }
+    }
+}
+
+fn root_failure(error: RootError) -> Failure {
+    let hint = match &error {
+        RootError::Foreign { .. } => "name an empty directory, or a new one, with --root",
+        RootError::Newer { .. } => "a newer Boatyard made it: use that one, or another --root",
+        RootError::Owner { .. } => {
+            "run as the user who owns it, or name a directory of your own with --root"
+        }
+        RootError::Unfit { missing, .. } => missing.feature.remedy(),
+        RootError::Locked { .. } | RootError::InUse { .. } => "try again when it is done",
+        RootError::Restoring { .. } => {
+            "run `boatyard restore` again: it goes on where it was interrupted"
+        }
+        RootError::Store { .. } => "--root names another place",
+    };
+    Failure::new(error.to_string()).because(error).hint(hint)
 }

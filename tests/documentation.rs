@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 17] = [
+const DOCUMENTS: [&str; 18] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -21,6 +21,7 @@ const DOCUMENTS: [&str; 17] = [
     "docs/webhooks.md",
     "docs/dockerfile.md",
     "docs/storage.md",
+    "docs/upkeep.md",
     "docs/lint.md",
     "docs/differences.md",
     "docs/decisions.md",

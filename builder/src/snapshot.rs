@@ -17,6 +17,7 @@
 //! directory what its archive would unpack to, and `diff` writes that archive.
 
 pub mod active;
+pub mod check;
 mod clean;
 mod copy;
 mod diff;

@@ -222,7 +222,8 @@ impl Generations {
     }
 }
 
-fn blob(name: &str) -> Option<Digest> {
+/// Returns the blob that a file of a generation holds by its name.
+pub(crate) fn blob(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('-')?;
     Digest::from_parts(algorithm.parse::<Algorithm>().ok()?, hex).ok()
 }

@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod backup;
 pub mod cache;
 pub mod encodings;
 pub mod entries;
@@ -18,6 +19,7 @@ pub mod ingest;
 pub mod lease;
 pub mod local;
 pub mod memory;
+pub mod quarantine;
 pub mod repository;
 pub mod store;
 pub mod testing;

@@ -15,6 +15,7 @@
 //! The rest of ROOT belongs to the crates above; [`layout::Layout`] names it all, so that no two
 //! collide.
 
+pub mod adopt;
 pub mod disk;
 pub mod fitness;
 pub mod journal;
@@ -38,7 +39,7 @@ pub use sys::{Mapping, keep_buffers};
 pub(crate) use durable::{Staged, make_directories, temporary_name};
 pub(crate) use ingest::discard as discard_ingest;
 pub(crate) use leases::{holdings, who_holds};
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Lock, try_lock as lock_file};
 pub(crate) use root::Shared;
 pub(crate) use shelves::{changed, entries, read_if_there, touch};
 

@@ -102,6 +102,24 @@ impl Repositories {
         }
     }
 
+    /// Returns the repository of a key, as [`Repository::key`] says it; `None` where that is none.
+    pub fn by_key(&self, key: &str) -> Option<Repository> {
+        let (space, rest) = key.split_once('/')?;
+        let (space, name) = match space {
+            "hosted" => (Space::Hosted, rest),
+            "mirror" => {
+                let (upstream, name) = rest.split_once('/')?;
+                (Space::Mirror(unescape(upstream)?), name)
+            }
+            "images" => {
+                let (host, name) = rest.split_once('/')?;
+                (Space::Images(unescape(host)?.parse().ok()?), name)
+            }
+            _ => return None,
+        };
+        Some(self.repository(&space, &name.parse().ok()?))
+    }
+
     /// Returns the directory of a space below the root.
     fn space_key(&self, space: &Space) -> String {
         match space {
@@ -229,6 +247,15 @@ impl Repository {
         Ok(())
     }
 
+    /// Returns whose it is.
+    pub fn space(&self) -> Option<Space> {
+        match self.key.split('/').next()? {
+            "hosted" => Some(Space::Hosted),
+            "mirror" => unescape(self.key.split('/').nth(1)?).map(Space::Mirror),
+            _ => Some(Space::Images(unescape(self.key.split('/').nth(1)?)?.parse().ok()?)),
+        }
+    }
+
     /// Says whether it is a mirror's: what it has can be fetched again.
     pub fn is_mirrored(&self) -> bool {
         self.key.starts_with("mirror/")
@@ -250,6 +277,11 @@ impl Repository {
     /// Keeps out everybody who changes this repository.
     fn lock(&self) -> Result<Lock, StoreError> {
         Lock::exclusive(&self.lock_path())
+    }
+
+    /// Keeps out whoever takes something away, as long as what is returned lives.
+    pub(crate) fn hold_still(&self) -> Result<Lock, StoreError> {
+        self.lock_shared()
     }
 
     /// Keeps out whoever takes something away.

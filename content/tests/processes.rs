@@ -196,7 +196,7 @@ fn names_stay_whole() {
     for encoding in root.encodings().all().unwrap() {
         assert!(root.store().stat_blocking(&encoding.blob).unwrap().is_some(), "{encoding:?}");
     }
-    let report = fsck::check(&root, false, &mut |_| {}).unwrap();
+    let report = fsck::check(&root, &fsck::FsckOptions::default(), &mut fsck::Nobody).unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert!(collections > 20 && freed > 20, "{collections} collections freed {freed} blobs");
     assert_eq!(root.members().unwrap().len(), 1, "dead processes are noticed");

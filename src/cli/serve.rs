@@ -20,6 +20,7 @@ use crate::metrics::Audience;
 use crate::proxy::{self, Listening};
 use crate::report::{Context as _, Failure, Result};
 use crate::serving::Services;
+use crate::serving::checking;
 use crate::serving::reload::Running;
 use crate::serving::upkeep;
 use crate::world::World;
@@ -74,6 +75,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         let metrics = metrics(world, &services)?
             .map(|(server, router)| tokio::spawn(server.serve(router, std::future::pending())));
         let root = Arc::clone(services.root());
+        let checking = tokio::spawn(checking::check(Arc::clone(&root), world.clone()));
         let retaining = Arc::clone(services.retaining());
         let collecting = tokio::spawn(upkeep::collect(root, world.config.gc.clone(), retaining));
         let policies = services.policies().clone();
@@ -92,6 +94,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             tracing::info!("the cache proxy stopped: {} connections were cut", report.cut);
         }
         following.abort();
+        checking.abort();
         collecting.abort();
         syncing.abort();
         noting.abort();

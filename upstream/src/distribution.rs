@@ -4,6 +4,7 @@
 //! and a store, many blobs at once, each resumed where its connection broke.
 
 pub mod blob;
+pub mod catalog;
 pub mod client;
 pub mod error;
 pub mod login;

@@ -58,6 +58,11 @@ impl Scope {
     pub fn push(repository: &RepositoryName) -> Scope {
         Scope(format!("repository:{repository}:pull,push"))
     }
+
+    /// May list the repositories.
+    pub fn catalog() -> Scope {
+        Scope("registry:catalog:*".to_owned())
+    }
 }
 
 impl fmt::Display for Scope {

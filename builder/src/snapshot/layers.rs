@@ -361,6 +361,21 @@ impl Layers {
         format!("{}/{}", self.0.view.name(), below.display())
     }
 
+    /// Returns the layers that are kept by their diff IDs and count, with the names that leases have
+    /// for them.
+    pub(super) fn by_diff_ids(&self) -> Result<Vec<(String, LayerDir)>, LayersError> {
+        let mut layers = Vec::new();
+        for entry in fs::read_dir(self.0.layers.join("diff/sha256"))? {
+            let path = entry?.path();
+            let hex = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Ok(diff_id) = format!("sha256:{hex}").parse::<DiffId>() else { continue };
+            if self.counts(&path)? {
+                layers.push((self.name(&path), self.layer(path, &diff_id)));
+            }
+        }
+        Ok(layers)
+    }
+
     /// Removes the layers that are not needed and that no lease names, and returns how many those
     /// are. `is_unneeded` is told a layer's name, as leases have it, and when it was used last. They
     /// are a cache of blobs; those without a blob are what a build step ran for.

@@ -28,6 +28,11 @@ impl Layout {
         self.root.join("version")
     }
 
+    /// Returns the file that is there as long as a restore has not come to its end.
+    pub fn restoring(&self) -> PathBuf {
+        self.root.join("restoring")
+    }
+
     /// Returns the directory of all blobs.
     pub fn blobs(&self) -> PathBuf {
         self.root.join("blobs")

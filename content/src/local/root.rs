@@ -117,6 +117,12 @@ pub enum RootError {
         /// The directory.
         path: PathBuf,
     },
+    /// A restore into it was interrupted: what is there is not all.
+    #[error("{} is being restored from a backup, and that has not come to its end", path.display())]
+    Restoring {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file or directory could not be used.
     #[error("cannot open the root {}", path.display())]
     Store {
@@ -168,6 +174,10 @@ impl Root {
                 FlockOperation::NonBlockingLockShared => RootError::Locked { path },
                 _ => RootError::InUse { members: members(&layout).map_err(failed)?, path },
             });
+        }
+        let is_alone = lock == FlockOperation::NonBlockingLockExclusive;
+        if !is_alone && layout.restoring().exists() {
+            return Err(RootError::Restoring { path: path.clone() });
         }
         let shared = Arc::new(Shared { layout, disk: options.disk });
         let membership = Membership::join(&shared.layout, &options.command).map_err(failed)?;

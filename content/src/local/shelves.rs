@@ -190,13 +190,18 @@ fn info(algorithm: Algorithm, entry: &fs::DirEntry) -> Result<Option<BlobInfo>, 
     }
 }
 
-/// Returns the entries of a directory that may be absent.
+/// Returns the entries of a directory that may be absent. A file in its place has none: what does not
+/// belong there is for fsck to tell, and hinders nobody else.
 pub(crate) fn entries(
     directory: &Path,
 ) -> impl Iterator<Item = Result<fs::DirEntry, StoreError>> + use<> {
     let (entries, failure) = match fs::read_dir(directory) {
         Ok(entries) => (Some(entries), None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (None, None),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            (None, None)
+        }
         Err(error) => (None, Some(error)),
     };
     let failure = failure.map(Err);

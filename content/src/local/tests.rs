@@ -86,7 +86,7 @@ fn store_error(error: crate::repository::RepositoryError) -> StoreError {
 fn check(path: &Path, told: &Acknowledged, when: &str) {
     let root =
         Root::open(path, RootOptions::default()).unwrap_or_else(|error| panic!("{when}: {error}"));
-    let report = fsck::check(&root, false, &mut |_| {}).unwrap();
+    let report = fsck::check(&root, &fsck::FsckOptions::default(), &mut fsck::Nobody).unwrap();
     assert!(report.is_clean(), "{when}: {report:?}");
     for digest in &told.blobs {
         assert!(root.store().stat_blocking(digest).unwrap().is_some(), "{when}: {digest} is lost");

@@ -228,9 +228,45 @@ impl Repository {
         self.refs_of_kinds(manifest, &["blob", "manifest"])
     }
 
-    /// Returns the blobs that a manifest needs, without the manifests that it lists.
-    pub(crate) fn blob_refs(&self, manifest: &Digest) -> Result<Vec<Digest>, RepositoryError> {
-        self.refs_of_kinds(manifest, &["blob"])
+    /// Says whether the files beside a manifest are what [`Repository::put_manifest`] writes for it.
+    pub(crate) fn is_described(
+        &self,
+        manifest: &Raw<Manifest>,
+        media_type: &MediaType,
+    ) -> Result<bool, RepositoryError> {
+        let directory = self.manifest_directory(manifest.digest());
+        let is = |name: &str, text: &str| {
+            let there = read_if_there(&directory.join(name))?;
+            Ok::<_, StoreError>(there.as_deref() == Some(text.as_bytes()))
+        };
+        Ok(is("type", media_type.as_str())? && is("refs", &refs_text(manifest.value()))?)
+    }
+
+    /// Writes the files beside a manifest again, if the repository still has it.
+    pub(crate) fn describe_again(
+        &self,
+        manifest: &Raw<Manifest>,
+        media_type: &MediaType,
+    ) -> Result<(), RepositoryError> {
+        let _lock = self.lock()?;
+        let directory = self.manifest_directory(manifest.digest());
+        if !directory.is_dir() {
+            return Ok(());
+        }
+        let needed = manifest.value().blobs().into_iter().chain(manifest.value().manifests());
+        let needed: Vec<Digest> = needed.map(|needed| needed.digest.clone()).collect();
+        let write = || {
+            let mut staged = Staged::new(&*self.root.disk);
+            staged.put(directory.join("type"), media_type.as_str().as_bytes())?;
+            staged.put(directory.join("refs"), refs_text(manifest.value()).as_bytes())?;
+            staged.publish()
+        };
+        Ok(self.refer(&needed, write)?)
+    }
+
+    /// Says whether there is a directory for a manifest, whatever is in it.
+    pub(crate) fn has_manifest(&self, digest: &Digest) -> bool {
+        self.manifest_directory(digest).is_dir()
     }
 
     /// Returns the manifests that a manifest lists, without the blobs that it needs.

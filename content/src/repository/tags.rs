@@ -131,7 +131,7 @@ impl Repository {
     }
 
     /// Visits all tags, in no order.
-    pub(super) fn each_tag(
+    pub(crate) fn each_tag(
         &self,
         mut visit: impl FnMut(Tag) -> Result<(), RepositoryError>,
     ) -> Result<(), RepositoryError> {

@@ -70,6 +70,17 @@ impl Repository {
         let _ = fs::remove_file(self.directory.join("_used").join(name));
     }
 
+    /// Notes that a tag or manifest was last used then, as a backup remembers it.
+    ///
+    /// # Errors
+    /// Where the file could not be written.
+    pub fn set_used(&self, reference: &Reference, at: SystemTime) -> Result<(), RepositoryError> {
+        let path = self.make("_used")?.join(reference.to_string());
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = file.doing("note a use")?.into_file();
+        file.set_modified(at).doing("note a use").map_err(RepositoryError::from)
+    }
+
     /// Returns when a tag or manifest was last used, give or take an hour; `None` where nobody
     /// noted it, which counts as now.
     ///

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use boatyard_access::Deed;
-use boatyard_content::Blob;
 use boatyard_content::repository::{Repository, RepositoryError, StoredManifest};
+use boatyard_content::{Blob, quarantine};
 use boatyard_oci::name::ReferenceError;
 use boatyard_oci::{Digest, Manifest, MediaType, Reference, RepositoryName, Tag};
 use bytes::Bytes;
@@ -135,7 +135,15 @@ fn load(registry: &Registry, digest: &Digest) -> Result<KnownManifest, ApiError>
         // The collector never takes what a manifest's directory names.
         return Err(ApiError::internal(format!("the bytes of manifest {digest} are missing")));
     };
-    let known = KnownManifest::new(Blob::File(file).into_bytes(Manifest::SIZE_MAX)?);
+    let found = file.identity();
+    let bytes = Blob::File(file).into_bytes(Manifest::SIZE_MAX)?;
+    // It is read once and then remembered, so this costs little; blobs are checked by fsck.
+    if Digest::of(digest.algorithm(), &bytes) != *digest {
+        quarantine::put_aside(&registry.root, digest, found)?;
+        let what = format!("the bytes of manifest {digest} are damaged, and in quarantine now");
+        return Err(ApiError::internal(what));
+    }
+    let known = KnownManifest::new(bytes);
     registry.remember(digest, &known);
     Ok(known)
 }

@@ -141,7 +141,7 @@ impl From<StoreError> for MirrorError {
 }
 
 /// A result that several callers share.
-pub(crate) type Shared<T> = Result<T, Arc<MirrorError>>;
+pub type Shared<T> = Result<T, Arc<MirrorError>>;
 
 /// What a flight is about: a repository and a reference in it.
 type Question = (RepositoryName, Reference);

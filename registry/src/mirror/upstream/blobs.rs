@@ -150,7 +150,7 @@ impl Mirror {
     }
 
     /// Returns what a transfer fetches a blob from.
-    fn sources(
+    pub(super) fn sources(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -164,7 +164,12 @@ impl Mirror {
         Ok(sources)
     }
 
-    fn transfer_failed(&self, failure: Failure, upstream: String, what: String) -> MirrorError {
+    pub(super) fn transfer_failed(
+        &self,
+        failure: Failure,
+        upstream: String,
+        what: String,
+    ) -> MirrorError {
         if failure.reason::<ClientError>().is_some_and(ClientError::is_not_found) {
             return MirrorError::Absent { upstream, what };
         }

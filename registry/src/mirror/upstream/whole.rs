@@ -1,10 +1,12 @@
 //! Whole images, fetched ahead of whoever will ask for them.
 
+use std::sync::Arc;
+
 use boatyard_oci::{Digest, Reference, RegistryHost, RepositoryName};
 use boatyard_upstream::distribution::PullError;
-use boatyard_upstream::{ClientError, Platforms, Pulled, TransferProgress, pull};
+use boatyard_upstream::{ClientError, Platforms, Pulled, TransferProgress, Wanted, pull};
 
-use super::{Mirror, MirrorError};
+use super::{Mirror, MirrorError, Shared};
 
 /// Why an image could not be fetched ahead.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,36 @@ impl Mirror {
             kept.put_manifest(manifest, media_type, &tags)?;
         }
         Ok(())
+    }
+
+    /// Brings something again that was here and is lost: a manifest's bytes, or a blob's.
+    ///
+    /// # Errors
+    /// Where the upstream does not give it.
+    pub async fn refill(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        digest: &Digest,
+        is_manifest: bool,
+    ) -> Shared<()> {
+        let reference = Reference::Digest(digest.clone());
+        let (upstream, what) = (self.upstream(), self.what(repository, &reference));
+        self.may_ask(&upstream, &what)?;
+        if is_manifest {
+            let fetched = Arc::clone(self).fetch_manifest(repository.clone(), reference).await;
+            return fetched.map(drop).map_err(Arc::new);
+        }
+        let lease = self.root.lease().map_err(|error| Arc::new(error.into()))?;
+        let sources = self
+            .sources(repository, digest)
+            .map_err(|error| Arc::new(self.failed(error, repository, &reference)))?;
+        let wanted = Wanted::blob(digest);
+        let landed = async {
+            let reader = self.options.transfers.open(&wanted, sources, &lease).await?;
+            reader.landed().await
+        };
+        let landed = landed.await;
+        landed.map(drop).map_err(|failure| Arc::new(self.transfer_failed(failure, upstream, what)))
     }
 
     /// Says whether the upstream answers.
