@@ -5,6 +5,7 @@ pub mod annotation;
 pub mod assemble;
 pub mod base;
 pub mod build;
+pub mod bundle;
 pub mod cache;
 pub mod contents;
 pub mod context;
