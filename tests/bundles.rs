@@ -1,5 +1,7 @@
 //! Bundles: images for machines without a network, with skopeo as judge.
 
+#![expect(clippy::unwrap_used, reason = "a step of the story that fails has failed the test")]
+
 mod support;
 
 use std::io::Write as _;
@@ -14,14 +16,14 @@ const FILES: usize = 50;
 const FILE_BYTES: usize = 1 << 20;
 const BUNDLE_BYTES_MAX: u64 = 100_000;
 
-/// Builds an image of one layer, `FILES` of them and a script that says which version this is.
-fn build(place: &Place, version: usize) -> String {
+/// Builds an image of one layer, `count` files and a script that says which version this is.
+fn build(place: &Place, version: usize, count: usize) -> String {
     let name = format!("app:{version}");
     let context = place.context("app", "FROM scratch\nCOPY files /srv\nCMD [\"/srv/run\"]\n");
     let files = context.join("files");
     if !files.exists() {
         fs_err::create_dir(&files).unwrap();
-        for number in 0..FILES {
+        for number in 0..count {
             let bytes = images::noise(number as u64 + 1, FILE_BYTES);
             fs_err::write(files.join(format!("{number}.bin")), bytes).unwrap();
         }
@@ -37,7 +39,7 @@ fn size(path: &Path) -> u64 {
     fs_err::metadata(path).unwrap().len()
 }
 
-/// Returns the image's layer blobs, as its manifest lists them.
+/// Returns an image's manifest.
 fn manifest(place: &Place, root: &Path, name: &str) -> serde_json::Value {
     place.boatyard_at(root, ["inspect", "--raw", name]).ok().json()
 }
@@ -46,7 +48,7 @@ fn manifest(place: &Place, root: &Path, name: &str) -> serde_json::Value {
 fn three_bundles_in_a_row_carry_a_changed_line_each() {
     let place = Place::new();
     let receiver = place.path("receiver");
-    let first = build(&place, 1);
+    let first = build(&place, 1, FILES);
     let whole = place.path("whole.tar");
     place.boatyard(["save", "--format", "oci-archive", "-o", text(&whole), &first]).ok();
     place.boatyard_at(&receiver, ["load", "-i", text(&whole)]).ok();
@@ -58,17 +60,11 @@ fn three_bundles_in_a_row_carry_a_changed_line_each() {
     let since = [first, text(&list).to_owned(), text(&bundle(2)).to_owned()];
     for (number, since) in since.iter().enumerate() {
         let number = number + 1;
-        let name = build(&place, number + 1);
+        let name = build(&place, number + 1, FILES);
         let file = bundle(number);
         let saved = place.boatyard(["save", "--since", since, "-o", text(&file), &name]).ok();
         saved.says(["a delta that stands for 52"]);
         assert!(size(&file) < BUNDLE_BYTES_MAX, "{} bytes\n{saved}", size(&file));
-        if number == 2 {
-            // The list tells of the first image alone, and the receiver has it still.
-            let other = place.path("other");
-            place.boatyard_at(&other, ["load", "-i", text(&whole)]).ok();
-            place.boatyard_at(&other, ["load", "-i", text(&file)]).ok();
-        }
         let loaded = place.boatyard_at(&receiver, ["load", "-i", text(&file)]).ok();
         assert_eq!(loaded.text(), format!("Loaded image: {name}"));
         let there = manifest(&place, &receiver, &name);
@@ -93,7 +89,7 @@ fn three_bundles_in_a_row_carry_a_changed_line_each() {
 #[test]
 fn who_lacks_the_base_is_told_which_image_to_load() {
     let place = Place::new();
-    let (first, second) = (build(&place, 1), build(&place, 2));
+    let (first, second) = (build(&place, 1, 4), build(&place, 2, 4));
     let file = place.path("bundle");
     place.boatyard(["save", "--since", &first, "-o", text(&file), &second]).ok();
     let nobody = place.path("nobody");
@@ -111,7 +107,7 @@ fn who_lacks_the_base_is_told_which_image_to_load() {
 fn a_load_that_is_killed_names_nothing_and_is_done_again() {
     let place = Place::new();
     let receiver = place.path("receiver");
-    let (first, second) = (build(&place, 1), build(&place, 2));
+    let (first, second) = (build(&place, 1, 4), build(&place, 2, 4));
     let (whole, file) = (place.path("whole.tar"), place.path("bundle"));
     place.boatyard(["save", "--format", "oci-archive", "-o", text(&whole), &first]).ok();
     place.boatyard_at(&receiver, ["load", "-i", text(&whole)]).ok();

@@ -3,6 +3,7 @@
 
 pub mod annotation;
 pub mod assemble;
+pub mod attest;
 pub mod base;
 pub mod build;
 pub mod bundle;
