@@ -230,19 +230,20 @@ pub fn open(root: &Root, target: &Descriptor, platform: Option<&Platform>) -> Re
     })
 }
 
-/// Holds all of an image that is here, for as long as the lease lives.
-pub fn hold(root: &Root, lease: &Lease, place: &Listed) -> Result<()> {
+/// Holds all of an image that is here, for as long as the lease lives, and returns its blobs.
+pub fn hold(root: &Root, lease: &Lease, place: &Listed) -> Result<BTreeSet<Digest>> {
     let failed = || format!("cannot hold the image {}", place.target.digest);
     let mut waiting = vec![place.target.digest.clone()];
-    let mut held = BTreeSet::new();
+    let (mut seen, mut held) = (BTreeSet::new(), BTreeSet::new());
     while let Some(digest) = waiting.pop() {
-        if held.insert(digest.clone()) {
-            root.store().hold_blocking(&digest, Some(lease)).context(failed())?;
+        if seen.insert(digest.clone()) {
+            let blob = root.store().hold_blocking(&digest, Some(lease)).context(failed())?;
+            held.extend(blob.map(|blob| blob.digest));
             // What is no manifest of the repository refers to nothing.
             waiting.extend(place.repository.refs(&digest).context(failed())?);
         }
     }
-    Ok(())
+    Ok(held)
 }
 
 /// Returns the bytes of a manifest.

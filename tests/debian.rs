@@ -46,6 +46,35 @@ fn packages_are_installed_in_a_step() {
 }
 
 #[test]
+fn the_sbom_lists_what_dpkg_lists() {
+    let place = Place::new();
+    import(&place);
+    let context = place.context("listed", "FROM debian:mine\nLABEL a=b\n");
+    place.boatyard(["build", "-q", "--sbom", "-t", "listed", text(&context)]).ok();
+    let sbom = place.boatyard(["inspect", "--sbom", "listed"]).ok().json();
+    let mut listed: Vec<String> = sbom["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|package| package["sourceInfo"] == "found in /var/lib/dpkg/status")
+        .map(|package| {
+            let text = |key: &str| package[key].as_str().unwrap().to_owned();
+            format!("{} {}", text("name"), text("versionInfo"))
+        })
+        .collect();
+    let output = format!("type=local,dest={}", text(&place.path("files")));
+    place.boatyard(["build", "-q", "--output", &output, text(&context)]).ok();
+    let database = place.path("files/var/lib/dpkg");
+    let format = "--showformat=${Package} ${Version}\\n";
+    let query = ["--admindir", text(&database), "--show", format];
+    let mut known: Vec<String> =
+        place.run("dpkg-query", query).ok().text().lines().map(str::to_owned).collect();
+    listed.sort();
+    known.sort();
+    assert_eq!(listed, known);
+}
+
+#[test]
 fn what_is_compiled_in_one_stage_runs_alone_in_another() {
     let place = Place::new();
     import(&place);

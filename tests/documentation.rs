@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 18] = [
+const DOCUMENTS: [&str; 20] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -19,6 +19,8 @@ const DOCUMENTS: [&str; 18] = [
     "docs/registry.md",
     "docs/retention.md",
     "docs/webhooks.md",
+    "docs/bundles.md",
+    "docs/attestations.md",
     "docs/dockerfile.md",
     "docs/storage.md",
     "docs/upkeep.md",

@@ -12,6 +12,7 @@ use boatyard_oci::{
 use jiff::Timestamp;
 
 use crate::annotation::Level;
+use crate::attest::attestor::{AttestError, Attestor};
 use crate::build::{BuiltForm, BuiltImage, Tools};
 use crate::form::Form;
 use crate::layer::compress::Compression;
@@ -37,6 +38,9 @@ pub enum AssembleError {
         #[source]
         source: StoreError,
     },
+    /// Nothing can be said of the image.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
     /// What we wrote cannot be read again: a bug.
     #[error("the image cannot be read again; this is a bug in Boatyard")]
     Config(#[source] boatyard_oci::image_config::ImageConfigError),
@@ -78,24 +82,32 @@ pub(crate) fn form(
     images: &[Assembled],
     (form, main): (&Form, &Form),
     wants_index: bool,
+    attestor: Option<&Attestor<'_>>,
 ) -> Result<BuiltForm, AssembleError> {
     let mut built = Vec::with_capacity(images.len());
     for image in images {
         built.push(manifest(tools, packer, image, form, main)?);
     }
-    if let ([only], false) = (&built[..], wants_index) {
+    if let ([only], false, None) = (&built[..], wants_index, attestor) {
         let top = only.descriptor.clone();
         return Ok(BuiltForm { top, images: built });
     }
-    let listed = built.iter().map(|image| Descriptor {
+    let images = built.iter().map(|image| Descriptor {
         platform: Some(image.platform.clone()),
         ..image.descriptor.clone()
     });
+    let mut listed: Vec<Descriptor> = images.collect();
+    // Behind the images: readers of old take the first that fits.
+    if let Some(attestor) = attestor {
+        for (place, image) in built.iter().enumerate() {
+            listed.push(attestor.attest(place, image)?);
+        }
+    }
     let media_type = form.media_types.index();
     let index = Index {
         media_type: Some(media_type.clone()),
         annotations: form.annotations.at(Level::Index, None),
-        ..Index::new(listed.collect())
+        ..Index::new(listed)
     };
     let index = Manifest::parse(index.to_bytes(), &media_type).map_err(AssembleError::Manifest)?;
     store(tools, "index", index.digest(), index.bytes())?;
@@ -184,7 +196,7 @@ fn date(config: &mut ImageConfig, epoch: Option<Timestamp>) {
 }
 
 /// Stores bytes, unless they are there.
-fn store(
+pub(crate) fn store(
     tools: &Tools<'_>,
     what: &'static str,
     digest: &Digest,

@@ -145,6 +145,20 @@ impl<'a> Bases<'a> {
         Ok(slot.insert(Found { image, stack }).clone())
     }
 
+    /// Returns the images that were found: what they were asked for by, for what, and what was taken.
+    pub(crate) fn all(&self) -> Vec<(ImageName, Platform, Digest)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots: Vec<_> = known.iter().map(|(key, slot)| (key.clone(), slot.clone())).collect();
+        drop(known);
+        let found = slots.into_iter().filter_map(|((name, platform), slot)| {
+            let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            Some((name, platform, slot.as_ref()?.image.digest().clone()))
+        });
+        let mut all: Vec<_> = found.collect();
+        all.sort_by_key(|(name, platform, _)| (name.to_string(), platform.to_string()));
+        all
+    }
+
     /// Returns an image that was found before.
     pub(crate) fn known(&self, name: &ImageName, platform: &Platform) -> Option<Found> {
         let slot = {

@@ -19,12 +19,13 @@ mod request;
 mod scene;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
 use crate::assemble;
+use crate::attest::attestor::Attestor;
 use crate::base::Bases;
 use crate::cache::{Cache, TimePolicy};
 use crate::context::load::Loader;
@@ -51,6 +52,7 @@ pub(crate) use failure::{DAMAGED_BASE, base_failure};
 /// Where the plan, a step, or the assembly fails. What was built until then is found by later
 /// builds, or is garbage that the collector finds; nothing stays mounted and no process is left.
 pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildError> {
+    let began = (tools.now)();
     let layers = tools.layers.clone();
     layers.sweep_active()?;
     let bases =
@@ -101,7 +103,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         networks.close();
     }
     let stacks: Vec<_> = states.iter().map(|state| state.stack.clone()).collect();
-    let built = assemble(&builders, states)?;
+    let built = assemble(&builders, states, began)?;
     later.tell(&tools.root, &stacks, tools.progress);
     Ok(built)
 }
@@ -134,9 +136,22 @@ fn run(builders: &[Builder<'_>]) -> Result<Vec<StageState>, BuildError> {
 }
 
 /// Puts the image together in each of its forms.
-fn assemble(builders: &[Builder<'_>], states: Vec<StageState>) -> Result<Built, BuildError> {
+fn assemble(
+    builders: &[Builder<'_>],
+    states: Vec<StageState>,
+    began: Timestamp,
+) -> Result<Built, BuildError> {
     let Some(first) = builders.first() else { return Err(BuildError::Cancelled) };
     let (request, tools) = (first.request, first.tools);
+    let attestor = request.attest.is_any().then(|| Attestor {
+        request,
+        tools,
+        bases: first.bases.all(),
+        steps: &first.shared.seen,
+        began,
+        epoch: first.epoch,
+        sboms: Mutex::default(),
+    });
     first.steps.run("exporting to image", |_| {
         std::thread::scope(|scope| {
             // Layers of the image have blobs: whatever happens, they can be unpacked again.
@@ -150,7 +165,9 @@ fn assemble(builders: &[Builder<'_>], states: Vec<StageState>) -> Result<Built, 
             for form in &request.forms {
                 let pair = (form, request.form());
                 let wants_index = request.index || images.len() > 1;
-                forms.push(assemble::form(tools, first.packer, &images, pair, wants_index)?);
+                let attestor = attestor.as_ref();
+                let packer = first.packer;
+                forms.push(assemble::form(tools, packer, &images, pair, wants_index, attestor)?);
             }
             if let Some(synced) = synced {
                 synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

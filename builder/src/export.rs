@@ -11,8 +11,8 @@
 //! give the same bytes, owned by root, with time 0 (the files of [`tar`] keep the image's own, or have the epoch's).
 //! Pushing to a registry is not done here.
 
-mod docker;
-mod oci;
+pub(crate) mod docker;
+pub(crate) mod oci;
 mod place;
 mod rootfs;
 
@@ -28,6 +28,7 @@ pub use docker::{docker_archive, docker_layout};
 pub use oci::{oci_archive, oci_layout};
 pub use rootfs::{Root, local, tar, unpack};
 
+use crate::bundle::BundleError;
 use crate::image::{Image, ImageError, read_manifest};
 use crate::layer::ApplyError;
 use crate::snapshot::LayersError;
@@ -82,6 +83,9 @@ pub enum ExportError {
     /// The archive cannot be brought to its end.
     #[error("cannot end the archive")]
     End(#[source] io::Error),
+    /// A bundle cannot be made.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// A layer cannot be unpacked.
     #[error(transparent)]
     Layers(#[from] LayersError),

@@ -28,6 +28,7 @@ pub use layout::{LayoutError, LayoutReference, layout};
 pub use names::{NameImageError, name};
 pub use rootfs::{RootfsError, RootfsOptions, rootfs};
 
+use crate::bundle::BundleError;
 use crate::image::ImageError;
 use crate::layer::tar::TarError;
 
@@ -166,6 +167,9 @@ pub enum LoadError {
     /// An image is not whole, or not an image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// It is a bundle that cannot be used here.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// An image cannot be named.
     #[error(transparent)]
     Naming(#[from] NameImageError),
@@ -178,9 +182,9 @@ pub enum LoadError {
 /// # Errors
 /// Where the archive is damaged, hostile, or not whole. No image of it has a new name then.
 pub fn load(reader: impl Read, root: &Root, lease: &Lease) -> Result<Vec<Loaded>, LoadError> {
-    let archive = archive::read(reader, root, lease)?;
+    let mut archive = archive::read(reader, root, lease)?;
     let mut images = if archive.document("index.json").is_some() {
-        oci::images(&archive, root, lease)?
+        oci::images(&mut archive, root, lease)?
     } else if archive.document("manifest.json").is_some() {
         docker::images(&archive, root, lease)?
     } else if archive.document("repositories").is_some() {

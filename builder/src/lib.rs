@@ -3,8 +3,10 @@
 
 pub mod annotation;
 pub mod assemble;
+pub mod attest;
 pub mod base;
 pub mod build;
+pub mod bundle;
 pub mod cache;
 pub mod contents;
 pub mod context;

@@ -51,6 +51,11 @@ impl Secrets {
         self.0.insert(id.to_owned(), source).is_none()
     }
 
+    /// Returns the ids.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Returns the bytes of a secret; `None` where it was not given.
     ///
     /// # Errors

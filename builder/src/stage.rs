@@ -28,7 +28,7 @@ use crate::solve::{Kept, LayerStack, Made, Solved, Stages};
 
 pub(crate) use environment::Environment;
 pub(crate) use mounts::furnish::Furnished;
-pub(crate) use remote::is_elsewhere;
+pub(crate) use remote::{is_elsewhere, without_secrets};
 
 /// Who wrote a history entry, in the words that scanners know.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";

@@ -67,6 +67,11 @@ impl MediaType {
         MediaType(Cow::Owned(essence.to_owned()))
     }
 
+    /// Returns a media type that is known to have no parameters: for constants.
+    pub const fn known(text: &'static str) -> MediaType {
+        MediaType(Cow::Borrowed(text))
+    }
+
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -105,7 +110,7 @@ impl MediaType {
 }
 
 const fn known(text: &'static str) -> MediaType {
-    MediaType(Cow::Borrowed(text))
+    MediaType::known(text)
 }
 
 impl fmt::Display for MediaType {

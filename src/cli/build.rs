@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use boatyard_builder::attest::Witness;
 use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, build};
 use boatyard_builder::context::load::Loader;
@@ -28,6 +29,7 @@ use crate::report::{Context as _, Failure, Result, advice, note};
 use crate::sources::{Lent, Sources};
 use crate::world::World;
 
+mod attest;
 mod call;
 mod compatibility;
 mod context;
@@ -98,6 +100,7 @@ fn build_and_deliver(
     mounts.project = project::of(&args.context, &dockerfile_path);
     let (contexts, given) = context::named(args, root, &lease)?;
     let request = BuildRequest {
+        attest: options.attest.clone(),
         dockerfile,
         dockerfile_path,
         file_name,
@@ -169,7 +172,8 @@ fn open_context(
             note(text);
         }
     };
-    let loader = Loader { layers: &layers, fetch: Some(&sources), say: &say };
+    let witness = Witness::new(&sources, &options.attest);
+    let loader = Loader { layers: &layers, fetch: Some(&witness), say: &say };
     context::open_loaded(args, options, &location, loader)
 }
 
@@ -254,6 +258,7 @@ pub fn build_with(
     };
     let lent = Lent { secrets: &request.mounts.secrets, agents: &request.mounts.agents };
     let sources = Sources::new(world, &session.runtime, root, lease, terms.offline, lent);
+    let witness = Witness::new(&sources, &request.attest);
     let networks = Networks::new(NetworkOptions {
         search: world.environment.path.clone(),
         ..NetworkOptions::default()
@@ -266,7 +271,7 @@ pub fn build_with(
         executor: &*executor,
         networks: isolation::has_networks(world.rung()).then_some(&networks),
         pull: &pull,
-        fetch: Some(&sources),
+        fetch: Some(&witness),
         progress: terms.progress,
         cancel: session.cancel.clone(),
         now: &jiff::Timestamp::now,

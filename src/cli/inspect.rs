@@ -1,9 +1,11 @@
 //! `boatyard inspect`
 
+mod attestations;
 mod efficiency;
 
 use std::process::ExitCode;
 
+use boatyard_builder::attest::Predicate;
 use boatyard_content::Root;
 use boatyard_oci::{Descriptor, ImageName, Platform};
 use serde::Serialize;
@@ -17,7 +19,8 @@ use crate::world::World;
 /// Print all that is known about images, as JSON.
 ///
 /// The properties have the names that docker gives them. With --raw or --raw-config the very
-/// bytes are printed that the digests are of. With --efficiency it is said what each layer adds,
+/// bytes are printed that the digests are of. --provenance and --sbom print what was said of an image
+/// when it was built, of images that are not here by asking their registry. With --efficiency it is said what each layer adds,
 /// and what of it later layers delete or replace.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,6 +36,12 @@ pub struct Args {
     /// Show what each layer adds, and what of it is in the image in vain
     #[arg(long, conflicts_with_all = ["raw", "raw_config"])]
     efficiency: bool,
+    /// Print where the image comes from: its provenance, if it was built with one
+    #[arg(long, conflicts_with_all = ["raw", "raw_config", "efficiency"])]
+    provenance: bool,
+    /// Print which packages are in the image: its SBOM, if it was built with one
+    #[arg(long, conflicts_with_all = ["raw", "raw_config", "efficiency", "provenance"])]
+    sbom: bool,
     /// Print what --efficiency shows as JSON; everything else is JSON anyway
     #[arg(long, requires = "efficiency")]
     json: bool,
@@ -75,6 +84,10 @@ struct RootFs {
 /// Prints what there is to say.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let root = world.open_root()?;
+    if args.provenance || args.sbom {
+        let wanted = if args.sbom { Predicate::Sbom } else { Predicate::Provenance };
+        return attestations::run(world, &root, &args.images, args.platform.as_ref(), wanted);
+    }
     let found = args.images.iter().map(|text| images::find(&root, text));
     let found = found.collect::<Result<Vec<_>>>()?;
     if args.efficiency {

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use boatyard_builder::import::{self, Loaded};
+use boatyard_builder::bundle::BundleError;
+use boatyard_builder::import::{self, LoadError, Loaded};
 use boatyard_content::{Lease, Root};
 use boatyard_oci::ImageName;
 
@@ -17,7 +18,8 @@ use crate::world::World;
 /// Bring the images of an archive to this machine.
 ///
 /// Reads what `docker save`, `podman save`, `skopeo copy` and `boatyard save` write, compressed or
-/// not. Images keep the names that they have in the archive.
+/// not. Images keep the names that they have in the archive. A bundle of `boatyard save --since` is
+/// completed from what is here.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The archive [default: standard input]
@@ -38,8 +40,7 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let root = world.open_root()?;
     let lease = root.lease().context("cannot begin a lease")?;
     let what = args.input.as_ref().map_or("standard input".into(), |path| path.to_string_lossy());
-    let mut loaded = import::load(reader, &root, &lease)
-        .map_err(|error| Failure::new(format!("cannot load {what}")).because(error))?;
+    let mut loaded = import::load(reader, &root, &lease).map_err(|error| failed(&what, error))?;
     if let Some(name) = name {
         give_name(&root, &lease, &mut loaded, name)?;
     }
@@ -47,6 +48,21 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
         tell(&root, image, args.quiet)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why nothing was loaded, and what to do.
+fn failed(what: &str, error: LoadError) -> Failure {
+    let hint = match &error {
+        LoadError::Bundle(BundleError::Base { of, .. }) => {
+            Some(format!("save without --since there, or load {of} here first"))
+        }
+        _ => None,
+    };
+    let failure = Failure::new(format!("cannot load {what}")).because(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// Opens an archive. `-` and nothing mean standard input, which must not be a terminal.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use boatyard_builder::attest::Attest;
 use boatyard_builder::build::{BuildRequest, MountSources};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
@@ -216,6 +217,7 @@ fn build_example(
         parse(DOCKERFILE).map_err(|errors| Failure::verbatim(errors.render("Dockerfile")))?;
     let platform = Platform::host();
     let request = BuildRequest {
+        attest: Attest::default(),
         dockerfile,
         file_name: "Dockerfile".to_owned(),
         dockerfile_path: "Dockerfile".to_owned(),

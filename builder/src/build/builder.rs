@@ -10,6 +10,7 @@ use boatyard_oci::Platform;
 use jiff::Timestamp;
 
 use super::{BuildRequest, Tools};
+use crate::attest::witness;
 use crate::base::Bases;
 use crate::cache::{Cache, Key, TimePolicy};
 use crate::context::opened::OpenContexts;
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     has_warned: AtomicBool,
     /// The warnings that were told.
     told: Mutex<HashSet<String>>,
+    /// What its steps made.
+    pub(crate) seen: witness::Steps,
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
     /// Files of contexts that steps mount, by their content.

@@ -8,6 +8,7 @@ use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Platform};
 use jiff::Timestamp;
 
+use crate::attest::Attest;
 use crate::base::Pull;
 use crate::context::directory::Directory;
 use crate::dockerfile::Dockerfile;
@@ -68,6 +69,8 @@ pub struct BuildRequest {
     pub always_pull: bool,
     /// Which earlier results may be used.
     pub reuse: Reuse,
+    /// What is said of the image beside it.
+    pub attest: Attest,
     /// What mounts of steps may show of whoever builds.
     pub mounts: MountSources,
 }

@@ -128,7 +128,7 @@ fn write_layer(
 }
 
 /// Opens a blob of the store.
-pub(super) fn open(store: &LocalStore, blob: &Descriptor) -> Result<fs_err::File, ExportError> {
+pub(crate) fn open(store: &LocalStore, blob: &Descriptor) -> Result<fs_err::File, ExportError> {
     let digest = &blob.digest;
     let found = store
         .open_blocking(digest)

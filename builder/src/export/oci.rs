@@ -4,7 +4,7 @@
 //! is written as one where all its images are here; where only some are, one image is written.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use boatyard_content::local::LocalStore;
@@ -49,22 +49,56 @@ pub fn oci_layout(
 }
 
 fn write(store: &LocalStore, sources: &[Source], place: &mut dyn Place) -> Result<(), ExportError> {
-    let (mut listed, mut blobs) = (Vec::new(), BTreeMap::new());
-    for source in sources {
-        let target = target(store, source)?;
-        gather(store, &target, &mut blobs, 0)?;
-        listed.extend(list(&target, source));
+    let gathered = Gathered::of(store, sources)?;
+    let mut files = begin(place, gathered.listed)?;
+    for descriptor in gathered.blobs.values() {
+        blob(&mut files, descriptor, &mut open(store, descriptor)?)?;
     }
+    Ok(())
+}
+
+/// What belongs to some images.
+pub(crate) struct Gathered {
+    /// The entries of `index.json`.
+    pub(crate) listed: Vec<Descriptor>,
+    /// All blobs, manifests among them, sorted by digest.
+    pub(crate) blobs: BTreeMap<Digest, Descriptor>,
+}
+
+impl Gathered {
+    pub(crate) fn of(store: &LocalStore, sources: &[Source]) -> Result<Gathered, ExportError> {
+        let (mut listed, mut blobs) = (Vec::new(), BTreeMap::new());
+        for source in sources {
+            let target = target(store, source)?;
+            gather(store, &target, &mut blobs, 0)?;
+            listed.extend(list(&target, source));
+        }
+        Ok(Gathered { listed, blobs })
+    }
+}
+
+/// Begins a layout with what comes before the blobs.
+pub(crate) fn begin(
+    place: &mut dyn Place,
+    listed: Vec<Descriptor>,
+) -> Result<Files<'_>, ExportError> {
     let mut files = Files::new(place);
     files.bytes("oci-layout", LAYOUT)?;
     files.bytes("index.json", &Index::new(listed).to_bytes())?;
     files.directory("blobs")?;
-    for (digest, descriptor) in &blobs {
-        files.directory(&format!("blobs/{}", digest.algorithm()))?;
-        let name = format!("blobs/{}/{}", digest.algorithm(), digest.hex());
-        files.stream(&name, descriptor.size, &mut open(store, descriptor)?)?;
-    }
-    Ok(())
+    Ok(files)
+}
+
+/// Writes a blob.
+pub(crate) fn blob(
+    files: &mut Files<'_>,
+    descriptor: &Descriptor,
+    content: &mut dyn Read,
+) -> Result<(), ExportError> {
+    let digest = &descriptor.digest;
+    files.directory(&format!("blobs/{}", digest.algorithm()))?;
+    let name = format!("blobs/{}/{}", digest.algorithm(), digest.hex());
+    files.stream(&name, descriptor.size, content)
 }
 
 /// Returns what is written of a source: all of it, or one image.

@@ -11,7 +11,7 @@ use crate::layer::tar::Writer;
 use crate::layer::{Entry, EntryPath, Kind};
 
 /// Takes files by name, in the order in which they come.
-pub(super) trait Place {
+pub(crate) trait Place {
     /// Makes a directory.
     fn directory(&mut self, name: &str) -> io::Result<()>;
     /// Writes a file of exactly `size` bytes.
@@ -65,7 +65,7 @@ impl Place for Directory {
 }
 
 /// Writes files, each name once.
-pub(super) struct Files<'a> {
+pub(crate) struct Files<'a> {
     place: &'a mut dyn Place,
     written: BTreeSet<String>,
 }

@@ -44,6 +44,8 @@ pub(super) struct Archive {
     files: HashMap<EntryPath, Stored>,
     by_digest: HashMap<Digest, EntryPath>,
     links: HashMap<EntryPath, EntryPath>,
+    /// Blobs that a bundle's deltas gave.
+    restored: HashMap<Digest, Stored>,
     document_bytes: u64,
 }
 
@@ -107,9 +109,17 @@ impl Archive {
         Err(wrong())
     }
 
+    /// Takes a layer that was put together from what the archive has and others.
+    pub(super) fn adopt(&mut self, blob: BlobInfo, diff_id: DiffId) {
+        let (digest, path) = (blob.digest.clone(), format!("blobs/{}", blob.digest));
+        let stored = Stored { path, blob, format: Format::None, unpacked: Ok(diff_id) };
+        self.restored.insert(digest, stored);
+    }
+
     /// Returns the file that has a digest.
     pub(super) fn by_digest(&self, digest: &Digest) -> Option<&Stored> {
-        self.files.get(self.by_digest.get(digest)?)
+        let file = self.by_digest.get(digest).and_then(|path| self.files.get(path));
+        file.or_else(|| self.restored.get(digest))
     }
 
     /// Keeps a document in memory.

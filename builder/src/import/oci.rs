@@ -1,7 +1,7 @@
 //! Archives with an OCI layout in them (image-spec, image-layout.md).
 //!
 //! An archive may leave out blobs that the store has already, and images of an index that nobody
-//! asked for. Everything that is there is checked against what points at it.
+//! asked for; a bundle says what it leaves out, and may have layers as deltas. Everything that is there is checked against what points at it.
 
 use boatyard_content::{Lease, Root};
 use boatyard_oci::{Descriptor, Digest, Index, Manifest, MediaType};
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::archive::Archive;
 use super::docker::parse_names;
 use super::{LoadError, Loaded};
+use crate::bundle;
 use crate::image::{Image, ImageError, read_manifest};
 
 const INDEX: &str = "index.json";
@@ -24,7 +25,7 @@ struct Layout {
 
 /// Finds the images that `index.json` lists.
 pub(super) fn images(
-    archive: &Archive,
+    archive: &mut Archive,
     root: &Root,
     lease: &Lease,
 ) -> Result<Vec<Loaded>, LoadError> {
@@ -36,6 +37,12 @@ pub(super) fn images(
     let Manifest::Index(Index { manifests, .. }) = index.into_value() else {
         return Err(LoadError::NoImages);
     };
+    let (bundles, manifests): (Vec<_>, Vec<_>) = manifests.into_iter().partition(bundle::is_bundle);
+    for listed in bundles {
+        for (blob, diff_id) in bundle::complete(root, lease, &listed)? {
+            archive.adopt(blob, diff_id);
+        }
+    }
     let check = Check { archive, root, lease };
     let mut images = Vec::with_capacity(manifests.len());
     for listed in manifests {

@@ -59,21 +59,28 @@ pub(crate) fn pack(bytes: &[u8], compression: Compression) -> Vec<u8> {
 impl World {
     /// Puts an image of these layers, each an archive and how it is packed.
     pub(crate) fn image(&self, layers: &[(Vec<u8>, Compression)]) -> Descriptor {
-        let mut config = ImageConfig::scratch(&"linux/amd64".parse::<Platform>().unwrap());
-        let mut descriptors = Vec::new();
-        for (archive, compression) in layers {
+        let packed = layers.iter().map(|(archive, compression)| {
             let media_type = match compression {
                 Compression::None => MediaType::OCI_LAYER,
                 Compression::Gzip { .. } => MediaType::OCI_LAYER_GZIP,
                 Compression::Zstd { .. } => MediaType::OCI_LAYER_ZSTD,
             };
-            let packed = pack(archive, *compression);
+            (archive.clone(), pack(archive, *compression), media_type)
+        });
+        self.image_of(&packed.collect::<Vec<_>>())
+    }
+
+    /// Puts an image of these layers, each an archive, its packed form, and what that is.
+    pub(crate) fn image_of(&self, layers: &[(Vec<u8>, Vec<u8>, MediaType)]) -> Descriptor {
+        let mut config = ImageConfig::scratch(&"linux/amd64".parse::<Platform>().unwrap());
+        let mut descriptors = Vec::new();
+        for (archive, packed, media_type) in layers {
             config.rootfs.diff_ids.push(DiffId::new(boatyard_oci::Digest::sha256(archive)));
             let key = IngestKey::random();
             let mut ingest = self.root.store().ingest_blocking(&key, &self.lease).unwrap();
-            ingest.write_all(&packed).unwrap();
+            ingest.write_all(packed).unwrap();
             ingest.commit_blocking(&Expected::any()).unwrap();
-            descriptors.push(Descriptor::of(media_type, &packed));
+            descriptors.push(Descriptor::of(media_type.clone(), packed));
         }
         let bytes = config.to_bytes();
         put(&self.root, &self.lease, &bytes).unwrap();

@@ -13,10 +13,12 @@ mod lanes;
 
 use std::io::{self, Write};
 
-pub(super) use self::gzip::{MEMBER_BYTES, Member};
+pub(crate) use self::gzip::MEMBER_BYTES;
+pub(super) use self::gzip::Member;
 pub(super) use self::lanes::{Lanes, Worker};
 
-const FRAME_BYTES: usize = 4 << 20;
+/// Bytes of input per frame.
+pub(crate) const FRAME_BYTES: usize = 4 << 20;
 
 /// How a layer's blob is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::explain::{Earlier, Explanation, Why};
 use super::recall::Recalled;
 use super::{LayerBlob, LayerStack, StackedLayer};
+use crate::attest::witness::StepSeen;
 use crate::build::StepFailure;
 use crate::cache::{Input, Key, Parts, Record, RecordedLayer, StepLock};
 use crate::execute::Outcome;
@@ -67,6 +68,26 @@ impl Step<'_> {
     /// Puts the layer of a step on the stack: that of an earlier build if there is one, else the one
     /// that `make` makes.
     pub(crate) fn solve<'m>(
+        &'m self,
+        state: &mut StageState,
+        id: StepId,
+        question: &Question,
+        make: impl FnOnce(&StageState) -> StepResult<Made<'m>>,
+    ) -> StepResult<Solved> {
+        let solved = self.find_or_make(state, id, question, make)?;
+        self.builder.shared.seen.add(StepSeen {
+            platform: self.builder.platform.to_string(),
+            stage: self.stage.index,
+            ordinal: self.ordinal,
+            stage_name: self.stage.name.clone(),
+            line: self.line(),
+            text: self.planned.instruction.text.clone(),
+            layer: StepSeen::layer(state.stack.layers().last().map(StackedLayer::diff_id)),
+        });
+        Ok(solved)
+    }
+
+    fn find_or_make<'m>(
         &'m self,
         state: &mut StageState,
         id: StepId,

@@ -251,7 +251,7 @@ fn unescaped(part: &str) -> String {
 }
 
 /// Returns a URL without a user's password and without its query, which may hold a signature.
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let (scheme, rest) = url[..end].split_once("://").unwrap_or(("", &url[..end]));
     let (account, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use boatyard_builder::annotation::Level;
+use boatyard_builder::attest::Attest;
 use boatyard_builder::execute::{
     DEFAULT_SHM_SIZE, HostAddress, Isolation, Limits, Network, Resource, Rlimit,
 };
@@ -18,6 +19,7 @@ use crate::cli::limits::{self, LimitArgs, bytes};
 use crate::progress::ProgressMode;
 use crate::report::{Failure, Result};
 
+use super::attest::AttestArgs;
 use super::compatibility::Compatibility;
 use super::output::{self, Kind, Output, Push};
 
@@ -144,6 +146,8 @@ pub struct Args {
     /// Write what this level of Boatyard writes, byte for byte: there is level 1 so far
     #[arg(long, value_name = "LEVEL", default_value_t = Compatibility::NEWEST)]
     pub compatibility: Compatibility,
+    #[command(flatten)]
+    pub attest: AttestArgs,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
@@ -202,6 +206,8 @@ pub struct Options {
     pub explain: Option<ExplainFormat>,
     /// How progress is shown.
     pub progress: ProgressMode,
+    /// What is said of the image beside it.
+    pub attest: Attest,
     /// Where the result goes.
     pub outputs: Vec<Output>,
 }
@@ -211,6 +217,7 @@ impl Options {
     pub fn new(args: &Args) -> Result<Options> {
         let tags = args.tags.iter().map(|text| tag("--tag ", text)).collect::<Result<Vec<_>>>()?;
         let outputs = outputs(args)?;
+        let attest = args.attest.read(&args.context, &tags, &outputs)?;
         let platforms = platforms(args)?;
         let build_args = build_args(args)?;
         let index = multi_platform(&build_args)?;
@@ -239,6 +246,7 @@ impl Options {
             allow: allow(args)?,
             explain: args.explain,
             progress: if args.quiet { ProgressMode::Quiet } else { args.progress },
+            attest,
             outputs,
         })
     }

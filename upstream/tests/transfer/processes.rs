@@ -5,8 +5,8 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
-use boatyard_content::Root;
 use boatyard_content::local::RootOptions;
+use boatyard_content::{Root, fsck};
 use boatyard_oci::Digest;
 use boatyard_upstream::transfer::{Arrival, Limits, TransferError, Wanted};
 use bytes::Bytes;
@@ -272,6 +272,7 @@ async fn whoever_is_killed_the_others_get_all_of_it() {
     for number in 0..OBJECTS {
         assert!(world.has(&Digest::sha256(&object(number))), "{number}");
     }
-    let report = boatyard_content::fsck::check(&world.root, false, &mut |_| {}).unwrap();
+    let options = fsck::FsckOptions::default();
+    let report = fsck::check(&world.root, &options, &mut fsck::Nobody).unwrap();
     assert!(report.is_clean(), "{report:?}");
 }
