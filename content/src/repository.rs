@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use boatyard_oci::{Digest, RegistryHost, RepositoryName};
 
-pub use manifests::StoredManifest;
+pub use manifests::{Moves, StoredManifest};
 
 use crate::local::Lock;
 use crate::local::journal::{Event, EventKind, Journal};
@@ -66,6 +66,12 @@ pub enum RepositoryError {
     /// A tag points at another manifest, and was not to be moved.
     #[error("tag {tag} points at another manifest")]
     TagTaken {
+        /// The tag.
+        tag: boatyard_oci::Tag,
+    },
+    /// A tag points at something else than whoever wanted to move it had seen.
+    #[error("tag {tag} points at another manifest than the one that was expected")]
+    TagMoved {
         /// The tag.
         tag: boatyard_oci::Tag,
     },

@@ -58,6 +58,11 @@ impl Scope {
     pub fn push(repository: &RepositoryName) -> Scope {
         Scope(format!("repository:{repository}:pull,push"))
     }
+
+    /// Deleting from a repository.
+    pub fn delete(repository: &RepositoryName) -> Scope {
+        Scope(format!("repository:{repository}:delete,pull,push"))
+    }
 }
 
 impl fmt::Display for Scope {

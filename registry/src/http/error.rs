@@ -214,6 +214,9 @@ impl From<RepositoryError> for ApiError {
             // (distribution-spec, "Deleting Blobs").
             RepositoryError::BlobReferenced { .. } => ApiError::refused(Code::Unsupported, &error),
             RepositoryError::TagTaken { .. } => ApiError::refused(Code::Denied, &error),
+            RepositoryError::TagMoved { .. } => {
+                ApiError::refused(Code::Denied, &error).status(StatusCode::PRECONDITION_FAILED)
+            }
         }
     }
 }
