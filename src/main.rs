@@ -21,6 +21,7 @@ mod quantity;
 mod remote;
 mod report;
 mod serving;
+mod shared_cache;
 mod sources;
 mod telemetry;
 mod terminal;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -18,6 +18,7 @@ const DOCUMENTS: [&str; 15] = [
     "docs/running.md",
     "docs/registry.md",
     "docs/dockerfile.md",
+    "docs/shared-cache.md",
     "docs/storage.md",
     "docs/lint.md",
     "docs/differences.md",
