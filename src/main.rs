@@ -24,6 +24,7 @@ mod refill;
 mod remote;
 mod report;
 mod serving;
+mod shared_cache;
 mod sources;
 mod telemetry;
 mod terminal;

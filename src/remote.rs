@@ -10,7 +10,7 @@ use boatyard_content::{Lease, Root};
 use boatyard_oci::{
     Descriptor, Digest, ImageName, Manifest, MediaType, Raw, RegistryHost, RepositoryName,
 };
-use boatyard_upstream::distribution::PullError;
+use boatyard_upstream::distribution::{PullError, PushError};
 use boatyard_upstream::{
     Client, ClientOptions, CredentialSources, PlainHttp, Platforms, Pulled, TransferProgress,
     Trust, pull, push,
@@ -157,6 +157,14 @@ fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
 /// Manifests in the order in which a registry takes them: each after those that it lists.
 pub type Manifests = Vec<(Raw<Manifest>, MediaType)>;
 
+/// How sending an image ended.
+pub enum Sent {
+    /// All of it is there.
+    Whole(Digest),
+    /// This blob is neither here nor there.
+    Lacks(Box<Descriptor>),
+}
+
 /// Moves images between this machine and other registries.
 #[derive(Clone, Copy)]
 pub struct Mover<'a> {
@@ -206,18 +214,48 @@ impl Mover<'_> {
 
     /// Sends manifests and all that they need.
     pub async fn send_manifests(self, manifests: &Manifests, to: &ImageName) -> Result<Digest> {
+        match self.try_send_manifests(manifests, to, &[]).await? {
+            Sent::Whole(digest) => Ok(digest),
+            Sent::Lacks(blob) => {
+                let source = PushError::Missing { digest: blob.digest };
+                Err(failure(format!("cannot push {}", to.familiar()), &to.registry, source))
+            }
+        }
+    }
+
+    /// Does so, but for a blob that is neither here nor there, nor in one of the other repositories
+    /// that may have it.
+    pub async fn try_send_manifests(
+        self,
+        manifests: &Manifests,
+        to: &ImageName,
+        others: &[RepositoryName],
+    ) -> Result<Sent> {
         let store = self.root.store();
         let blobs = blobs(manifests);
         for blob in &blobs {
             let held = store.hold_blocking(blob, Some(self.lease));
             held.context(format!("cannot hold {blob}"))?;
         }
-        let mount_from = mount_from(self.root, to, &blobs)?;
-        let pushed = push(self.client, to, manifests, &store, &mount_from, self.progress).await;
-        let pushed = pushed.map_err(|error| {
-            failure(format!("cannot push {}", to.familiar()), &to.registry, error)
-        })?;
-        Ok(pushed.digest)
+        let mut from = others.to_vec();
+        from.extend(mount_from(self.root, to, &blobs)?);
+        match push(self.client, to, manifests, &store, &from, self.progress).await {
+            Ok(pushed) => Ok(Sent::Whole(pushed.digest)),
+            Err(error) => {
+                let needed = manifests.iter().flat_map(|(manifest, _)| manifest.value().blobs());
+                let mut needed = needed.filter(|blob| match &error {
+                    PushError::Missing { digest } => blob.digest == *digest,
+                    _ => false,
+                });
+                match needed.next() {
+                    Some(blob) => Ok(Sent::Lacks(Box::new(blob.clone()))),
+                    None => {
+                        let what = format!("cannot push {}", to.familiar());
+                        Err(failure(what, &to.registry, error))
+                    }
+                }
+            }
+        }
     }
 }
 

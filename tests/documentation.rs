@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 20] = [
+const DOCUMENTS: [&str; 21] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -22,6 +22,7 @@ const DOCUMENTS: [&str; 20] = [
     "docs/bundles.md",
     "docs/attestations.md",
     "docs/dockerfile.md",
+    "docs/shared-cache.md",
     "docs/storage.md",
     "docs/upkeep.md",
     "docs/lint.md",

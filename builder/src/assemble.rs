@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use crate::annotation::Level;
 use crate::attest::attestor::{AttestError, Attestor};
 use crate::build::{BuiltForm, BuiltImage, Tools};
+use crate::cache::shared::INLINE;
 use crate::form::Form;
 use crate::layer::compress::Compression;
 use crate::pack::{PackError, Packer};
@@ -64,8 +65,12 @@ pub(crate) fn configure(
     labels: &BTreeMap<String, String>,
     state: StageState,
     epoch: Option<Timestamp>,
+    inline: Option<String>,
 ) -> Result<Assembled, AssembleError> {
     let StageState { mut config, stack, base, .. } = state;
+    // What a base image says of its own steps it says of its own layers.
+    config.extra.remove(INLINE);
+    config.extra.extend(inline.map(|records| (INLINE.to_owned(), records.into())));
     config.config.labels.extend(labels.clone());
     date(&mut config, epoch);
     config.rootfs.diff_ids = stack.layers().iter().map(|layer| layer.diff_id().clone()).collect();
@@ -208,7 +213,7 @@ pub(crate) fn store(
     if store.hold_blocking(digest, Some(&tools.lease)).map_err(failed)?.is_some() {
         return Ok(());
     }
-    let mut ingest = store.ingest_blocking(&IngestKey::random(), &tools.lease).map_err(failed)?;
+    let mut ingest = store.ingest_blocking(&IngestKey::fleeting(), &tools.lease).map_err(failed)?;
     ingest
         .write_all(bytes)
         .map_err(|source| failed(StoreError::Io { doing: "write a blob", source }))?;

@@ -17,6 +17,7 @@ mod findings;
 mod plans;
 mod request;
 mod scene;
+mod told;
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 use crate::assemble;
 use crate::attest::attestor::Attestor;
 use crate::base::Bases;
+use crate::cache::shared::Solved;
 use crate::cache::{Cache, TimePolicy};
 use crate::context::load::Loader;
 use crate::context::opened::OpenContexts;
@@ -67,7 +69,9 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
         .map_err(|problem| BuildError::Emulation(Box::new(problem)))?;
     let contexts = open_contexts(request, tools, &plans, &steps)?;
     let cache = Cache::open(&tools.root);
-    let trees = Arc::new(Trees::new(Arc::clone(&tools.root), layers.clone(), tools.threads));
+    let imports = Arc::clone(&tools.imports);
+    let trees = Trees::new(Arc::clone(&tools.root), layers.clone(), imports, tools.threads);
+    let trees = Arc::new(trees);
     let (root, lease) = (Arc::clone(&tools.root), tools.lease.clone());
     let packer = Packer::new(root, lease, Arc::clone(&trees), cache.clone(), tools.threads);
     // Steps often wait for something else: on one core, too, two are better than one.
@@ -99,11 +103,15 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     let states = run(&builders);
     contexts.save();
     let states = states?;
+    if tools.dry {
+        return Err(BuildError::Cancelled);
+    }
     if let Some(networks) = tools.networks {
         networks.close();
     }
     let stacks: Vec<_> = states.iter().map(|state| state.stack.clone()).collect();
-    let built = assemble(&builders, states, began)?;
+    let steps = told::steps(&builders)?;
+    let built = assemble(&builders, states, steps, began)?;
     later.tell(&tools.root, &stacks, tools.progress);
     Ok(built)
 }
@@ -113,7 +121,8 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
 fn run(builders: &[Builder<'_>]) -> Result<Vec<StageState>, BuildError> {
     let run = |builder: &Builder<'_>| {
         let build = |stage: &PlannedStage, stages: &_| builder.stage(stage, stages);
-        scheduler::run(builder.plan, &builder.tools.cancel, build)
+        let tools = builder.tools;
+        scheduler::run(builder.plan, &tools.cancel, tools.dry, build)
     };
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> =
@@ -140,6 +149,7 @@ fn assemble(
     builders: &[Builder<'_>],
     states: Vec<StageState>,
     began: Timestamp,
+    steps: Vec<Solved>,
 ) -> Result<Built, BuildError> {
     let Some(first) = builders.first() else { return Err(BuildError::Cancelled) };
     let (request, tools) = (first.request, first.tools);
@@ -159,7 +169,9 @@ fn assemble(
             let synced = needs_sync.then(|| scope.spawn(|| first.layers.make_durable()));
             let mut images = Vec::with_capacity(states.len());
             for (builder, state) in builders.iter().zip(states) {
-                images.push(assemble::configure(tools, &request.labels, state, builder.epoch)?);
+                let inline = told::inline(builder, &state, &steps)?;
+                let labels = &request.labels;
+                images.push(assemble::configure(tools, labels, state, builder.epoch, inline)?);
             }
             let mut forms = Vec::with_capacity(request.forms.len());
             for form in &request.forms {
@@ -172,7 +184,8 @@ fn assemble(
             if let Some(synced) = synced {
                 synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             }
-            Ok(Built { forms, epoch: first.epoch })
+            let mounts = told::mounts(first);
+            Ok(Built { forms, epoch: first.epoch, steps, mounts })
         })
     })
 }

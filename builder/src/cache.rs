@@ -40,6 +40,7 @@ pub mod mounts;
 mod near;
 pub mod prune;
 pub mod record;
+pub mod shared;
 mod step_lock;
 pub mod usage;
 
@@ -55,6 +56,7 @@ use boatyard_content::gc::GcError;
 use boatyard_content::local::{create_unsynced, write_unsynced};
 use boatyard_content::{Root, StoreError};
 use boatyard_oci::{Descriptor, DiffId};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::contents::{Table, TableError};
@@ -144,7 +146,8 @@ pub enum Lookup {
 }
 
 /// What the times in a layer are: layers of the same content differ by them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum TimePolicy {
     /// As the step made them.
     AsMade,
@@ -170,6 +173,20 @@ impl FromStr for TimePolicy {
             None => (text == "as-made").then_some(Self::AsMade).ok_or(()),
             Some(seconds) => seconds.parse().map(Self::Epoch).map_err(|_| ()),
         }
+    }
+}
+
+impl TryFrom<String> for TimePolicy {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        text.parse().map_err(|()| "this is no policy of times")
+    }
+}
+
+impl From<TimePolicy> for String {
+    fn from(times: TimePolicy) -> String {
+        times.to_string()
     }
 }
 

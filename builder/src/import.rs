@@ -217,7 +217,7 @@ fn merge(images: &mut Vec<Loaded>) {
 
 /// Puts a small blob that was made here into the store.
 fn put(root: &Root, lease: &Lease, bytes: &Bytes) -> Result<(), StoreError> {
-    let mut ingest = root.store().ingest_blocking(&IngestKey::random(), lease)?;
+    let mut ingest = root.store().ingest_blocking(&IngestKey::fleeting(), lease)?;
     ingest.write_all(bytes).map_err(|source| StoreError::Io { doing: "write a blob", source })?;
     ingest.commit_blocking(&Expected::any()).map(drop)
 }

@@ -387,7 +387,7 @@ impl Press {
     }
 
     fn sink(&self, compression: Compression) -> Result<Sink, PackError> {
-        let key = IngestKey::random();
+        let key = IngestKey::fleeting();
         let ingest = self.root.store().ingest_blocking(&key, &self.lease)?;
         let compressor = Compressor::new(ingest, compression, self.threads);
         Ok(Sink {

@@ -56,6 +56,11 @@ impl Secrets {
         self.0.keys().map(String::as_str)
     }
 
+    /// Returns the values of all secrets that can be read: to see that none of them is kept.
+    pub fn values(&self) -> Vec<Vec<u8>> {
+        self.0.keys().filter_map(|id| self.get(id).ok().flatten()).collect()
+    }
+
     /// Returns the bytes of a secret; `None` where it was not given.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 
 pub mod explain;
 pub(crate) mod keys;
+mod noted;
 mod recall;
 mod restamp;
 pub mod reuse;
@@ -22,6 +23,7 @@ mod step;
 mod trees;
 
 pub use explain::{Explanation, Why};
+pub(crate) use noted::Noted;
 pub(crate) use recall::Recalled;
 pub use reuse::Reuse;
 pub(crate) use scheduler::{Cores, Stages};

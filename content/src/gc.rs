@@ -231,9 +231,13 @@ fn tidy(
     Ok(())
 }
 
+/// How old a write is before it is looked whether its process is gone, where no other takes it up.
+const FLEETING_AGE: Duration = Duration::from_secs(60);
+
 /// Gives up ingests that nobody went on with.
 fn abandon_ingests(root: &Root, stale: SystemTime) -> Result<u64, StoreError> {
     let mut abandoned = 0;
+    let passing = SystemTime::now().checked_sub(FLEETING_AGE).unwrap_or(stale);
     for entry in entries(&root.layout().ingests()) {
         let entry = entry?;
         let Some(key) = entry.file_name().to_str().and_then(|key| key.parse::<IngestKey>().ok())
@@ -241,7 +245,9 @@ fn abandon_ingests(root: &Root, stale: SystemTime) -> Result<u64, StoreError> {
             continue;
         };
         let last = changed(&entry.path())?.max(changed(&entry.path().join("data"))?);
-        if last.is_some_and(|last| last < stale) {
+        // One that is being made is locked in a moment, and must not meet us then.
+        let left = if key.is_fleeting() { stale.max(passing) } else { stale };
+        if last.is_some_and(|last| last < left) {
             match discard_ingest(root.shared(), &key) {
                 Ok(()) => abandoned += 1,
                 Err(StoreError::IngestBusy { .. }) => {}

@@ -19,6 +19,9 @@ mod queue;
 
 pub use growing::{Growing, Growth, Piece};
 
+/// How the keys begin of writes that only their process knows.
+const FLEETING: &str = "fleeting-";
+
 /// Names a write in progress, so that it can be taken up again.
 ///
 /// - One to 64 of `[a-z0-9-]`, the first not a dash: it is a safe file name.
@@ -30,6 +33,17 @@ impl IngestKey {
     /// Returns a key that nobody has.
     pub fn random() -> IngestKey {
         IngestKey(uuid::Uuid::new_v4().to_string().into())
+    }
+
+    /// Returns a key that nobody has, of a write that nobody will take up again: where its process is
+    /// gone, a collection discards it after a minute.
+    pub fn fleeting() -> IngestKey {
+        IngestKey(format!("{FLEETING}{}", uuid::Uuid::new_v4().simple()).into())
+    }
+
+    /// Says whether nobody will take up this write again.
+    pub fn is_fleeting(&self) -> bool {
+        self.0.starts_with(FLEETING)
     }
 
     /// Returns the key under which a blob of known digest is fetched: whoever fetches it next

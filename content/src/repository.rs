@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use boatyard_oci::{Digest, RegistryHost, RepositoryName};
 
-pub use manifests::StoredManifest;
+pub use manifests::{Moves, StoredManifest};
 pub use retire::{SeenManifest, SeenTag};
 
 use crate::local::Lock;
@@ -74,6 +74,12 @@ pub enum RepositoryError {
     /// A tag was not to be taken away.
     #[error("tag {tag} is kept")]
     TagKept {
+        /// The tag.
+        tag: boatyard_oci::Tag,
+    },
+    /// A tag points at something else than whoever wanted to move it had seen.
+    #[error("tag {tag} points at another manifest than the one that was expected")]
+    TagMoved {
         /// The tag.
         tag: boatyard_oci::Tag,
     },

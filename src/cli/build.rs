@@ -8,6 +8,7 @@ use std::time::Duration;
 use boatyard_builder::attest::Witness;
 use boatyard_builder::base::Say;
 use boatyard_builder::build::{BuildError, BuildRequest, Built, Explain, Tools, build};
+use boatyard_builder::cache::shared::{Imports, Mode};
 use boatyard_builder::context::load::Loader;
 use boatyard_builder::context::location::Location;
 use boatyard_builder::execute::emulation::Emulators;
@@ -26,6 +27,8 @@ use crate::isolation;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, advice, note};
+use crate::shared_cache::Exchange;
+use crate::shared_cache::options::Place;
 use crate::sources::{Lent, Sources};
 use crate::world::World;
 
@@ -35,14 +38,17 @@ mod compatibility;
 mod context;
 mod debug;
 mod deliver;
+mod dry;
 mod explain;
 mod mounts;
 mod options;
 mod output;
 mod project;
+mod shared;
 
 use context::Opened;
 pub use debug::Debug;
+pub use dry::dry;
 use options::Options;
 pub use options::{Args, host, rlimit};
 use output::Output;
@@ -93,13 +99,76 @@ fn build_and_deliver(
     let lease = root.lease().context("cannot begin a lease")?;
     // Kept until the result is where it goes: a push can be interrupted too.
     let session = Session::begin()?;
+    let request = request(world, &session, (root, &lease), args, options)?;
+    let reporter = progress::open(options.progress, progress::Environment::read());
+    warn_of_arguments(options, &reporter);
+    let explanations = Mutex::new(Vec::new());
+    let explain = |why| explanations.lock().unwrap_or_else(PoisonError::into_inner).push(why);
+    let caches = &options.caches;
+    if args.offline && caches.outside().any(|to| matches!(to.place, Place::Registry(_))) {
+        return Err(Failure::usage("--offline forbids to push a cache to a registry"));
+    }
+    let exchange = Exchange::new(world, session.runtime.handle(), root, &lease);
+    let imports = shared::import(&exchange, caches, &options.reuse, args.offline, &reporter);
+    let mut terms = Terms {
+        progress: &reporter,
+        offline: args.offline,
+        explain: options.explain.map(|_| &explain as &Explain<'_>),
+        debug: Debug::of(args, &reporter),
+        shared: SharedTerms {
+            imports,
+            tells: caches.tells(),
+            inline: caches.is_inline(),
+            dry: false,
+        },
+    };
+    let mut built = build_with(world, &session, root, &lease, &request, &terms);
+    if let Some(broken) = broken(&built, &terms.shared.imports) {
+        reporter.warning(&format!("warning: {broken}: building again without imported caches"));
+        session.renew()?;
+        terms.shared.imports = Arc::default();
+        built = build_with(world, &session, root, &lease, &request, &terms);
+    }
+    finish(&reporter, &built);
+    let imports = terms.shared.imports;
+    if let Some(format) = options.explain {
+        let explanations = explanations.into_inner().unwrap_or_else(PoisonError::into_inner);
+        explain::tell(&explanations, format)?;
+    }
+    let built = built?;
+    let imports = &*imports;
+    let delivered = deliver::deliver(world, (root, &lease), args, options, &built, imports);
+    let (exchange, request, quiet) = (&exchange, &request, args.quiet);
+    let built = &built;
+    let telling =
+        shared::Telling { exchange, caches, imports, request, built, root, lease: &lease, quiet };
+    // Where the image could not be delivered, its steps need not be done again.
+    let told = telling.tell();
+    delivered.and(told)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says why a build failed, where that was a cache that did not keep what it promised.
+fn broken(built: &Result<Built>, imports: &Imports) -> Option<String> {
+    let failure = built.as_ref().err()?;
+    imports.failure().filter(|_| failure.exit_code() != INTERRUPTED)
+}
+
+/// Opens the context, reads the Dockerfile, and returns what the options ask for.
+fn request(
+    world: &World,
+    session: &Session,
+    (root, lease): (&Arc<Root>, &Lease),
+    args: &Args,
+    options: &Options,
+) -> Result<BuildRequest> {
     let mut mounts = mounts::of(world, args)?;
     let lent = Lent { secrets: &mounts.secrets, agents: &mounts.agents };
     let Opened { dockerfile, file_name, dockerfile_path, context } =
-        open_context(world, &session, (root, &lease), args, options, lent)?;
+        open_context(world, session, (root, lease), args, options, lent)?;
     mounts.project = project::of(&args.context, &dockerfile_path);
-    let (contexts, given) = context::named(args, root, &lease)?;
-    let request = BuildRequest {
+    let (contexts, given) = context::named(args, root, lease)?;
+    Ok(BuildRequest {
         attest: options.attest.clone(),
         dockerfile,
         dockerfile_path,
@@ -130,26 +199,7 @@ fn build_and_deliver(
         always_pull: args.pull,
         reuse: options.reuse.clone(),
         mounts,
-    };
-    let reporter = progress::open(options.progress, progress::Environment::read());
-    warn_of_arguments(options, &reporter);
-    let explanations = Mutex::new(Vec::new());
-    let explain = |why| explanations.lock().unwrap_or_else(PoisonError::into_inner).push(why);
-    let terms = Terms {
-        progress: &reporter,
-        offline: args.offline,
-        explain: options.explain.map(|_| &explain as &Explain<'_>),
-        debug: Debug::of(args, &reporter),
-    };
-    let built = build_with(world, &session, root, &lease, &request, &terms);
-    finish(&reporter, &built);
-    if let Some(format) = options.explain {
-        let explanations = explanations.into_inner().unwrap_or_else(PoisonError::into_inner);
-        explain::tell(&explanations, format)?;
-    }
-    let built = built?;
-    deliver::deliver(world, root, &lease, args, options, &built)?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Opens the context and reads the Dockerfile.
@@ -188,7 +238,7 @@ fn warn_of_arguments(options: &Options, progress: &dyn Progress) {
 /// no longer dies of the signal by itself once somebody has waited for it.
 pub struct Session {
     runtime: Runtime,
-    cancel: CancelHandle,
+    cancel: Arc<Mutex<CancelHandle>>,
 }
 
 impl Session {
@@ -196,14 +246,15 @@ impl Session {
     pub fn begin() -> Result<Session> {
         let runtime = runtime()?;
         let cancel = CancelHandle::new().context("cannot prepare to be cancelled")?;
-        let cancelled = cancel.clone();
+        let cancel = Arc::new(Mutex::new(cancel));
+        let cancelled = Arc::clone(&cancel);
         let stop = {
             let _guard = runtime.enter();
             super::serve::stop_signal()?
         };
         runtime.spawn(async move {
             stop.await;
-            cancelled.cancel();
+            cancelled.lock().unwrap_or_else(PoisonError::into_inner).cancel();
             // Whatever is not a command (copying, unpacking, pushing) is not waited for: what was
             // written so far is found by the next build, or by the collector.
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -211,6 +262,31 @@ impl Session {
         });
         Ok(Session { runtime, cancel })
     }
+
+    /// Returns what cancels the build.
+    fn cancel(&self) -> CancelHandle {
+        self.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Prepares for another build: one that failed has used up what cancels it.
+    fn renew(&self) -> Result<()> {
+        let fresh = CancelHandle::new().context("cannot prepare to be cancelled")?;
+        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+}
+
+/// What a build has of other machines, and what it tells them.
+#[derive(Default)]
+pub struct SharedTerms {
+    /// What their caches hold.
+    pub imports: Arc<Imports>,
+    /// Which steps are told, if any.
+    pub tells: Option<Mode>,
+    /// The image's configuration says what its steps were.
+    pub inline: bool,
+    /// Nothing runs: it is only told what would.
+    pub dry: bool,
 }
 
 /// On which terms a build runs.
@@ -223,6 +299,8 @@ pub struct Terms<'a> {
     pub explain: Option<&'a Explain<'a>>,
     /// Whether and how one looks around where a step failed.
     pub debug: Option<Debug<'a>>,
+    /// What it has of other machines.
+    pub shared: SharedTerms,
 }
 
 /// Runs the build on this thread.
@@ -273,10 +351,14 @@ pub fn build_with(
         pull: &pull,
         fetch: Some(&witness),
         progress: terms.progress,
-        cancel: session.cancel.clone(),
+        cancel: session.cancel(),
         now: &jiff::Timestamp::now,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         explain: terms.explain,
+        imports: Arc::clone(&terms.shared.imports),
+        tells: terms.shared.tells,
+        inline: terms.shared.inline,
+        dry: terms.shared.dry,
         keeps_scene: terms.debug.is_some(),
     };
     build(request, &tools).map_err(|mut error| {

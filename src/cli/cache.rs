@@ -1,5 +1,7 @@
 //! `boatyard cache`
 
+mod travel;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,9 @@ pub struct Args {
 enum Command {
     List(ListArgs),
     Prune(PruneArgs),
+    Export(travel::ExportArgs),
+    Import(travel::ImportArgs),
+    Explain(travel::ExplainArgs),
 }
 
 /// List the steps whose results are kept, the one that was used last first.
@@ -78,6 +83,21 @@ const INSTRUCTION_WIDTH: usize = 48;
 
 /// Lists or prunes.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
+    if let Command::Explain(args) = &args.command {
+        travel::explain(args, world)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Export(_) | Command::Import(_) = &args.command {
+        // Layers are read and checked as builds do.
+        let world = &world.with_rung(isolation::isolate(world.config.build.isolation)?);
+        let root = world.open_root()?;
+        match &args.command {
+            Command::Export(args) => travel::export(args, world, &root)?,
+            Command::Import(args) => travel::import(args, world, &root)?,
+            _ => {}
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let mounts = CacheMounts::below(world.root_path());
     if !mounts.is_empty().context("cannot list the build cache")? {
         // What steps keep there is closed to an ordinary user.
@@ -87,6 +107,7 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     match &args.command {
         Command::List(args) => list(args, &root)?,
         Command::Prune(args) => prune(args, world, &root)?,
+        Command::Export(_) | Command::Import(_) | Command::Explain(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -250,7 +250,13 @@ fn build_example(
     };
     let reporter = progress::open(mode, progress::Environment::read());
     let session = build::Session::begin()?;
-    let terms = build::Terms { progress: &reporter, offline: false, explain: None, debug: None };
+    let terms = build::Terms {
+        progress: &reporter,
+        offline: false,
+        explain: None,
+        debug: None,
+        shared: build::SharedTerms::default(),
+    };
     let built = build::build_with(world, &session, root, &lease, &request, &terms);
     build::finish(&reporter, &built);
     let built = built?;

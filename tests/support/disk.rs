@@ -18,6 +18,12 @@ impl<'a> SmallDisk<'a> {
         disk
     }
 
+    /// Leaves it so many inodes in all.
+    pub fn limit_inodes(&self, most: u64) {
+        let options = format!("remount,nr_inodes={most}");
+        self.place.run("mount", ["-o", &options, text(&self.path())]).ok();
+    }
+
     /// Returns where it is.
     pub fn path(&self) -> std::path::PathBuf {
         self.place.path("disk")

@@ -147,6 +147,11 @@ impl Shared {
             forward.write_all(format!("{line}\r\n").as_bytes())?;
         }
         forward.write_all(b"Connection: close\r\n\r\n")?;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<u64>().ok())?
+        });
+        std::io::copy(&mut std::io::Read::take(&mut request, length.unwrap_or(0)), &mut forward)?;
         let mut answer = BufReader::new(upstream);
         let head = read_head(&mut answer)?;
         client.write_all(promised(&head, &kind).as_bytes())?;

@@ -63,6 +63,11 @@ impl Scope {
     pub fn catalog() -> Scope {
         Scope("registry:catalog:*".to_owned())
     }
+
+    /// Deleting from a repository.
+    pub fn delete(repository: &RepositoryName) -> Scope {
+        Scope(format!("repository:{repository}:delete,pull,push"))
+    }
 }
 
 impl fmt::Display for Scope {

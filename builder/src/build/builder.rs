@@ -1,6 +1,6 @@
 //! What builds the stages of one platform, and what the builders of all platforms share.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::{BuildRequest, Tools};
 use crate::attest::witness;
 use crate::base::Bases;
-use crate::cache::{Cache, Key, TimePolicy};
+use crate::cache::{Cache, CacheId, Key, TimePolicy};
 use crate::context::opened::OpenContexts;
 use crate::execute::{Network, stubs};
 use crate::layer::ContentId;
@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::progress::Steps;
 use crate::snapshot::Layers;
 use crate::snapshot::layers::Temporary;
-use crate::solve::{Cores, LayerBlob, LayerStack, StackedLayer, Trees};
+use crate::solve::{Cores, LayerBlob, LayerStack, Noted, StackedLayer, Trees};
 use crate::ssh::KeyAgent;
 
 /// What builds the stages of one platform.
@@ -64,6 +64,10 @@ pub(crate) struct Shared {
     pub(crate) seen: witness::Steps,
     /// What this build recorded: it may be used whatever else may not.
     made: Mutex<HashSet<Key>>,
+    /// What was solved, for other machines.
+    pub(crate) noted: Mutex<Vec<Noted>>,
+    /// The caches that steps mounted, by name.
+    pub(crate) mounted: Mutex<BTreeMap<String, CacheId>>,
     /// Files of contexts that steps mount, by their content.
     pub(crate) copies: OnceFor<ContentId, Temporary>,
     /// Agents for keys in files, by their ids.
@@ -83,7 +87,7 @@ impl Builder<'_> {
         layer: &StackedLayer,
         there: Option<LayerBlob>,
     ) {
-        if !self.in_image.contains(&stage) {
+        if !self.in_image.contains(&stage) || self.tools.dry {
             return;
         }
         layer.set_in_image(|| {

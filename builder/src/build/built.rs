@@ -3,6 +3,9 @@
 use boatyard_oci::{Descriptor, Digest, ImageConfig, ImageName, Platform, Raw};
 use jiff::Timestamp;
 
+use crate::cache::CacheId;
+use crate::cache::shared::Solved;
+
 /// What was built. Its blobs are in the store, held by the lease.
 #[derive(Debug)]
 pub struct Built {
@@ -10,6 +13,10 @@ pub struct Built {
     pub forms: Vec<BuiltForm>,
     /// `SOURCE_DATE_EPOCH`, if there is one.
     pub epoch: Option<Timestamp>,
+    /// The steps that were found or that ran, if that was asked for.
+    pub steps: Vec<Solved>,
+    /// The caches that steps mounted which ran.
+    pub mounts: Vec<CacheId>,
 }
 
 /// An image in one form.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::attest::Attest;
 use crate::base::Pull;
+use crate::cache::shared::{Imports, Mode};
 use crate::context::directory::Directory;
 use crate::dockerfile::Dockerfile;
 use crate::execute::emulation::Emulators;
@@ -113,6 +114,15 @@ pub struct Tools<'a> {
     pub threads: usize,
     /// Is told why each step ran.
     pub explain: Option<&'a Explain<'a>>,
+    /// What other machines' caches hold.
+    pub imports: Arc<Imports>,
+    /// Which steps are told in [`Built::steps`](super::Built::steps), if any.
+    pub tells: Option<Mode>,
+    /// Whether the image's configuration says what its steps were.
+    pub inline: bool,
+    /// Nothing runs, and only `imports` are looked into: a stage ends at the first step that is not
+    /// found, and what is built is nothing.
+    pub dry: bool,
     /// Keeps what a command that fails saw and left, in [`StepFailure::scene`].
     pub keeps_scene: bool,
 }

@@ -21,7 +21,8 @@ const FORMAT: &[u8] = b"boatyard step key 1\n";
 const HIDDEN_CONTEXT: &str = "boatyard step key 1: value of a variable that looks secret";
 
 /// What decides whether an earlier result of a step can be used.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Key([u8; 32]);
 
 /// The text is not 64 lower-case hexadecimal digits.
@@ -56,6 +57,20 @@ impl FromStr for Key {
             return Err(KeyError);
         }
         blake3::Hash::from_hex(text).map(|hash| Self(*hash.as_bytes())).map_err(|_| KeyError)
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = KeyError;
+
+    fn try_from(text: String) -> Result<Self, KeyError> {
+        text.parse()
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> String {
+        key.to_string()
     }
 }
 

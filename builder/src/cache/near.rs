@@ -55,6 +55,22 @@ pub(super) fn best(
     })
 }
 
+/// Returns the record that agrees best with a step, of those of the same place or the same text.
+pub(super) fn best_of<'a>(
+    records: impl Iterator<Item = &'a Record>,
+    now: &Record,
+) -> Option<&'a Record> {
+    let own = now.key();
+    let is_near = |record: &&Record| {
+        let at =
+            |record: &Record| (record.dockerfile.clone(), record.stage.clone(), record.ordinal);
+        record.parts.kind() == now.parts.kind()
+            && (at(record) == at(now) || record.text == now.text)
+            && record.key() != own
+    };
+    records.filter(is_near).max_by_key(|record| (agreement(record, now), record.created))
+}
+
 /// Returns how many parts two records have in common. The instruction's text counts as many: a step
 /// that was only moved is the same step.
 fn agreement(record: &Record, now: &Record) -> usize {

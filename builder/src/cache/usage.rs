@@ -545,6 +545,12 @@ fn lift(kept: &mut [Kept]) {
 }
 
 impl KeptRecord {
+    /// Returns all that it is found by.
+    pub fn keys(&self) -> Vec<Key> {
+        let names = self.files.iter().filter_map(|path| path.file_name()?.to_str());
+        names.filter_map(|name| name.parse().ok()).collect()
+    }
+
     /// Adds the file of the same record under another key. The newest says what the record is.
     fn join(&mut self, other: KeptRecord) {
         self.files.extend(other.files);

@@ -208,7 +208,7 @@ fn store(
     root: &Root,
     lease: &Lease,
 ) -> Result<Stored, LoadError> {
-    let key = IngestKey::random();
+    let key = IngestKey::fleeting();
     let stored = root
         .store()
         .ingest_blocking(&key, lease)

@@ -105,7 +105,7 @@ fn put_layer(
     lease: &Lease,
     threads: usize,
 ) -> Result<(Descriptor, DiffId), RootfsError> {
-    let key = IngestKey::random();
+    let key = IngestKey::fleeting();
     let ingest = root.store().ingest_blocking(&key, lease)?;
     let (ingest, diff_id) = write_layer(reader, ingest, threads).inspect_err(|_| {
         // The reason matters more; the collector finds what stays.

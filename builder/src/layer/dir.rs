@@ -175,6 +175,12 @@ impl Dir {
         rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map(File::from)
     }
 
+    /// Opens a file that is there to write to it.
+    pub(crate) fn open_to_write(&self, name: &[u8]) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map(File::from)
+    }
+
     /// Makes a file that did not exist.
     pub(crate) fn create_file(&self, name: &[u8]) -> Result<File> {
         let flags =

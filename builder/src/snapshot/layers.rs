@@ -445,7 +445,11 @@ impl Layers {
         // Whoever makes a directory holds the shared lock until it has its own.
         let _exclusive = self.lock_active(FlockOperation::LockExclusive)?;
         for entry in fs::read_dir(&self.0.active)? {
-            let path = entry?.path();
+            let entry = match entry {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entry => entry?,
+            };
+            let path = entry.path();
             let lock = match fs::File::open(path.join(LOCK)) {
                 Ok(lock) => Some(lock),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -458,8 +462,12 @@ impl Layers {
                 continue;
             }
             let swept = Dir::open(&path).and_then(|directory| directory.remove_content());
-            swept.map_err(io::Error::from)?;
-            fs::remove_dir(&path)?;
+            let swept = swept.map_err(io::Error::from).and_then(|()| fs::remove_dir(&path));
+            match swept {
+                // Whoever made it was removing it, too.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                swept => swept?,
+            }
         }
         Ok(())
     }

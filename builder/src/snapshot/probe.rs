@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use fs_err as fs;
-use rustix::fs::XattrFlags;
+use rustix::fs::{FlockOperation, XattrFlags, flock};
 
 use super::fuse;
 use super::overlay::{MountError, Overlay};
@@ -17,6 +17,8 @@ use super::view::{View, ViewKind};
 use crate::layer::dir::{Dir, ObjectKind};
 
 const FILE: &str = "file";
+/// How the names of directories begin that things are tried in.
+const PREFIX: &str = ".probe-";
 
 /// Why a view is not to be used.
 pub(super) enum ProbeError {
@@ -30,8 +32,7 @@ pub(super) enum ProbeError {
 pub(super) fn probe(root: &Path, view: &View) -> Result<(), ProbeError> {
     let active = root.join("active");
     fs::create_dir_all(&active).map_err(ProbeError::Root)?;
-    let scratch =
-        tempfile::Builder::new().prefix(".probe-").tempdir_in(&active).map_err(ProbeError::Root)?;
+    let (scratch, _lock) = scratch_in(&active).map_err(ProbeError::Root)?;
     let at = |name: &str| scratch.path().join(name);
     for name in ["lower", "upper", "work", "empty"] {
         fs::create_dir(at(name)).map_err(ProbeError::Root)?;
@@ -94,4 +95,26 @@ fn reason(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Makes a directory to try things in, with its lock, and removes those of processes that are gone.
+fn scratch_in(active: &Path) -> io::Result<(tempfile::TempDir, fs::File)> {
+    // As long as it is held, there is none that has no lock yet.
+    let all = fs::File::open(active)?;
+    flock(&all, FlockOperation::LockExclusive)?;
+    for entry in fs::read_dir(active)?.flatten() {
+        let path = entry.path();
+        if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        let Ok(directory) = fs::File::open(&path) else { continue };
+        if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // What cannot be removed is no reason not to build.
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+    let scratch = tempfile::Builder::new().prefix(PREFIX).tempdir_in(active)?;
+    let lock = fs::File::open(scratch.path())?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok((scratch, lock))
 }

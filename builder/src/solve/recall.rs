@@ -10,7 +10,7 @@ use boatyard_oci::DiffId;
 
 use super::{LayerBlob, LayerStack, StackedLayer};
 use crate::build::Builder;
-use crate::cache::{CacheError, Key, Lookup, Record};
+use crate::cache::{CacheError, Key, Lookup, NamedLayer, Record};
 use crate::pack;
 
 /// What there is of an earlier run of a step.
@@ -33,13 +33,55 @@ impl Builder<'_> {
         stack: &LayerStack,
         say: &dyn Fn(&str),
     ) -> Recalled {
-        let Some(record) = self.record(key) else { return Recalled::Miss };
+        let own = if self.tools.dry { None } else { self.record(key) };
+        if let Some(record) = &own
+            && let Some(layer) = self.layer_of(record, stage, stack, say)
+        {
+            return Recalled::Hit(record.clone(), layer);
+        }
+        if let Some(shared) = self.tools.imports.find(key) {
+            let record = Box::new(shared.record.clone());
+            let layer = self.layer_of(&record, stage, stack, say);
+            let layer = layer.or_else(|| self.imported(&record, stage, stack, say));
+            if let Some(layer) = layer {
+                return Recalled::Hit(record, layer);
+            }
+        }
+        if own.is_some() { Recalled::Lost } else { Recalled::Miss }
+    }
+
+    /// Returns the layer of a record, as this machine has it.
+    fn layer_of(
+        &self,
+        record: &Record,
+        stage: usize,
+        stack: &LayerStack,
+        say: &dyn Fn(&str),
+    ) -> Option<StackedLayer> {
         let named = self.or_warn(self.cache.layer(&record.layer.content, self.times)).flatten();
         let here = named.and_then(|diff_id| self.hold(&diff_id, stage, stack));
-        match here.or_else(|| self.restamped(&record, stage, stack, say)) {
-            Some(layer) => Recalled::Hit(record, layer),
-            None => Recalled::Lost,
+        here.or_else(|| self.restamped(record, stage, stack, say))
+    }
+
+    /// Returns the layer of a record that was imported. Where its times are those of this build, no
+    /// byte of it is needed.
+    fn imported(
+        &self,
+        record: &Record,
+        stage: usize,
+        stack: &LayerStack,
+        say: &dyn Fn(&str),
+    ) -> Option<StackedLayer> {
+        let shared = self.tools.imports.layer(&record.layer.diff_id)?;
+        if shared.times == self.times {
+            return self.hold(&shared.diff_id, stage, stack);
         }
+        let named = NamedLayer {
+            times: shared.times,
+            diff_id: shared.diff_id.clone(),
+            chosen: shared.chosen.clone(),
+        };
+        self.restamped_from(&named, record, stage, stack, say)
     }
 
     /// Returns the record of a key, whether or not its layer can be had.
@@ -88,9 +130,15 @@ impl Builder<'_> {
                 return Some((layer, there));
             }
         }
-        let layer = StackedLayer::new(diff_id.clone(), chain_id, None, None);
-        self.trees.find(&layer).ok().flatten()?;
-        Some((layer, None))
+        let layer = StackedLayer::new(diff_id.clone(), chain_id.clone(), None, None);
+        if self.trees.find(&layer).ok().flatten().is_some() {
+            return Some((layer, None));
+        }
+        let shared = self.tools.imports.layer(diff_id)?;
+        let blob = shared.blobs.iter().find(|blob| blob.encoding == wanted);
+        let there = blob.map(|blob| LayerBlob::There(Box::new(blob.blob.clone())));
+        let blob = blob.or(shared.blobs.first())?.blob.clone();
+        Some((StackedLayer::new(diff_id.clone(), chain_id, None, Some(blob)), there))
     }
 
     /// Returns what the cache answered; a failure is told, the first of a build, and is no answer.

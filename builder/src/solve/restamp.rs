@@ -45,28 +45,36 @@ impl Builder<'_> {
         stack: &LayerStack,
         say: &dyn Fn(&str),
     ) -> Option<StackedLayer> {
-        for named in self.or_warn(self.cache.layers(&record.layer.content))? {
-            if named.times == self.times {
-                continue;
+        let others = self.or_warn(self.cache.layers(&record.layer.content))?;
+        let mut others = others.iter().filter(|named| named.times != self.times);
+        others.find_map(|named| self.restamped_from(named, record, stage, stack, say))
+    }
+
+    /// Returns the layer of a record as this build's time policy has it, from one of another's.
+    pub(super) fn restamped_from(
+        &self,
+        named: &NamedLayer,
+        record: &Record,
+        stage: usize,
+        stack: &LayerStack,
+        say: &dyn Fn(&str),
+    ) -> Option<StackedLayer> {
+        if !self.is_in_image(stage) {
+            return self.look(&named.diff_id, stack).map(|(layer, _)| layer);
+        }
+        let restamp = self.restamp(named, record)?;
+        let (found, _) = self.look(&named.diff_id, stack)?;
+        say("setting its times to those of this build");
+        match self.write_again(&found, named, restamp, record, stack) {
+            Ok((layer, there)) => {
+                self.put_in_image(stage, stack, &layer, Some(there));
+                Some(layer)
             }
-            if !self.is_in_image(stage) {
-                if let Some((layer, _)) = self.look(&named.diff_id, stack) {
-                    return Some(layer);
-                }
-                continue;
-            }
-            let Some(restamp) = self.restamp(&named, record) else { continue };
-            let Some((found, _)) = self.look(&named.diff_id, stack) else { continue };
-            say("setting its times to those of this build");
-            match self.write_again(&found, &named, restamp, record, stack) {
-                Ok((layer, there)) => {
-                    self.put_in_image(stage, stack, &layer, Some(there));
-                    return Some(layer);
-                }
-                Err(error) => self.tools.progress.warning(&cannot_restamp(&named, &error)),
+            Err(error) => {
+                self.tools.progress.warning(&cannot_restamp(named, &error));
+                None
             }
         }
-        None
     }
 
     /// Returns what becomes of the times of a layer under this build's policy; nothing where that

@@ -8,7 +8,7 @@
 //! The first failure ends the build and is the one that is reported: what runs elsewhere is
 //! cancelled, and what waits stops waiting. Nothing is left running when [`run`] returns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -31,11 +31,14 @@ pub(crate) struct Stages {
     board: Mutex<Board>,
     changed: Condvar,
     stopped: AtomicBool,
+    /// Stages go on that need none that failed.
+    goes_on: bool,
 }
 
 #[derive(Debug, Default)]
 struct Board {
     built: HashMap<usize, StageState>,
+    failed: HashSet<usize>,
     failure: Option<BuildError>,
 }
 
@@ -47,7 +50,7 @@ impl Stages {
             if let Some(state) = board.built.get(&index) {
                 return Ok(state.clone());
             }
-            if self.is_stopped() {
+            if self.is_stopped() || board.failed.contains(&index) {
                 return Err(Stopped);
             }
             board = self.changed.wait(board).unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +72,10 @@ impl Stages {
             Ok(state) => drop(board.built.insert(index, state)),
             Err(failure) => {
                 board.failure.get_or_insert(failure);
-                self.stop();
+                board.failed.insert(index);
+                if !self.goes_on {
+                    self.stop();
+                }
             }
         }
         self.changed.notify_all();
@@ -93,13 +99,15 @@ impl Drop for Panicking<'_> {
     }
 }
 
-/// Builds the stages of a plan, and returns the target's state. A failure uses up `cancel`.
+/// Builds the stages of a plan, and returns the target's state. A failure uses up `cancel`, unless
+/// others go on.
 ///
 /// # Errors
 /// The first failure of a stage.
 pub(crate) fn run(
     plan: &Plan,
     cancel: &CancelHandle,
+    goes_on: bool,
     build: impl Fn(&PlannedStage, &Stages) -> Result<StageState, BuildError> + Sync,
 ) -> Result<StageState, BuildError> {
     let stages = Stages {
@@ -107,6 +115,7 @@ pub(crate) fn run(
         board: Mutex::default(),
         changed: Condvar::new(),
         stopped: AtomicBool::new(false),
+        goes_on,
     };
     let next = AtomicUsize::new(0);
     let work = || {
@@ -125,7 +134,7 @@ pub(crate) fn run(
         work();
     });
     let board = stages.board.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Board { mut built, failure } = board;
+    let Board { mut built, failure, .. } = board;
     match (failure, plan.stages.last().and_then(|target| built.remove(&target.index))) {
         (None, Some(state)) => Ok(state),
         (failure, _) => Err(failure.unwrap_or(BuildError::Cancelled)),

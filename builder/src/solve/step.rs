@@ -10,7 +10,7 @@ use super::explain::{Earlier, Explanation, Why};
 use super::recall::Recalled;
 use super::{LayerBlob, LayerStack, StackedLayer};
 use crate::attest::witness::StepSeen;
-use crate::build::StepFailure;
+use crate::build::{StepFailure, Tools};
 use crate::cache::{Input, Key, Parts, Record, RecordedLayer, StepLock};
 use crate::execute::Outcome;
 use crate::layer::{ContentId, Written};
@@ -99,6 +99,10 @@ impl Step<'_> {
         if may_reuse && let Recalled::Hit(record, layer) = self.recall(&key, state, id) {
             return Ok(self.reuse(state, question.definition, &record, layer));
         }
+        if self.builder.tools.dry {
+            self.explain_failed(state, question, may_reuse, false);
+            return Err(self.cancelled());
+        }
         let _lock = self.lock(&key, id)?;
         // Who had the lock may have run the step.
         let made_here = self.builder.has_made(&key);
@@ -136,7 +140,7 @@ impl Step<'_> {
         let mut record = self.record(state, question, layer, created, took_ms);
         record.layer.diff_id = stacked.diff_id().clone();
         record.layer.chain_id = stacked.chain_id().clone();
-        let nearest = self.builder.cache.nearest(&record);
+        let nearest = self.nearest(&record);
         self.explain(may_reuse, is_lost, nearest.as_ref(), &record);
         // What was made again is as old as what it was made of first.
         let before = self.builder.record(&key).map(|record| *record).or(nearest);
@@ -145,6 +149,7 @@ impl Step<'_> {
         }
         self.put(&key, question.definition, &record);
         let created = record.created;
+        self.note(&[Some(key), question.definition], &record, state, &stacked);
         state.stack.push(stacked, record.layer.content, self.place());
         Ok(Solved { end: StepEnd::Done, created })
     }
@@ -164,9 +169,12 @@ impl Step<'_> {
         record: &Record,
         layer: StackedLayer,
     ) -> Solved {
-        if definition.is_some() {
-            self.put(&record.key(), definition, record);
+        let key = record.key();
+        // What was imported becomes this machine's own when its layer comes.
+        if definition.is_some() && self.builder.tools.imports.find(&key).is_none() {
+            self.put(&key, definition, record);
         }
+        self.note(&[Some(key), definition], record, state, &layer);
         state.stack.push(layer, record.layer.content, self.place());
         Solved { end: StepEnd::Cached, created: record.created }
     }
@@ -286,8 +294,15 @@ impl Step<'_> {
         let chain_id = state.stack.chain_with(&diff_id);
         let layer = RecordedLayer { content, diff_id, chain_id, size: 0 };
         let record = self.record(state, question, layer, (self.builder.tools.now)(), 0);
-        let nearest = self.builder.cache.nearest(&record);
+        let nearest = self.nearest(&record);
         self.explain(may_reuse, is_lost, nearest.as_ref(), &record);
+    }
+
+    /// Returns the earlier record that says most about why a step was not found.
+    fn nearest(&self, record: &Record) -> Option<Record> {
+        let Tools { dry, imports, .. } = self.builder.tools;
+        let own = (!dry).then(|| self.builder.cache.nearest(record)).flatten();
+        own.or_else(|| imports.nearest(record))
     }
 
     /// Returns the step as those above it name it.

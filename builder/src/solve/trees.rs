@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::StackedLayer;
 use crate::base::Say;
+use crate::cache::shared::{ImportError, Imports};
 use crate::contents::{Table, TablesError, View};
 use crate::layer::{DecompressLimits, Limits};
 use crate::snapshot::{LayerDir, Layers, LayersError, Unpack};
@@ -39,6 +40,9 @@ pub enum TreesError {
     /// The blob is gone.
     #[error("the blob {0} is not in the store any more")]
     Gone(Digest),
+    /// A shared cache promised it.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// There is neither tree nor blob.
     #[error("the layer {0} is not here any more: something deletes what builds use")]
     Lost(DiffId),
@@ -49,13 +53,19 @@ pub enum TreesError {
 pub(crate) struct Trees {
     root: Arc<Root>,
     layers: Layers,
+    imports: Arc<Imports>,
     threads: usize,
 }
 
 impl Trees {
-    /// Returns the trees of a root; `threads` unpack.
-    pub(crate) fn new(root: Arc<Root>, layers: Layers, threads: usize) -> Trees {
-        Trees { root, layers, threads }
+    /// Returns the trees of a root; blobs that it lacks come from `imports`, and `threads` unpack.
+    pub(crate) fn new(
+        root: Arc<Root>,
+        layers: Layers,
+        imports: Arc<Imports>,
+        threads: usize,
+    ) -> Trees {
+        Trees { root, layers, imports, threads }
     }
 
     /// Returns the trees of a stack, bottom first. `say` is told what is unpacked.
@@ -174,11 +184,15 @@ impl Trees {
         })?)
     }
 
-    /// Opens a blob of the store.
+    /// Opens a blob of the store; one that is not there is brought from where it can be had.
     pub(crate) fn open(&self, blob: &Descriptor) -> Result<fs_err::File, TreesError> {
-        let digest = || blob.digest.clone();
-        let opened = self.root.store().open_blocking(&blob.digest);
-        let opened = opened.map_err(|source| TreesError::Blob { digest: digest(), source })?;
-        Ok(opened.ok_or_else(|| TreesError::Gone(digest()))?.into_file())
+        let opened = || self.root.store().open_blocking(&blob.digest);
+        let failed = |source| TreesError::Blob { digest: blob.digest.clone(), source };
+        if let Some(there) = opened().map_err(failed)? {
+            return Ok(there.into_file());
+        }
+        self.imports.bring(&self.root, self.layers.tables(), self.threads, blob)?;
+        let brought = opened().map_err(failed)?;
+        Ok(brought.ok_or_else(|| TreesError::Gone(blob.digest.clone()))?.into_file())
     }
 }

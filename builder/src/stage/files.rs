@@ -136,7 +136,7 @@ impl Step<'_> {
         let definition = definition.or_else(|| remote::definition(&parts, &words, &remotes));
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
         let solved = match known.map(|key| self.recall(&key, state, id)) {
-            Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
+            Some(Recalled::Hit(record, layer)) => self.reuse_defined(state, known, &record, layer),
             _ => {
                 let view = self.view_of(&origin, id)?;
                 let open = self.opener(origin.stack(), id);
@@ -289,6 +289,8 @@ impl Step<'_> {
         let failure = StepFailure::new(diagnostic);
         match error {
             CopyError::Io { source, .. } => failure.because(source),
+            CopyError::Write(source) => failure.because(source),
+            CopyError::Table(source) => failure.because(source),
             CopyError::Archive { source, .. } => failure.because(source),
             _ => failure,
         }

@@ -43,7 +43,7 @@ impl Step<'_> {
         let definition = selected.definition(&parts, &wanted, &shown);
         let known = definition.filter(|_| self.builder.request.reuse.allows(self.stage));
         let solved = match known.map(|key| self.recall(&key, state, id)) {
-            Some(Recalled::Hit(record, layer)) => self.reuse(state, None, &record, layer),
+            Some(Recalled::Hit(record, layer)) => self.reuse_defined(state, known, &record, layer),
             _ => {
                 let readers = self.readers(&shown, id)?;
                 self.select_stacks(&wanted, &shown, &readers, &mut selected)?;

@@ -16,6 +16,17 @@ pub struct StoredManifest {
     pub media_type: MediaType,
 }
 
+/// Which tags may be moved that point at something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves<'a> {
+    /// Any.
+    All,
+    /// None.
+    None,
+    /// One that points at this, or at nothing: whoever asks looked at it before.
+    Only(Option<&'a Digest>),
+}
+
 impl Repository {
     pub(super) fn manifest_directory(&self, digest: &Digest) -> std::path::PathBuf {
         self.directory.join("_manifests").join(digest.to_string())
@@ -33,19 +44,21 @@ impl Repository {
         media_type: &MediaType,
         tags: &[Tag],
     ) -> Result<(), RepositoryError> {
-        self.put_manifest_moving(manifest, media_type, tags, |_| true).map(drop)
+        self.put_manifest_moving(manifest, media_type, tags, Moves::All, |_| true).map(drop)
     }
 
     /// As [`Repository::put_manifest`]; returns the tags that pointed at another manifest before,
-    /// and at which. Those are moved only where `may_move` says so of each: else nothing is done at all.
+    /// and at which. Those are moved only where `moves` says so, and `may_move` of each: else nothing
+    /// is done at all.
     ///
     /// # Errors
-    /// Also [`RepositoryError::TagTaken`].
+    /// Also [`RepositoryError::TagTaken`] and [`RepositoryError::TagMoved`].
     pub fn put_manifest_moving(
         &self,
         manifest: &Raw<Manifest>,
         media_type: &MediaType,
         tags: &[Tag],
+        moves: Moves<'_>,
         may_move: impl Fn(&Tag) -> bool,
     ) -> Result<Vec<(Tag, Digest)>, RepositoryError> {
         let digest = manifest.digest();
@@ -57,8 +70,13 @@ impl Repository {
                 Err(RepositoryError::Store(StoreError::Damaged { .. })) => None,
                 before => before?,
             };
+            if let Moves::Only(expected) = moves
+                && before.as_ref() != expected
+            {
+                return Err(RepositoryError::TagMoved { tag: tag.clone() });
+            }
             let Some(before) = before.filter(|before| before != digest) else { continue };
-            if !may_move(tag) {
+            if moves == Moves::None || !may_move(tag) {
                 return Err(RepositoryError::TagTaken { tag: tag.clone() });
             }
             moved.push((tag.clone(), before));

@@ -222,6 +222,9 @@ impl From<RepositoryError> for ApiError {
             RepositoryError::TagKept { .. } => {
                 ApiError::refused(Code::Denied, &error).status(StatusCode::CONFLICT)
             }
+            RepositoryError::TagMoved { .. } => {
+                ApiError::refused(Code::Denied, &error).status(StatusCode::PRECONDITION_FAILED)
+            }
         }
     }
 }

@@ -7,18 +7,21 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use boatyard_builder::build::{Built, BuiltForm, BuiltImage};
+use boatyard_builder::cache::shared::Imports;
 use boatyard_builder::export::{self, ExportError, Root as FileSystem, Source};
-use boatyard_builder::image::Image;
+use boatyard_builder::image::{Image, read_manifest};
 use boatyard_builder::snapshot::LayerDir;
 use boatyard_content::{Lease, Root};
-use boatyard_oci::{ImageName, Platform, Reference};
+use boatyard_oci::{Descriptor, Digest, ImageName, Platform, Reference};
 
 use super::options::{Args, Options};
 use super::output::{Destination, Kind, Layout, Output, Push};
+use super::shared;
 use crate::cli::runtime;
 use crate::output;
-use crate::remote::{self, Mover};
+use crate::remote::{self, Mover, Sent};
 use crate::report::{Context as _, Failure, Result, note};
+use crate::shared_cache;
 use crate::transfers::{self, Direction};
 use crate::world::World;
 
@@ -30,21 +33,24 @@ struct Delivery<'a> {
     args: &'a Args,
     options: &'a Options,
     built: &'a Built,
+    imports: &'a Imports,
     forms: &'a [super::Form],
 }
 
 /// Keeps the image, sends it everywhere it should go, and says what it is.
 pub fn deliver(
     world: &World,
-    root: &Arc<Root>,
-    lease: &Lease,
+    (root, lease): (&Arc<Root>, &Lease),
     args: &Args,
     options: &Options,
     built: &Built,
+    imports: &Imports,
 ) -> Result<()> {
     let forms = super::forms(&options.outputs);
-    let delivery = Delivery { world, root, lease, args, options, built, forms: &forms };
-    delivery.keep()?;
+    let delivery = Delivery { world, root, lease, args, options, built, imports, forms: &forms };
+    if delivery.is_whole()? {
+        delivery.keep()?;
+    }
     for output in &options.outputs {
         delivery.output(output)?;
     }
@@ -68,6 +74,45 @@ impl Delivery<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Says whether all layers of the image are here, or are to be.
+    ///
+    /// Layers that a shared cache has are not fetched for a push: the registry has them, or is given
+    /// them one by one. Then the image is not among those of this machine, which would have to have
+    /// all of it.
+    fn is_whole(&self) -> Result<bool> {
+        if self.imports.is_empty() {
+            return Ok(true);
+        }
+        let missing = self.missing()?;
+        let is_push = |output: &Output| matches!(output.kind, Kind::Image { push: Some(_), .. });
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        if self.options.outputs.iter().all(|it| is_push(it) || it.kind == Kind::CacheOnly) {
+            return Ok(false);
+        }
+        for blob in &missing {
+            shared_cache::lend(self.imports, blob)?;
+        }
+        Ok(true)
+    }
+
+    /// Returns the layers of the image that are not here, each once.
+    fn missing(&self) -> Result<Vec<Descriptor>> {
+        let store = self.root.store();
+        let mut missing: BTreeMap<Digest, Descriptor> = BTreeMap::new();
+        for image in self.built.forms.iter().flat_map(|form| &form.images) {
+            let failed = "cannot read the image that was built";
+            let manifest = read_manifest(&store, &image.descriptor).context(failed)?;
+            for blob in manifest.value().blobs() {
+                if store.hold_blocking(&blob.digest, Some(self.lease)).context(failed)?.is_none() {
+                    missing.insert(blob.digest.clone(), blob.clone());
+                }
+            }
+        }
+        Ok(missing.into_values().collect())
     }
 
     /// Returns the image as an output wants it.
@@ -170,7 +215,13 @@ impl Delivery<'_> {
             }
             let (client, root, lease) = (&client, self.root, self.lease);
             let mover = Mover { client, root, lease, progress: progress.as_progress() };
-            let digest = runtime.block_on(mover.send_manifests(&manifests, &to))?;
+            let from = shared::repositories(&self.options.caches, &to.registry);
+            let digest = loop {
+                match runtime.block_on(mover.try_send_manifests(&manifests, &to, &from))? {
+                    Sent::Whole(digest) => break digest,
+                    Sent::Lacks(blob) => shared_cache::lend(self.imports, &blob)?,
+                }
+            };
             progress.finish();
             if !self.args.quiet {
                 note(&format!("pushed {} ({digest})", to.familiar()));

@@ -18,6 +18,7 @@ use boatyard_oci::{ImageName, Platform, Reference};
 use crate::cli::limits::{self, LimitArgs, bytes};
 use crate::progress::ProgressMode;
 use crate::report::{Failure, Result};
+use crate::shared_cache::options::{CacheArgs, Caches};
 
 use super::attest::AttestArgs;
 use super::compatibility::Compatibility;
@@ -99,6 +100,8 @@ pub struct Args {
     /// Run every step of these stages, by name or number
     #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
+    #[command(flatten)]
+    pub caches: CacheArgs,
     /// Say on standard error, after the build, why each step ran that ran: text, or json, an
     /// object on each line
     #[arg(
@@ -200,6 +203,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// Which earlier results may be used.
     pub reuse: Reuse,
+    /// The caches of many machines.
+    pub caches: Caches,
     /// What steps may do beyond what is usual.
     pub allow: Allow,
     /// Whether and how it is told why steps ran.
@@ -243,6 +248,7 @@ impl Options {
             limits: args.limits.read()?,
             timeout: args.timeout.as_deref().map(limits::duration).transpose()?,
             reuse: reuse(args),
+            caches: Caches::new(&args.caches)?,
             allow: allow(args)?,
             explain: args.explain,
             progress: if args.quiet { ProgressMode::Quiet } else { args.progress },

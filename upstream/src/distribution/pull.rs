@@ -153,6 +153,25 @@ pub async fn pull(
     Ok(Pulled { top: descriptor, manifests, platform: pull.chosen })
 }
 
+/// Brings some blobs of an image's repository into a store, where they are in `lease` when this
+/// returns; what is there is not fetched. For whoever knows them without pulling the image.
+///
+/// # Errors
+/// Where the registry does not give all of them, whole and genuine, or the store fails.
+pub async fn pull_blobs(
+    client: &Client,
+    image: &ImageName,
+    blobs: &[Descriptor],
+    store: &dyn Store,
+    lease: &Lease,
+    progress: &dyn TransferProgress,
+) -> Result<(), PullError> {
+    let sources = client.sources(image)?;
+    let platforms = Platforms::All;
+    let pull = Pull { client, image, sources, platforms, store, lease, progress, chosen: None };
+    pull.each(blobs.iter().cloned()).await
+}
+
 struct Pull<'a> {
     client: &'a Client,
     image: &'a ImageName,
@@ -284,7 +303,11 @@ impl Pull<'_> {
                 wanted.entry(blob.digest.clone()).or_insert_with(|| blob.clone());
             }
         }
-        stream::iter(wanted.into_values().map(Ok))
+        self.each(wanted.into_values()).await
+    }
+
+    async fn each(&self, blobs: impl Iterator<Item = Descriptor>) -> Result<(), PullError> {
+        stream::iter(blobs.map(Ok))
             .try_for_each_concurrent(self.client.options().concurrency.max(1), |blob| async move {
                 self.blob(&blob).await
             })

@@ -81,11 +81,8 @@ pub async fn push(
 ) -> Result<Pushed, PushError> {
     let ((top, top_type), below) = manifests.split_last().ok_or(PushError::Nothing)?;
     let source = client.destination(image)?;
-    let mount_from: Vec<&RepositoryName> =
-        mount_from.iter().filter(|from| **from != source.repository).take(MOUNTS_MAX).collect();
-    // One token for all: a mount needs the right to read the other repository too.
-    let mut scopes = ScopeSet::from([Scope::push(&source.repository)]);
-    scopes.extend(mount_from.iter().map(|from| Scope::pull(from)));
+    let mount_from = others(&source, mount_from);
+    let scopes = scopes(&source, &mount_from);
     let push = Push { client, source: &source, scopes: &scopes, store, mount_from, progress };
     push.blobs(manifests).await?;
     for (manifest, media_type) in below {
@@ -93,6 +90,38 @@ pub async fn push(
     }
     push.manifest(&image.reference, top, top_type).await?;
     Ok(Pushed { digest: top.digest().clone() })
+}
+
+/// Pushes some blobs into an image's repository, for a manifest that the caller puts there. What the
+/// store lacks must be there, or in one of `mount_from`.
+///
+/// # Errors
+/// Where the registry does not take one of them, or the store lacks it.
+pub async fn push_blobs(
+    client: &Client,
+    image: &ImageName,
+    blobs: &[Descriptor],
+    store: &dyn Store,
+    mount_from: &[RepositoryName],
+    progress: &dyn TransferProgress,
+) -> Result<(), PushError> {
+    let source = client.destination(image)?;
+    let mount_from = others(&source, mount_from);
+    let scopes = scopes(&source, &mount_from);
+    let push = Push { client, source: &source, scopes: &scopes, store, mount_from, progress };
+    push.each(blobs.iter().cloned()).await
+}
+
+/// Returns the repositories that blobs may be mounted from.
+fn others<'a>(source: &Source, mount_from: &'a [RepositoryName]) -> Vec<&'a RepositoryName> {
+    mount_from.iter().filter(|from| **from != source.repository).take(MOUNTS_MAX).collect()
+}
+
+/// Returns one token's scopes for all: a mount needs the right to read the other repository too.
+fn scopes(source: &Source, mount_from: &[&RepositoryName]) -> ScopeSet {
+    let mut scopes = ScopeSet::from([Scope::push(&source.repository)]);
+    scopes.extend(mount_from.iter().map(|from| Scope::pull(from)));
+    scopes
 }
 
 struct Push<'a> {
@@ -112,7 +141,11 @@ impl Push<'_> {
                 wanted.entry(blob.digest.clone()).or_insert_with(|| blob.clone());
             }
         }
-        stream::iter(wanted.into_values().map(Ok))
+        self.each(wanted.into_values()).await
+    }
+
+    async fn each(&self, blobs: impl Iterator<Item = Descriptor>) -> Result<(), PushError> {
+        stream::iter(blobs.map(Ok))
             .try_for_each_concurrent(self.client.options().concurrency.max(1), |blob| async move {
                 self.progress.started(&blob);
                 let outcome = self.blob(&blob).await?;

@@ -2,7 +2,7 @@
 
 use boatyard_oci::{Descriptor, Digest, ImageName, Manifest, MediaType, Raw, Reference};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::client::{Call, Client, Target, manifest_path};
@@ -125,6 +125,43 @@ impl Client {
             .map(drop)
     }
 
+    /// Stores a manifest under a name, if that points at `before`, or at nothing, until now. Only some
+    /// registries look at that, ours among them: those answer with [`http::StatusCode::PRECONDITION_FAILED`]
+    /// otherwise. Others store it in any case.
+    ///
+    /// # Errors
+    /// Where the registry refuses, or says that it stored something else.
+    pub async fn put_manifest_over(
+        &self,
+        image: &ImageName,
+        manifest: &Raw<Manifest>,
+        media_type: &MediaType,
+        before: Option<&Digest>,
+    ) -> Result<(), ClientError> {
+        let source = self.destination(image)?;
+        let scopes = ScopeSet::from([Scope::push(&source.repository)]);
+        let (name, value) = match before {
+            Some(digest) => (IF_MATCH, format!("\"{digest}\"")),
+            None => (IF_NONE_MATCH, "*".to_owned()),
+        };
+        let value = HeaderValue::from_str(&value).expect("a digest is plain text");
+        let headers = HeaderMap::from_iter([(name, value)]);
+        let sent = (manifest, media_type, headers);
+        self.put_manifest_with(&source, &image.reference, sent, &scopes).await.map(drop)
+    }
+
+    /// Deletes the manifest that a name means by its digest.
+    ///
+    /// # Errors
+    /// Where the registry refuses: many do.
+    pub async fn delete_manifest(&self, image: &ImageName) -> Result<(), ClientError> {
+        let source = self.destination(image)?;
+        let scopes = ScopeSet::from([Scope::delete(&source.repository)]);
+        let deed = Deed::new("delete manifest", &image.reference, &source);
+        let target = Target::Path(manifest_path(&source, &image.reference));
+        self.call(Call::new(deed, &source, Method::DELETE, target, &scopes)).await.map(drop)
+    }
+
     pub(crate) async fn put_manifest_at(
         &self,
         source: &Source,
@@ -133,9 +170,19 @@ impl Client {
         media_type: &MediaType,
         scopes: &ScopeSet,
     ) -> Result<Incoming, ClientError> {
+        let sent = (manifest, media_type, HeaderMap::new());
+        self.put_manifest_with(source, reference, sent, scopes).await
+    }
+
+    async fn put_manifest_with(
+        &self,
+        source: &Source,
+        reference: &Reference,
+        (manifest, media_type, mut headers): (&Raw<Manifest>, &MediaType, HeaderMap),
+        scopes: &ScopeSet,
+    ) -> Result<Incoming, ClientError> {
         let deed = Deed::new("push manifest", reference, source);
         let target = Target::Path(manifest_path(source, reference));
-        let mut headers = HeaderMap::new();
         let media_type = HeaderValue::from_str(media_type.as_str()).map_err(|_| {
             let problem = "a media type that cannot be a Content-Type".to_owned();
             ClientError::Protocol { deed: deed.clone(), problem }

@@ -100,6 +100,14 @@ impl CacheMounts {
         }
     }
 
+    /// Takes a cache to read it; `None` where it is not there, or a step has it alone.
+    ///
+    /// # Errors
+    /// Where it cannot be locked or named in the lease.
+    pub fn read(&self, id: &CacheId, lease: &Lease) -> Result<Option<Taken>, CacheError> {
+        self.try_lock(&id.name(), Use::Together, lease)
+    }
+
     fn try_lock(&self, name: &str, by: Use, lease: &Lease) -> Result<Option<Taken>, CacheError> {
         const DOING: &str = "lock a cache mount";
         // Named first: whoever prunes looks there before anything else.

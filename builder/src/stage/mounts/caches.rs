@@ -7,11 +7,16 @@ use std::sync::Arc;
 
 use super::furnish::Furnishing;
 use super::{CACHE_MODE, Wanted};
+use boatyard_oci::Descriptor;
+
 use crate::build::StepFailure;
 use crate::cache::CacheId;
 use crate::cache::mounts::{CONTENT, Taken, Use};
+use crate::cache::shared::imports::one_line;
+use crate::cache::shared::mount::MountError;
 use crate::dockerfile::mount::{MountKind, Sharing};
 use crate::execute::{MountKind as Made, Source};
+use crate::progress::StepId;
 use crate::stage::{Step, StepResult};
 
 /// The namespace of all caches of a build, as in BuildKit.
@@ -75,6 +80,7 @@ impl Step<'_> {
         }
         let mut taken = BTreeMap::new();
         for asked in asked.into_values() {
+            self.builder.note_mount(&asked.id);
             let cache = Arc::new(self.take_cache(furnishing, &asked)?);
             taken.extend(asked.mounts.into_iter().map(|mount| (mount, Arc::clone(&cache))));
         }
@@ -97,6 +103,9 @@ impl Step<'_> {
         };
         let mut failed = None;
         let mut fill = |into: &Path| {
+            if self.restore_cache(&asked.id, into, furnishing.id) {
+                return Ok(());
+            }
             let seed = asked.mounts.first();
             let seed = seed.and_then(|mount| furnishing.selected.of(furnishing.shown, *mount));
             let Some(seed) = seed else { return Ok(()) };
@@ -115,6 +124,28 @@ impl Step<'_> {
                 StepFailure::new(self.error(text, asked.wanted.span)).because(error)
             })),
         }
+    }
+
+    /// Lays out what another machine left of a cache, if that was imported. It is only a cache: what
+    /// cannot be had is a warning.
+    fn restore_cache(&self, id: &CacheId, into: &Path, step: StepId) -> bool {
+        let tools = self.builder.tools;
+        let Some(mount) = tools.imports.mount(id) else { return false };
+        tools.progress.status(step, &format!("restoring the cache `{}`", id.id));
+        let mut open = |blob: &Descriptor| {
+            let opened = self
+                .builder
+                .trees
+                .open(blob)
+                .map_err(|error| MountError::Bring(Box::new(error)))?;
+            Ok(opened.into_parts().0)
+        };
+        let laid = mount.lay_out(into, &mut open);
+        if let Err(error) = &laid {
+            let text = format!("the cache `{}` begins empty: {}", id.id, one_line(error));
+            tools.progress.warning(&text);
+        }
+        laid.is_ok()
     }
 
     /// Returns the mount of a cache that was taken, and what keeps its lock.

@@ -159,6 +159,8 @@ impl Step<'_> {
         let failure = StepFailure::new(problem);
         match error {
             CopyError::Io { source, .. } => failure.because(source),
+            CopyError::Write(source) => failure.because(source),
+            CopyError::Table(source) => failure.because(source),
             _ => failure,
         }
     }

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use axum::body::Body;
 use axum::response::Response;
 use boatyard_access::{Action, Deed};
-use boatyard_content::repository::{Repository, RepositoryError};
+use boatyard_content::repository::{Moves, Repository, RepositoryError};
 use boatyard_content::{BlobInfo, Expected, IngestKey, Lease};
 use boatyard_oci::manifest::ManifestError;
 use boatyard_oci::{Digest, Manifest, MediaType, Raw, Reference, RepositoryName, Tag};
@@ -32,6 +32,7 @@ pub(in crate::http) async fn put(
 ) -> Result<Response, ApiError> {
     let reference = parse_reference(reference)?;
     let parameters = tag_parameters(&call)?;
+    let expected = Expectation::read(&call)?;
     let most = call.registry.limits.manifest_bytes_max.min(Manifest::SIZE_MAX);
     let too_large = || {
         let message = "the manifest is larger than this registry takes (manifest_size_max)";
@@ -59,9 +60,11 @@ pub(in crate::http) async fn put(
         keep(registry, &manifest, &lease)?;
         // To move a tag is a right of its own, asked for only where one would be moved.
         let is_immutable = |tag: &Tag| registry.policies.immutable.holds(&name, tag);
+        let may_move = |tag: &Tag| !is_immutable(tag);
         let may_overwrite = call.allows(Action::Overwrite, &name);
-        let may_move = |tag: &Tag| may_overwrite && !is_immutable(tag);
-        let moved = match repository.put_manifest_moving(&manifest, &media_type, &tags, may_move) {
+        let moves = if may_overwrite { expected.moves() } else { Moves::None };
+        let moved = repository.put_manifest_moving(&manifest, &media_type, &tags, moves, may_move);
+        let moved = match moved {
             Err(RepositoryError::TagTaken { tag }) if is_immutable(&tag) => {
                 return Err(immutable(&name, &tag, MOVED));
             }
@@ -78,6 +81,44 @@ pub(in crate::http) async fn put(
         respond(&name, &manifest, &parameters)
     }))
     .await
+}
+
+/// What the tags are to point at before they are moved: RFC 9110, section 13.1, with a manifest's digest
+/// as its entity tag. Whoever changes what a tag points at loses nobody else's change so.
+enum Expectation {
+    /// Whatever it is.
+    Anything,
+    /// `If-None-Match: *`
+    Nothing,
+    /// `If-Match: "<digest>"`
+    Manifest(Digest),
+}
+
+impl Expectation {
+    fn read(call: &Call) -> Result<Expectation, ApiError> {
+        let wrong = || {
+            let message = "If-Match takes one digest in quotes, and If-None-Match takes `*`";
+            ApiError::new(Code::ManifestInvalid, message)
+        };
+        match (call.header(header::IF_MATCH), call.header(header::IF_NONE_MATCH)) {
+            (None, None) => Ok(Expectation::Anything),
+            (None, Some("*")) => Ok(Expectation::Nothing),
+            (Some(text), None) => {
+                let digest = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+                let digest = digest.and_then(|digest| digest.parse().ok());
+                digest.map(Expectation::Manifest).ok_or_else(wrong)
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    fn moves(&self) -> Moves<'_> {
+        match self {
+            Expectation::Anything => Moves::All,
+            Expectation::Nothing => Moves::Only(None),
+            Expectation::Manifest(digest) => Moves::Only(Some(digest)),
+        }
+    }
 }
 
 /// Writes down what was pushed, and which tags were moved for it.
