@@ -111,7 +111,7 @@ pub fn build(request: &BuildRequest, tools: &Tools<'_>) -> Result<Built, BuildEr
     }
     let stacks: Vec<_> = states.iter().map(|state| state.stack.clone()).collect();
     let steps = told::steps(&builders)?;
-    let built = assemble(&builders, states, steps, began)?;
+    let built = assemble(&builders, states, began, steps)?;
     later.tell(&tools.root, &stacks, tools.progress);
     Ok(built)
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boatyard_builder::attest::Attest;
 use boatyard_builder::build::{BuildError, BuildRequest, MountSources, Tools, build};
 use boatyard_builder::context::directory::Directory;
 use boatyard_builder::dockerfile::parse;
@@ -64,6 +65,7 @@ impl Progress for Nothing {
 fn request(context: &Path) -> BuildRequest {
     let platform = Platform::host();
     BuildRequest {
+        attest: Attest::default(),
         dockerfile: parse(DOCKERFILE).unwrap(),
         file_name: "Dockerfile".to_owned(),
         dockerfile_path: "Dockerfile".to_owned(),
