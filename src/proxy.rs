@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use boatyard_access::Authority;
 use boatyard_cache_proxy::ecosystem::apt::Apt;
+use boatyard_cache_proxy::ecosystem::maven::Maven;
 use boatyard_cache_proxy::engine::{Engine, EngineOptions};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
@@ -119,7 +120,10 @@ pub fn listen(
 
 /// Returns the ecosystems, in the order in which they are asked.
 fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
-    vec![Arc::new(Apt::new(Arc::clone(root), generation::Options::default()))]
+    vec![
+        Arc::new(Apt::new(Arc::clone(root), generation::Options::default())),
+        Arc::new(Maven::default()),
+    ]
 }
 
 /// Returns the engine on a root. Blocking: it reads what is held of archives.

@@ -2,6 +2,7 @@
 //! for them, which must agree with one another.
 
 pub mod apt;
+pub mod maven;
 
 use std::collections::HashSet;
 use std::fmt;

@@ -184,6 +184,7 @@ impl World {
             Some(Classified::Resolve) => apt.resolve(&request, self).await,
         };
         match resolution {
+            Resolution::Reply(reply) => unreachable!("apt answers with blobs: {reply:?}"),
             Resolution::Refused { status, message } => Answer {
                 status: status.as_u16(),
                 body: message.into_bytes(),
