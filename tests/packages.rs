@@ -105,7 +105,7 @@ fn a_private_artifact_is_published_once_and_never_looked_up_upstream() {
     assert_eq!(world.get("/own/org/any/x/1/x-1.jar").text(), "x");
     assert_eq!(world.get("/own/org/any/x/2/x-2.jar").status, 404);
     assert_eq!(world.get("/own/whatever").status, 404);
-    assert_eq!(world.ask("/own/whatever", &["-X", "POST", "-d", "x"]).status, 400);
+    assert_eq!(world.ask("/own/whatever", &["-X", "POST", "-d", "x"]).status, 405);
     assert_eq!(world.origin.asked(), Vec::<String>::new());
 
     assert_eq!(world.ask(JAR, &["-X", "DELETE"]).status, 204);

@@ -1,7 +1,12 @@
 //! Files of a client's settings: shown, or put in their places.
 
 use std::fmt;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 
 use serde_json::Value;
 
@@ -97,7 +102,7 @@ impl Settings {
             };
             if backup.exists() {
                 fs_err::rename(&backup, &path).context("cannot put back what was there")?;
-            } else if is_ours(&there) {
+            } else if file.content.made(&there, &path) {
                 fs_err::remove_file(&path).context("cannot delete the settings")?;
             } else {
                 continue;
@@ -133,15 +138,26 @@ fn put(path: &Path, text: &str) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs_err::create_dir_all(directory)?;
     let name = with(path, ".new");
-    fs_err::write(&name, text)?;
-    // What was for one user's eyes (`.npmrc` may hold a token) stays so.
-    if let Ok(before) = fs_err::metadata(path) {
-        fs_err::set_permissions(&name, before.permissions())?;
-    }
+    // What was for one user's eyes (`.npmrc` may hold a token) is so at any time.
+    let mut file = fs_err::OpenOptions::new();
+    file.write(true).create(true).truncate(true).mode(0o600);
+    file.open(&name)?.write_all(text.as_bytes())?;
+    let permissions = match fs_err::metadata(path) {
+        Ok(before) => before.permissions(),
+        Err(_) => Permissions::from_mode(0o644),
+    };
+    fs_err::set_permissions(&name, permissions)?;
     fs_err::rename(&name, path)
 }
 
 impl Content {
+    /// Says whether a file is as we made it, with nothing of anybody else in it.
+    fn made(&self, there: &str, path: &Path) -> bool {
+        let is_all_ours = matches!(self, Content::Whole(_))
+            || self.over(None, path).is_ok_and(|fresh| fresh == there);
+        is_all_ours && is_ours(there)
+    }
+
     /// Returns the text of the file, over what is there.
     fn over(&self, before: Option<&str>, path: &Path) -> Result<String> {
         let before = before.filter(|text| !text.trim().is_empty());

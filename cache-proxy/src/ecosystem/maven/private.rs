@@ -208,7 +208,7 @@ pub(super) fn delete(hosted: &Hosted, request: &Request, place: &Place) -> Reply
     let [name] = place.packages().try_into().unwrap_or_default();
     match hosted.remove(request, (&name, version, Some(&place.file))) {
         Ok(0) => Reply::text(StatusCode::NOT_FOUND, "it is not published here"),
-        Ok(_) => Reply::text(StatusCode::NO_CONTENT, ""),
+        Ok(_) => Reply::empty(StatusCode::NO_CONTENT),
         Err(refused) => Reply::text(refused.status(), &refused.to_string()).asking(),
     }
 }
