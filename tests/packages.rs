@@ -53,7 +53,7 @@ impl World {
     fn put(&self, path: &str, bytes: impl AsRef<[u8]>, more: &[&str]) -> Got {
         let name = format!("sent-{}", path.replace('/', "-"));
         let file = self.place.write(&name, bytes);
-        self.ask(path, &[&["-T", text(&file)], more].concat())
+        self.ask(path, &[&["-H", "Expect:", "-T", text(&file)], more].concat())
     }
 }
 
@@ -124,7 +124,8 @@ fn of_many_who_publish_a_version_at_once_one_wins() {
         let put = |(number, body): (usize, &String)| {
             let file = world.place.write(&format!("racing-{number}"), body);
             let (place, url) = (&world.place, world.url(JAR));
-            scope.spawn(move || curl(place, &["-T", text(&file)], &[], &url).status)
+            let send = move || curl(place, &["-H", "Expect:", "-T", text(&file)], &[], &url);
+            scope.spawn(move || send().status)
         };
         let threads: Vec<_> = ways.iter().enumerate().map(put).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -74,7 +74,7 @@ impl Ecosystem for Maven {
             }
             (What::Artifact { .. }, None) if request.method == Method::GET => Classified::Resolve,
             (What::Artifact { .. }, _) => Classified::As(Class::immutable()),
-            (What::Metadata { .. }, Some(_)) => Classified::Resolve,
+            (What::Metadata { .. }, _) if request.method == Method::GET => Classified::Resolve,
             (What::Metadata { .. } | What::Moving { .. }, _) => Classified::As(Class::index()),
         })
     }
@@ -86,9 +86,10 @@ impl Ecosystem for Maven {
             let read = move || private::read(&hosted, &request, &place);
             return tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| refused_stopping());
         }
-        match place.checksum {
-            Some(checksum) => self.checksum_of_metadata(request, fetcher, checksum).await,
-            None => self.artifact(request, fetcher).await,
+        match (&place.what, place.checksum) {
+            (What::Metadata { .. }, None) => metadata_of(request, fetcher).await,
+            (_, Some(checksum)) => checksum_of_metadata(request, fetcher, checksum).await,
+            (_, None) => self.artifact(request, fetcher).await,
         }
     }
 
@@ -158,39 +159,53 @@ impl Maven {
         self.sha1.put(blob.clone(), sha1.clone(), 1);
         Some(sha1)
     }
+}
 
-    /// Answers for the checksum of a `maven-metadata.xml`: of the bytes that are kept.
-    async fn checksum_of_metadata(
-        &self,
-        request: &Request,
-        fetcher: &dyn Fetcher,
-        checksum: Checksum,
-    ) -> Resolution {
-        let path = request.target.path();
-        let path = path.strip_suffix(checksum.extension()).unwrap_or(path);
-        let Ok(target) = request.target.at(path) else { return Resolution::Class(Class::Http) };
-        let request = Request { target, ..plain(request) };
-        let obtain = Obtain { request, class: Class::index(), ask: Ask::IfAbsent };
-        let obtained = match fetcher.obtain(&obtain).await {
-            Ok(obtained) => obtained,
-            Err(ObtainError::Answered { status, .. }) => {
-                let message = "there is no such maven-metadata.xml at the upstream".to_owned();
-                return Resolution::Refused { status, message };
-            }
-            Err(error) => {
-                let (status, message) = (StatusCode::BAD_GATEWAY, error.to_string());
-                return Resolution::Refused { status, message };
-            }
-        };
-        let (root, blob) = (fetcher.root().clone(), obtained.entry.blob.clone());
-        let compute = move || metadata::checksum_of_blob(&root, &blob, checksum);
-        match tokio::task::spawn_blocking(compute).await.ok().flatten() {
-            Some(hex) => Resolution::Reply(Reply::new(StatusCode::OK, "text/plain", hex)),
-            None => Resolution::Refused {
-                status: StatusCode::NOT_FOUND,
-                message: "ask for .sha1, .sha256 or .sha512".to_owned(),
-            },
+/// Answers for a `maven-metadata.xml`: with what is kept, once it is; who then asks for its checksum
+/// gets that of the same bytes.
+async fn metadata_of(request: &Request, fetcher: &dyn Fetcher) -> Resolution {
+    let obtain = Obtain { request: plain(request), class: Class::index(), ask: Ask::Always };
+    match fetcher.obtain(&obtain).await {
+        Ok(Obtained { entry, stale }) => Resolution::Blob(Resolved {
+            blob: entry.blob.clone(),
+            headers: entry.policy.headers.clone(),
+            stale: stale.then(|| entry.policy.age(fetcher.now())),
+        }),
+        // What cannot be kept passes; and the engine has words for whatever went wrong.
+        Err(_) => Resolution::Class(Class::index()),
+    }
+}
+
+/// Answers for the checksum of a `maven-metadata.xml`: of the bytes that are kept.
+async fn checksum_of_metadata(
+    request: &Request,
+    fetcher: &dyn Fetcher,
+    checksum: Checksum,
+) -> Resolution {
+    let path = request.target.path();
+    let path = path.strip_suffix(checksum.extension()).unwrap_or(path);
+    let Ok(target) = request.target.at(path) else { return Resolution::Class(Class::Http) };
+    let request = Request { target, ..plain(request) };
+    let obtain = Obtain { request, class: Class::index(), ask: Ask::IfAbsent };
+    let obtained = match fetcher.obtain(&obtain).await {
+        Ok(obtained) => obtained,
+        Err(ObtainError::Answered { status, .. }) => {
+            let message = "there is no such maven-metadata.xml at the upstream".to_owned();
+            return Resolution::Refused { status, message };
         }
+        Err(error) => {
+            let (status, message) = (StatusCode::BAD_GATEWAY, error.to_string());
+            return Resolution::Refused { status, message };
+        }
+    };
+    let (root, blob) = (fetcher.root().clone(), obtained.entry.blob.clone());
+    let compute = move || metadata::checksum_of_blob(&root, &blob, checksum);
+    match tokio::task::spawn_blocking(compute).await.ok().flatten() {
+        Some(hex) => Resolution::Reply(Reply::new(StatusCode::OK, "text/plain", hex)),
+        None => Resolution::Refused {
+            status: StatusCode::NOT_FOUND,
+            message: "ask for .sha1, .sha256 or .sha512".to_owned(),
+        },
     }
 }
 
