@@ -25,8 +25,11 @@ use async_trait::async_trait;
 use boatyard_content::cache::Cache;
 use boatyard_oci::{Algorithm, Digest};
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 
-use super::{Ask, Classified, Ecosystem, Fetcher, Obtain, ObtainError, Obtained, Resolution};
+use super::{
+    Ask, Classified, Ecosystem, Explained, Fetcher, Obtain, ObtainError, Obtained, Resolution,
+};
 use crate::class::{Class, Promise};
 use crate::hosted::{Hosted, Upload};
 use crate::reply::Reply;
@@ -90,6 +93,25 @@ impl Ecosystem for Maven {
             (What::Metadata { .. }, None) => metadata_of(request, fetcher).await,
             (_, Some(checksum)) => checksum_of_metadata(request, fetcher, checksum).await,
             (_, None) => self.artifact(request, fetcher).await,
+        }
+    }
+
+    async fn explain(&self, request: &Request, now: Timestamp) -> Explained {
+        let _ = now;
+        let Some(place) = place(request) else { return Explained::default() };
+        if hosted(request).is_some_and(|hosted| place.is_private(hosted)) {
+            let note = "it is of a private artifact: the upstream is never asked for it".to_owned();
+            return Explained { class: None, notes: vec![note] };
+        }
+        match (&place.what, place.checksum) {
+            (What::Metadata { .. }, Some(_)) => {
+                let note = "it is computed of the maven-metadata.xml that is kept".to_owned();
+                Explained { class: Some(Class::index()), notes: vec![note] }
+            }
+            (What::Metadata { .. }, None) => {
+                Explained { class: Some(Class::index()), notes: Vec::new() }
+            }
+            _ => Explained { class: Some(Class::immutable()), notes: Vec::new() },
         }
     }
 

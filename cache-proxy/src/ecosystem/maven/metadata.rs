@@ -62,11 +62,12 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Returns the metadata of an artifact: its versions, in the order in which they were published.
+/// Returns the metadata of an artifact: its versions, in the order in which they were published,
+/// without those that were withdrawn.
 pub(super) fn of_artifact(package: &Package) -> Option<String> {
     let (group, artifact) = package.name.split_once(':')?;
     let mut versions: Vec<&str> = Vec::new();
-    for file in &package.files {
+    for file in package.files.iter().filter(|file| file.withdrawn.is_none()) {
         if !versions.contains(&file.version.as_str()) {
             versions.push(&file.version);
         }
