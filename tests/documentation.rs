@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 21] = [
+const DOCUMENTS: [&str; 22] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -21,6 +21,7 @@ const DOCUMENTS: [&str; 21] = [
     "docs/webhooks.md",
     "docs/bundles.md",
     "docs/attestations.md",
+    "docs/packages.md",
     "docs/dockerfile.md",
     "docs/shared-cache.md",
     "docs/storage.md",

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::engine::Bypass;
 use crate::headers::strip_hop_by_hop;
+use crate::reply::Reply;
 use crate::selection::{Selection, select};
 use crate::statistics::Outcome;
 
@@ -121,6 +122,13 @@ impl Answer {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         let body = Body::Bytes(format!("{line}\n").into());
+        Answer { status, headers, body, outcome: Outcome::Own, ecosystem: None, reason: None }
+    }
+
+    /// Returns what an ecosystem answers, as it is.
+    pub(crate) fn replied(reply: Reply) -> Answer {
+        let Reply { status, headers, body } = reply;
+        let body = Body::Bytes(body);
         Answer { status, headers, body, outcome: Outcome::Own, ecosystem: None, reason: None }
     }
 

@@ -19,6 +19,7 @@ pub mod ingest;
 pub mod lease;
 pub mod local;
 pub mod memory;
+pub mod packages;
 pub mod quarantine;
 pub mod repository;
 pub mod store;

@@ -14,11 +14,14 @@ use super::fetch::Asking;
 use super::flight::{Answered, Failed, FailedKind, News};
 use super::judge::{Question, keeps_promise};
 use super::kept::Opened;
+use super::receive::is_alone;
 use crate::answer::{Answer, Body, Bytesource, Coming, Said};
 use crate::class::{Class, Promise};
 use crate::ecosystem::{Classified, Ecosystem, Resolution, Resolved};
 use crate::entry::Entry;
+use crate::reply::Reply;
 use crate::request::Request;
+use crate::selection::insists;
 use crate::statistics::Outcome;
 
 /// How often a request asks anew whose flight ended without a word for it.
@@ -50,12 +53,17 @@ impl Engine {
                 match ecosystem.resolve(request, self).await {
                     Resolution::Class(class) => class,
                     Resolution::Blob(resolved) => return self.resolved(request, resolved).await,
+                    Resolution::Reply(reply) => return self.replied(request, reply),
                     Resolution::Refused { status, message } => {
                         return Answer::own(status, &message);
                     }
                 }
             }
         };
+        if is_alone(request) {
+            let message = "nothing of that name is published here";
+            return Engine::refused(ecosystem, StatusCode::NOT_FOUND, message);
+        }
         if class == Class::Pass {
             return self.pass(request).await;
         }
@@ -116,6 +124,12 @@ impl Engine {
                     _ => true,
                 };
                 Plan::Ask { known: Some(kept), on_error }
+            }
+            (Class::Revalidate(time), Some(kept), Some(_)) => {
+                if kept.policy.age(now) < *time && !insists(&request.headers) {
+                    return Plan::Serve(kept);
+                }
+                Plan::Ask { known: Some(kept), on_error: true }
             }
             (_, Some(kept), Some(Decision::Fresh { .. })) => Plan::Serve(kept),
             (_, Some(kept), Some(Decision::Revalidate(conditions))) if conditions.meanwhile => {
@@ -320,6 +334,16 @@ impl Engine {
         self.mark_used(&request.target);
         let outcome = if resolved.stale.is_some() { Outcome::Stale } else { Outcome::Hit };
         self.answer_with(request, &resolved.headers, opened.into(), outcome, resolved.stale)
+    }
+
+    /// Answers with what an ecosystem made: in parts and under conditions, as if it were kept.
+    pub(super) fn replied(&self, request: &Request, reply: Reply) -> Answer {
+        let reads = matches!(request.method, Method::GET | Method::HEAD);
+        if !reads || reply.status != StatusCode::OK {
+            return Answer::replied(reply);
+        }
+        let bytes = Bytesource::Memory(reply.body);
+        self.answer_with(request, &reply.headers, bytes, Outcome::Own, None)
     }
 
     pub(super) fn answer_with(

@@ -19,6 +19,7 @@ use super::route::{Route, route};
 use super::{Inner, help, tunnel, write};
 use crate::answer::Answer;
 use crate::headers::strip_hop_by_hop;
+use crate::hosted::Admitted;
 use crate::request::Request;
 
 /// How much of heads is read at once.
@@ -188,7 +189,8 @@ impl Incoming<'_> {
                 };
                 strip_hop_by_hop(&mut headers);
                 let (method, client) = (head.method.clone(), self.client);
-                let request = Request { method, target, headers, upstream, base, client };
+                let admitted = Admitted::default();
+                let request = Request { method, target, headers, upstream, base, client, admitted };
                 asked.upstream = match &request.upstream {
                     Some(upstream) => upstream.name.clone(),
                     None => request.target.authority(),

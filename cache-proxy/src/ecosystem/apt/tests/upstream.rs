@@ -23,6 +23,7 @@ use crate::ecosystem::{
 };
 use crate::entry::Entry;
 use crate::generation::Options;
+use crate::hosted::Admitted;
 use crate::request::Request;
 use crate::target::Target;
 
@@ -174,13 +175,16 @@ impl World {
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         let client = SocketAddr::from(([127, 0, 0, 1], connection));
         let (method, target) = (Method::GET, target(path));
-        let request = Request { method, target, headers, upstream: None, base: None, client };
+        let admitted = Admitted::default();
+        let request =
+            Request { method, target, headers, upstream: None, base: None, client, admitted };
         let resolution = match apt.classify(&request) {
             None => Resolution::Class(Class::Http),
             Some(Classified::As(class)) => Resolution::Class(class),
             Some(Classified::Resolve) => apt.resolve(&request, self).await,
         };
         match resolution {
+            Resolution::Reply(reply) => unreachable!("apt answers with blobs: {reply:?}"),
             Resolution::Refused { status, message } => Answer {
                 status: status.as_u16(),
                 body: message.into_bytes(),
