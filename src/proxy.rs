@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boatyard_cache_proxy::ecosystem::apt::Apt;
+use boatyard_cache_proxy::ecosystem::cargo::Cargo;
+use boatyard_cache_proxy::ecosystem::gem::Gem;
+use boatyard_cache_proxy::ecosystem::go::Go;
 use boatyard_cache_proxy::engine::{Engine, EngineOptions};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
@@ -115,7 +118,12 @@ pub fn listen(
 
 /// Returns the ecosystems, in the order in which they are asked.
 fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
-    vec![Arc::new(Apt::new(Arc::clone(root), generation::Options::default()))]
+    vec![
+        Arc::new(Apt::new(Arc::clone(root), generation::Options::default())),
+        Arc::new(Gem::new(Arc::clone(root))),
+        Arc::new(Cargo::new(Arc::clone(root))),
+        Arc::new(Go::new(Arc::clone(root))),
+    ]
 }
 
 /// Returns the engine on a root. Blocking: it reads what is held of archives.

@@ -2,6 +2,10 @@
 //! for them, which must agree with one another.
 
 pub mod apt;
+pub mod cargo;
+pub mod gem;
+pub mod go;
+mod index;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,6 +22,7 @@ use jiff::Timestamp;
 use crate::class::Class;
 use crate::entry::Entry;
 use crate::request::Request;
+use crate::statistics::Outcome;
 use crate::target::Target;
 
 /// The knowledge of one kind of package archive.
@@ -106,6 +111,15 @@ pub enum Resolution {
     Class(Class),
     /// These bytes are the answer.
     Blob(Resolved),
+    /// The engine answers with what lies at another target, as for this class: what an address
+    /// leads to that we wrote into a document. What the client shows to one server is not shown
+    /// to another.
+    Elsewhere {
+        /// Where it lies.
+        target: Target,
+        /// What it is.
+        class: Class,
+    },
     /// There is none.
     Refused {
         /// The status.
@@ -125,6 +139,8 @@ pub struct Resolved {
     pub headers: HeaderMap,
     /// How old it is, where it is served instead of something newer.
     pub stale: Option<Duration>,
+    /// How it came about, where it is not stale.
+    pub outcome: Outcome,
 }
 
 /// What an ecosystem fetches with.

@@ -43,6 +43,7 @@ impl Engine {
         ecosystem: Option<&Arc<dyn Ecosystem>>,
         classified: Classified,
     ) -> Answer {
+        let mut elsewhere = None;
         let class = match (classified, ecosystem) {
             (Classified::As(class), _) => class,
             (Classified::Resolve, None) => Class::Http,
@@ -50,12 +51,17 @@ impl Engine {
                 match ecosystem.resolve(request, self).await {
                     Resolution::Class(class) => class,
                     Resolution::Blob(resolved) => return self.resolved(request, resolved).await,
+                    Resolution::Elsewhere { target, class } => {
+                        elsewhere = Some(self.elsewhere(request, target));
+                        class
+                    }
                     Resolution::Refused { status, message } => {
                         return Answer::own(status, &message);
                     }
                 }
             }
         };
+        let request = elsewhere.as_ref().unwrap_or(request);
         if class == Class::Pass {
             return self.pass(request).await;
         }
@@ -318,7 +324,7 @@ impl Engine {
             return self.pass(request).await;
         };
         self.mark_used(&request.target);
-        let outcome = if resolved.stale.is_some() { Outcome::Stale } else { Outcome::Hit };
+        let outcome = resolved.stale.map_or(resolved.outcome, |_| Outcome::Stale);
         self.answer_with(request, &resolved.headers, opened.into(), outcome, resolved.stale)
     }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use boatyard_upstream::Credential;
 use boatyard_upstream::http::HttpSource;
 use boatyard_upstream::transfer::{Arrival, Missing, Source, SourceError};
-use http::header::{AUTHORIZATION, VIA};
+use http::header::{AUTHORIZATION, COOKIE, VIA};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use url::Url;
@@ -16,6 +16,8 @@ use super::Engine;
 use super::judge::{Judge, Question, Settled};
 use crate::headers;
 use crate::request::Request;
+use crate::target::Target;
+use crate::upstreams::Upstream;
 
 /// Servers that failed, and until when they are left alone.
 #[derive(Debug, Default)]
@@ -55,12 +57,25 @@ impl Engine {
         urls.collect()
     }
 
+    /// Returns the request for another target in place of a client's. What he shows to one server
+    /// is none of another's business.
+    pub(super) fn elsewhere(&self, request: &Request, target: Target) -> Request {
+        let mut headers = request.headers.clone();
+        if target.url().origin() != request.target.url().origin() {
+            headers.remove(AUTHORIZATION);
+            headers.remove(COOKIE);
+        }
+        let (upstream, target) = match self.upstreams().of(&target) {
+            Some((upstream, below)) => (Some(Arc::clone(upstream)), below),
+            None => (None, target),
+        };
+        Request { headers, target, upstream, base: None, ..request.clone() }
+    }
+
     /// Returns headers as the upstream gets them: with what we show it, and our name.
     pub(super) fn dressed(&self, request: &Request, mut headers: HeaderMap) -> HeaderMap {
         headers.append(VIA, self.shared.via.clone());
-        let credential =
-            request.upstream.as_ref().and_then(|upstream| upstream.credential.as_ref());
-        if let Some(value) = credential.and_then(authorization) {
+        if let Some(value) = request.upstream.as_deref().and_then(authorization) {
             headers.insert(AUTHORIZATION, value);
         }
         headers
@@ -152,9 +167,14 @@ impl Source for Gate {
     }
 }
 
-fn authorization(credential: &Credential) -> Option<HeaderValue> {
+fn authorization(upstream: &Upstream) -> Option<HeaderValue> {
     use base64::Engine as _;
-    let text = match credential {
+    let text = match upstream.credential.as_ref()? {
+        // > "the token is sent as is in the Authorization header" (after The Cargo Book): some
+        // > registries' tokens begin with `Bearer`, others' do not.
+        Credential::RegistryToken { token } if upstream.ecosystem.as_deref() == Some("cargo") => {
+            token.expose().to_owned()
+        }
         Credential::Password { user, password } => {
             let pair = format!("{user}:{}", password.expose());
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderMap, Method};
 
+use crate::ecosystem::gem;
 use crate::target::{Target, TargetError};
 use crate::upstreams::{Upstream, Upstreams};
 
@@ -72,6 +73,9 @@ pub(super) fn route(
         "" => return Ok(Route::Help),
         "livez" | "readyz" => return Ok(Route::Health),
         _ => {}
+    }
+    if let Some(target) = gem::source::target(upstreams, path, headers) {
+        return Ok(by_name(upstreams, target));
     }
     if let Some(rest) = strip_https(path) {
         return Ok(by_name(upstreams, format!("https://{rest}").parse()?));
