@@ -100,10 +100,15 @@ pub struct Explained {
 }
 
 /// The answer of [`Ecosystem::resolve`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Resolution {
     /// The engine answers, as for this class.
     Class(Class),
+    /// The engine answers as if the client had asked this: the one form of many spellings, or the
+    /// place upstream of a file that clients see below our own address.
+    Instead(Box<Request>, Class),
+    /// It is at this address, a URL or an absolute path as the client sees it.
+    Moved(String),
     /// These bytes are the answer.
     Blob(Resolved),
     /// There is none.
