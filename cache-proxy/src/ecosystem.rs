@@ -105,21 +105,18 @@ pub struct Explained {
 }
 
 /// The answer of [`Ecosystem::resolve`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Resolution {
     /// The engine answers, as for this class.
     Class(Class),
+    /// The engine answers as if the client had asked this: the one form of many spellings, or the
+    /// place upstream of a file that clients see below our own address. Where it does not lie below
+    /// its upstream, it belongs to the one that it lies below, if any.
+    Instead(Box<Request>, Class),
+    /// It is at this address, a URL or an absolute path as the client sees it.
+    Moved(String),
     /// These bytes are the answer.
     Blob(Resolved),
-    /// The engine answers with what lies at another target, as for this class: what an address
-    /// leads to that we wrote into a document. What the client shows to one server is not shown
-    /// to another.
-    Elsewhere {
-        /// Where it lies.
-        target: Target,
-        /// What it is.
-        class: Class,
-    },
     /// There is none.
     Refused {
         /// The status.

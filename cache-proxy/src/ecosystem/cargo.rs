@@ -144,7 +144,7 @@ impl Cargo {
             return refused(StatusCode::BAD_GATEWAY, message);
         };
         match config.download(version, sum).parse() {
-            Ok(target) => Resolution::Elsewhere { target, class },
+            Ok(target) => Resolution::Instead(index::instead(request, target), class),
             Err(error) => {
                 let message = format!("{index}config.json has an address that is none: {error}");
                 refused(StatusCode::BAD_GATEWAY, message)
@@ -214,7 +214,9 @@ impl Ecosystem for Cargo {
             Kind::Api(below) => {
                 let config = self.config(request, &index, Ask::IfAbsent, fetcher).await;
                 match config.and_then(|config| config.api(&below)?.parse().ok()) {
-                    Some(target) => Resolution::Elsewhere { target, class: Class::Pass },
+                    Some(target) => {
+                        Resolution::Instead(index::instead(request, target), Class::Pass)
+                    }
                     None => Resolution::Class(Class::Pass),
                 }
             }

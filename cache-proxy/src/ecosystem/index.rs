@@ -5,7 +5,7 @@ use std::sync::Arc;
 use boatyard_content::{Root, StoreError};
 use boatyard_oci::Digest;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, EXPIRES};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, EXPIRES};
 use http::{HeaderMap, Method};
 
 use crate::class::{Class, Mutable};
@@ -34,16 +34,27 @@ pub(super) fn of(kept: Option<&Entry>) -> Class {
                 word.starts_with("max-age=") || word.starts_with("s-maxage=")
             })
     };
-    Class::Mutable(Mutable { always_ask: !kept.is_some_and(says), recipe: None })
+    Class::Mutable(Mutable { always_ask: !kept.is_some_and(says), ..Mutable::default() })
 }
 
 /// Returns the request for another document of the same upstream, for everybody: nothing of the
 /// client is in it but his address, and what he shows to get in.
 pub(super) fn beside(request: &Request, target: Target) -> Request {
-    let shown = request.headers.get(http::header::AUTHORIZATION);
+    let shown = request.headers.get(AUTHORIZATION);
     let mut headers = HeaderMap::new();
-    headers.extend(shown.map(|value| (http::header::AUTHORIZATION, value.clone())));
+    headers.extend(shown.map(|value| (AUTHORIZATION, value.clone())));
     Request { method: Method::GET, target, headers, ..request.clone() }
+}
+
+/// Returns the request for what an address of ours leads to, in place of a client's. What he shows
+/// to one server is not shown to another.
+pub(super) fn instead(request: &Request, target: Target) -> Box<Request> {
+    let mut headers = request.headers.clone();
+    if target.url().origin() != request.target.url().origin() {
+        headers.remove(AUTHORIZATION);
+        headers.remove(COOKIE);
+    }
+    Box::new(Request { headers, target, base: None, ..request.clone() })
 }
 
 /// Brings another document of the same upstream.

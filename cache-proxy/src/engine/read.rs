@@ -43,25 +43,25 @@ impl Engine {
         ecosystem: Option<&Arc<dyn Ecosystem>>,
         classified: Classified,
     ) -> Answer {
-        let mut elsewhere = None;
-        let class = match (classified, ecosystem) {
-            (Classified::As(class), _) => class,
-            (Classified::Resolve, None) => Class::Http,
+        match (classified, ecosystem) {
+            (Classified::As(class), _) => self.read_as(request, class).await,
+            (Classified::Resolve, None) => self.read_as(request, Class::Http).await,
             (Classified::Resolve, Some(ecosystem)) => {
                 match ecosystem.resolve(request, self).await {
-                    Resolution::Class(class) => class,
-                    Resolution::Blob(resolved) => return self.resolved(request, resolved).await,
-                    Resolution::Elsewhere { target, class } => {
-                        elsewhere = Some(self.elsewhere(request, target));
-                        class
+                    Resolution::Class(class) => self.read_as(request, class).await,
+                    Resolution::Instead(request, class) => {
+                        self.read_as(&self.placed(*request), class).await
                     }
-                    Resolution::Refused { status, message } => {
-                        return Answer::own(status, &message);
-                    }
+                    Resolution::Blob(resolved) => self.resolved(request, resolved).await,
+                    Resolution::Moved(to) => Answer::moved(&to),
+                    Resolution::Refused { status, message } => Answer::own(status, &message),
                 }
             }
-        };
-        let request = elsewhere.as_ref().unwrap_or(request);
+        }
+    }
+
+    /// Answers for a target of a class.
+    async fn read_as(&self, request: &Request, class: Class) -> Answer {
         if class == Class::Pass {
             return self.pass(request).await;
         }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use boatyard_upstream::Credential;
 use boatyard_upstream::http::HttpSource;
 use boatyard_upstream::transfer::{Arrival, Missing, Source, SourceError};
-use http::header::{AUTHORIZATION, COOKIE, VIA};
+use http::header::{AUTHORIZATION, VIA};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use url::Url;
@@ -16,7 +16,6 @@ use super::Engine;
 use super::judge::{Judge, Question, Settled};
 use crate::headers;
 use crate::request::Request;
-use crate::target::Target;
 use crate::upstreams::Upstream;
 
 /// Servers that failed, and until when they are left alone.
@@ -57,19 +56,18 @@ impl Engine {
         urls.collect()
     }
 
-    /// Returns the request for another target in place of a client's. What he shows to one server
-    /// is none of another's business.
-    pub(super) fn elsewhere(&self, request: &Request, target: Target) -> Request {
-        let mut headers = request.headers.clone();
-        if target.url().origin() != request.target.url().origin() {
-            headers.remove(AUTHORIZATION);
-            headers.remove(COOKIE);
+    /// Returns a request with the upstream that its target lies below: what one is shown is none
+    /// of another's business.
+    pub(super) fn placed(&self, request: Request) -> Request {
+        let upstream = request.upstream.as_ref();
+        if upstream.is_some_and(|upstream| upstream.below(&request.target).is_some()) {
+            return request;
         }
-        let (upstream, target) = match self.upstreams().of(&target) {
+        let (upstream, target) = match self.upstreams().of(&request.target) {
             Some((upstream, below)) => (Some(Arc::clone(upstream)), below),
-            None => (None, target),
+            None => (None, request.target.clone()),
         };
-        Request { headers, target, upstream, base: None, ..request.clone() }
+        Request { target, upstream, ..request }
     }
 
     /// Returns headers as the upstream gets them: with what we show it, and our name.

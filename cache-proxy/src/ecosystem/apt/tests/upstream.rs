@@ -192,7 +192,7 @@ impl World {
                 let is_stale = resolved.stale.is_some();
                 Answer { status: 200, body, headers: resolved.headers, is_stale }
             }
-            Resolution::Elsewhere { target, .. } => unreachable!("apt rewrites no {target}"),
+            Resolution::Instead(..) | Resolution::Moved(_) => unreachable!("nothing moves"),
             Resolution::Class(class) => {
                 let ask = if class.promise().is_some() { Ask::IfAbsent } else { Ask::Always };
                 match self.obtain(&Obtain { request, class, ask }).await {
