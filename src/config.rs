@@ -107,7 +107,8 @@ pub struct ProxyUpstream {
     pub username: Option<String>,
     /// The file that holds the password, or, without a user, a token.
     pub password_file: Option<PathBuf>,
-    /// The kind of archive it is, where that is not to be guessed: `apt`.
+    /// The kind of archive it is, where that is not to be guessed: `apt`,
+    /// `gem`, `cargo`, `go`.
     pub ecosystem: Option<String>,
 }
 

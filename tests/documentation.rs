@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 15] = [
     "docs/configuration.md",
     "docs/running.md",
     "docs/registry.md",
+    "docs/packages.md",
     "docs/dockerfile.md",
     "docs/storage.md",
     "docs/lint.md",
