@@ -5,6 +5,7 @@ use http::{HeaderMap, Method};
 
 use super::address::{Address, File, Kind, Module, unescaped};
 use super::dirhash::{of_mod, of_zip, recorded};
+use crate::hosted::Admitted;
 use crate::request::Request;
 use crate::upstreams::Upstream;
 
@@ -15,7 +16,9 @@ fn kind(below: &str) -> Option<Kind> {
     let client = ([127, 0, 0, 1], 1).into();
     let (method, headers) = (Method::GET, HeaderMap::new());
     let upstream = Some(Arc::new(upstream));
-    Some(Address::of(&Request { method, target, headers, upstream, base: None, client })?.kind)
+    let admitted = Admitted::default();
+    let request = Request { method, target, headers, upstream, base: None, client, admitted };
+    Some(Address::of(&request)?.kind)
 }
 
 fn module(file: File) -> Module {

@@ -23,6 +23,7 @@ use crate::ecosystem::{
 };
 use crate::entry::Entry;
 use crate::generation::Options;
+use crate::hosted::Admitted;
 use crate::request::Request;
 use crate::target::Target;
 
@@ -174,7 +175,9 @@ impl World {
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         let client = SocketAddr::from(([127, 0, 0, 1], connection));
         let (method, target) = (Method::GET, target(path));
-        let request = Request { method, target, headers, upstream: None, base: None, client };
+        let admitted = Admitted::default();
+        let request =
+            Request { method, target, headers, upstream: None, base: None, client, admitted };
         let resolution = match apt.classify(&request) {
             None => Resolution::Class(Class::Http),
             Some(Classified::As(class)) => Resolution::Class(class),
@@ -192,7 +195,9 @@ impl World {
                 let is_stale = resolved.stale.is_some();
                 Answer { status: 200, body, headers: resolved.headers, is_stale }
             }
-            Resolution::Instead(..) | Resolution::Moved(_) => unreachable!("nothing moves"),
+            Resolution::Instead(..) | Resolution::Moved(_) | Resolution::Reply(_) => {
+                unreachable!("nothing moves, and nothing is published")
+            }
             Resolution::Class(class) => {
                 let ask = if class.promise().is_some() { Ask::IfAbsent } else { Ask::Always };
                 match self.obtain(&Obtain { request, class, ask }).await {
