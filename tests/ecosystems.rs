@@ -18,13 +18,19 @@ use support::{Place, Server};
 
 /// Starts a proxy with an upstream for each origin, called `one`, `two`, of an ecosystem.
 fn world(ecosystem: &str, second: Option<&Origin>) -> World {
+    hosting(ecosystem, "", second)
+}
+
+/// Starts one whose first upstream has more settings.
+fn hosting(ecosystem: &str, more: &str, second: Option<&Origin>) -> World {
     let (place, origin) = (Place::new(), Origin::start());
     let upstream = |name: &str, origin: &Origin| {
         let url = origin.url("");
         format!("[[proxy.upstream]]\nname = '{name}'\nurl = '{url}'\necosystem = '{ecosystem}'\n")
     };
     let two = second.map(|second| upstream("two", second)).unwrap_or_default();
-    let config = format!("[proxy]\nlisten = ['127.0.0.1:0']\n{}{two}", upstream("one", &origin));
+    let one = upstream("one", &origin);
+    let config = format!("[proxy]\nlisten = ['127.0.0.1:0']\n{one}{more}\n{two}");
     let server = Server::configured(&place, &place.root(), &config);
     let proxy = proxy_of(&server);
     World { origin, server, proxy, place }

@@ -9,7 +9,7 @@ use super::support::origin::{Origin, Reply};
 use super::support::place::text;
 use super::support::proxy::{World, curl};
 use super::support::{Place, Run};
-use super::{asked, get, world};
+use super::{asked, get, hosting, world};
 
 /// A source of gems that grows.
 struct Source {
@@ -245,4 +245,58 @@ fn indexes_have_what_clients_check_and_never_go_back() {
     let url = world.origin.url("/gems/alpha-1.0.gem");
     let got = curl(place, &["-x", &format!("http://{}", world.proxy)], &[], &url);
     assert_eq!((got.text(), got.cache()), ("one", "HIT"));
+}
+
+#[test]
+fn private_gems_are_published_beside_public_ones() {
+    let world = hosting("gem", "private = ['acme-*']", None);
+    let place = &world.place;
+    let mut source = Source::new();
+    source.publish(place, &world.origin, &build(place, "alpha", "1.0", "acme-tools"));
+    // Somebody publishes a higher version of a private name.
+    source.publish(place, &world.origin, &build(place, "acme-tools", "9.0", ""));
+    let tools = build(place, "acme-tools", "1.0", "");
+    gem(&world, "push", &tools).ok();
+
+    gemfile(place, "first", &format!("source '{}'\ngem 'alpha'\n", world.origin.url("")));
+    bundle(&world, "first", &["install"]).ok();
+    let run = bundle(&world, "first", &["exec", "ruby", "-e", "require 'acme-tools'"]).ok();
+    assert_eq!(run.text(), "acme-tools 1.0");
+    let asked = asked(&world.origin);
+    assert!(!asked.iter().any(|line| line.contains("acme")), "{asked:?}");
+    let sum = format!("checksum:{}", Digest::sha256(&tools.bytes).hex());
+    assert!(get(&world, "/info/acme-tools", &[]).text().contains(&sum));
+    assert!(!get(&world, "/versions", &[]).text().contains("9.0"));
+
+    // A version is published once, and other names not at all.
+    gem(&world, "push", &tools).ok();
+    place.write("gem/lib/acme-tools.rb", "puts 'other'\n");
+    let other = Built { bytes: build(place, "acme-tools", "1.0", "alpha").bytes, ..tools };
+    gem(&world, "push", &other).fails(1);
+    gem(&world, "push", &build(place, "beta", "1.0", "")).fails(1);
+
+    gem(&world, "yank", &other).ok();
+    assert_eq!(get(&world, "/info/acme-tools", &[]).text(), "---\n");
+    assert!(!get(&world, "/versions", &[]).text().contains("acme-tools"));
+    assert_eq!(get(&world, "/gems/acme-tools-1.0.gem", &[]).status, 200);
+    assert_eq!(get(&world, "/gems/acme-tools-9.0.gem", &[]).status, 404);
+}
+
+/// Publishes or withdraws a gem.
+fn gem(world: &World, verb: &str, gem: &Built) -> Run {
+    let place = &world.place;
+    let file = place.write("pushed.gem", &gem.bytes);
+    let home = place.path("publisher");
+    fs_err::create_dir_all(&home).unwrap();
+    let run = match verb {
+        "push" => place.run("gem", ["push", text(&file)]),
+        _ => place.run("gem", [verb, gem.name, "-v", gem.version]),
+    };
+    let host = format!("http://{}/one", world.proxy);
+    run.args(["--host", &host])
+        .env("HOME", &home)
+        .env("GEM_HOME", &home)
+        .env("RUBYGEMS_HOST", &host)
+        .env("GEM_HOST_API_KEY", "none")
+        .env_remove("http_proxy")
 }

@@ -11,7 +11,8 @@ use super::support::proxy::World;
 use super::{asked, get, world};
 
 const MODULE: &str = "mod.example/Alpha";
-const ESCAPED: &str = "/mod.example/!alpha";
+/// As Go writes it: `!` before a letter that is a capital, and that encoded.
+const ESCAPED: &str = "/mod.example/%21alpha";
 
 /// A version of the module.
 struct Version {
@@ -124,7 +125,7 @@ fn go_takes_modules_and_checksums_through_the_proxy() {
     let world = world("go", None);
     let [one, two, three] = ["v1.0.0", "v1.1.0", "v1.2.0"].map(Version::new);
     let record = |version: &Version| {
-        (format!("mod.example/!alpha@{}", version.number), version.lines.clone())
+        (format!("mod.example/%21alpha@{}", version.number), version.lines.clone())
     };
     let database = Database::new([&one, &two, &three].map(record).to_vec());
     for (path, bytes) in database.files() {
@@ -142,7 +143,7 @@ fn go_takes_modules_and_checksums_through_the_proxy() {
     for path in [
         format!("{ESCAPED}/@v/v1.0.0.zip"),
         format!("{ESCAPED}/@v/v1.0.0.mod"),
-        format!("/sumdb/{NAME}/lookup/mod.example/!alpha@v1.0.0"),
+        format!("/sumdb/{NAME}/lookup/mod.example/%21alpha@v1.0.0"),
         format!("/sumdb/{NAME}/tile/8/0/000.p/3"),
     ] {
         assert_eq!(asks(path.clone()), 1, "{path} of {first:?}");

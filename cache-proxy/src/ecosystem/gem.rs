@@ -9,11 +9,14 @@
 //! - `/versions` never goes back: an upstream's servers do not all have the newest.
 //! - `/info/NAME` that is what the newest `/versions` says is not asked for again.
 //! - One address serves many sources: bundler says which it means ([`source`]).
+//! - Private gems are listed beside the public ones ([`private`]).
 
 mod address;
 mod compact;
 mod listing;
 mod newest;
+mod package;
+mod private;
 pub mod source;
 
 #[cfg(test)]
@@ -34,6 +37,8 @@ use super::index;
 use crate::class::{Class, Promise};
 use crate::ecosystem::{Ask, Classified, Ecosystem, Fetcher, ObtainError, Resolution};
 use crate::headers::X_GEMFILE_SOURCE;
+use crate::hosted::{Hosted, Upload};
+use crate::reply::Reply;
 use crate::request::Request;
 use crate::target::Target;
 
@@ -135,7 +140,9 @@ impl Ecosystem for Gem {
             return None;
         }
         Some(match address.kind {
-            Kind::Spec => Classified::As(Class::immutable()),
+            Kind::Spec if private::hosted(request).is_none() => {
+                Classified::As(Class::immutable())
+            }
             Kind::Root if request.method == Method::GET => Classified::As(Class::Http),
             _ => Classified::Resolve,
         })
@@ -143,6 +150,11 @@ impl Ecosystem for Gem {
 
     async fn resolve(&self, request: &Request, fetcher: &dyn Fetcher) -> Resolution {
         let Some(address) = Address::of(request) else { return Resolution::Class(Class::Http) };
+        if let Some(hosted) = private::hosted(request)
+            && let Some(resolution) = private::resolve(request, &address, hosted)
+        {
+            return resolution;
+        }
         match &address.kind {
             Kind::Versions | Kind::Names => self.list(request, &address.kind, fetcher).await,
             Kind::Info => self.info_of(request, &address, fetcher).await,
@@ -151,10 +163,17 @@ impl Ecosystem for Gem {
                 Resolution::Class(promise.map_or_else(Class::immutable, Class::promised))
             }
             Kind::Root => self.root(request, &address.base, fetcher).await,
-            Kind::Marshal | Kind::Spec => {
-                Resolution::Class(index::class(request, fetcher).await)
-            }
+            Kind::Spec => Resolution::Class(Class::immutable()),
+            Kind::Marshal => Resolution::Class(index::class(request, fetcher).await),
         }
+    }
+
+    fn receives(&self, request: &Request) -> bool {
+        private::receives(request)
+    }
+
+    fn receive(&self, request: &Request, hosted: &Hosted, upload: &Upload) -> Reply {
+        private::receive(request, hosted, upload)
     }
 }
 

@@ -124,6 +124,7 @@ impl Gem {
         };
         let now = fetcher.now();
         let entry = if is_versions { self.advance(&entry, now).await } else { entry };
+        let entry = self.merged(request, kind, &entry).await;
         let age = is_stale.then(|| entry.policy.age(now));
         self.answer(&entry, outcome, age).await.unwrap_or(Resolution::Class(class))
     }
@@ -135,7 +136,7 @@ impl Gem {
         stale: Option<Duration>,
     ) -> Option<Resolution> {
         let sum = self.md5(&entry.blob).await?;
-        let headers = headers(entry, sum)?;
+        let headers = headers_of(&entry.policy.headers, &entry.blob, sum)?;
         Some(Resolution::Blob(Resolved { blob: entry.blob.clone(), headers, stale, outcome }))
     }
 
@@ -169,17 +170,18 @@ async fn kept(request: &Request, fetcher: &dyn Fetcher) -> Option<Arc<Entry>> {
     Some(fetcher.obtain(&wanted).await.ok()?.entry)
 }
 
-/// Returns the headers of an answer with a whole file, or a part of it.
-fn headers(entry: &Entry, md5: [u8; 16]) -> Option<HeaderMap> {
+/// Returns the headers of an answer with a whole file, or a part of it, of which the upstream said
+/// these.
+pub(super) fn headers_of(said: &HeaderMap, blob: &Digest, md5: [u8; 16]) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     for name in [CACHE_CONTROL, CONTENT_TYPE, DATE, EXPIRES, LAST_MODIFIED] {
-        headers.extend(entry.policy.headers.get(&name).map(|value| (name, value.clone())));
+        headers.extend(said.get(&name).map(|value| (name, value.clone())));
     }
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.entry(CONTENT_TYPE).or_insert(kind);
     let md5 = md5.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     // Blobs have the names of their SHA-256.
-    let sha256 = entry.blob.hex();
+    let sha256 = blob.hex();
     let bytes = (0..sha256.len() / 2).map(|at| u8::from_str_radix(sha256.get(2 * at..2 * at + 2)?, 16).ok());
     let sha256 = STANDARD.encode(bytes.collect::<Option<Vec<u8>>>()?);
     let text = |text: String| HeaderValue::from_str(&text).ok();

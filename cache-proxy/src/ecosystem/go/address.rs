@@ -9,7 +9,7 @@
 //! sumdb/NAME/latest                        the newest signed state
 //! ```
 //!
-//! In `MODULE` and `VERSION`, `!x` stands for `X`.
+//! In `MODULE` and `VERSION`, `!x` stands for `X`; Go writes `!` as `%21`.
 
 use crate::request::Request;
 use crate::target::Target;
@@ -133,6 +133,7 @@ fn is_version(text: &str) -> bool {
 
 /// Returns what an escaped text stands for.
 pub(super) fn unescaped(text: &str) -> String {
+    let text = text.replace("%21", "!");
     let mut plain = String::with_capacity(text.len());
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {

@@ -52,7 +52,7 @@ fn paths_of_a_module_proxy() {
         let is_file = matches!(kind(&format!("m/@v/{version}.zip")), Some(Kind::File(_)));
         assert!(is_file, "{version}");
     }
-    assert_eq!(unescaped("m.example/!x!y!"), "m.example/XY");
+    assert_eq!(unescaped("m.example/!x%21y!"), "m.example/XY");
 }
 
 #[test]
