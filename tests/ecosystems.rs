@@ -36,6 +36,12 @@ fn hosting(ecosystem: &str, more: &str, second: Option<&Origin>) -> World {
     World { origin, server, proxy, place }
 }
 
+/// Returns a token that publishes.
+fn token(place: &Place) -> String {
+    let scope = "packages/**:pull,push,delete";
+    place.boatyard(["token", "create", "ci", "--scope", scope]).ok().text()
+}
+
 /// Asks for a path below the first upstream.
 fn get(world: &World, path: &str, more: &[&str]) -> Got {
     curl(&world.place, &[], more, &format!("http://{}/one{path}", world.proxy))

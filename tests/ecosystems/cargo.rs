@@ -8,7 +8,7 @@ use super::support::Run;
 use super::support::origin::Reply;
 use super::support::place::text;
 use super::support::proxy::World;
-use super::{asked, get, world};
+use super::{asked, get, hosting, token, world};
 
 /// Publishes a crate; `listing` is its file of the index.
 fn publish(world: &World, listing: &mut String, version: &str) {
@@ -45,12 +45,18 @@ fn cargo(world: &World, project: &str, args: &[&str]) -> Run {
         world.proxy
     );
     place.write(&name("home/config.toml"), config);
+    cargo_in(world, project, args)
+}
+
+/// Runs cargo with a home in a project.
+fn cargo_in(world: &World, project: &str, args: &[&str]) -> Run {
+    let place = &world.place;
     let program = Path::new(env!("CARGO"));
     place
         .run(text(program), [])
         .args(args)
         .current_dir(&place.path(project))
-        .env("CARGO_HOME", place.path(&name("home")))
+        .env("CARGO_HOME", place.path(&format!("{project}/home")))
         .env("RUSTC", program.with_file_name("rustc"))
         .env_remove("http_proxy")
         .env_remove("https_proxy")
@@ -112,4 +118,52 @@ fn cargo_fetches_through_the_proxy() {
     cargo(&world, "second", &["fetch"]).ok();
     let lock = fs_err::read_to_string(world.place.path("second/Cargo.lock")).unwrap();
     assert!(lock.contains("version = \"1.1.0\""), "{lock}");
+}
+
+#[test]
+fn private_crates_are_published() {
+    let world = hosting("cargo", "private = ['acme-*']", None);
+    let place = &world.place;
+    let url = world.origin.url("/files");
+    world.origin.put("/config.json", Reply::stale(format!("{{\"dl\":\"{url}\"}}")));
+    let mut listing = String::new();
+    publish(&world, &mut listing, "1.0.0");
+    // Somebody publishes a higher version of a private name.
+    world.origin.put("/ac/me/acme-x", Reply::stale(listing.replace("alpha", "acme-x")));
+
+    let crate_of = |name: &str, needs: &str| {
+        let manifest = format!(
+            "[package]\nname = '{name}'\nversion = '0.1.0'\nedition = '2021'\n\
+             license = 'MIT'\ndescription = 'x'\n[dependencies]\n{needs}\n"
+        );
+        place.write(&format!("{name}/src/lib.rs"), "pub fn x() {}\n");
+        place.write(&format!("{name}/Cargo.toml"), manifest);
+        name.to_owned()
+    };
+    let token = token(place);
+    let in_registry = |project: &str, args: &[&str]| in_registry(&world, &token, project, args);
+    let mine = crate_of("acme-x", "alpha = { version = '1', registry = 'own' }");
+    let publish = ["publish", "--registry", "own", "--no-verify", "--allow-dirty"];
+    in_registry(&mine, &publish).ok();
+    // A version is published once, and other names not at all.
+    in_registry(&mine, &publish).fails(101);
+    in_registry(&crate_of("beta", ""), &publish).fails(101);
+
+    let app = crate_of("app", "acme-x = { version = '*', registry = 'own' }");
+    in_registry(&app, &["fetch"]).ok();
+    let lock = fs_err::read_to_string(place.path("app/Cargo.lock")).unwrap();
+    assert!(lock.contains("name = \"acme-x\"\nversion = \"0.1.0\""), "{lock}");
+    let asked = asked(&world.origin);
+    assert!(!asked.iter().any(|line| line.contains("acme")), "{asked:?}");
+
+    in_registry(&mine, &["yank", "--registry", "own", "--version", "0.1.0"]).ok();
+    assert!(get(&world, "/ac/me/acme-x", &[]).text().contains("\"yanked\":true"));
+}
+
+/// Runs cargo with a registry `own`.
+fn in_registry(world: &World, token: &str, project: &str, args: &[&str]) -> Run {
+    let run = cargo_in(world, project, args);
+    let config = format!("[registries.own]\nindex = 'sparse+http://{}/one/'\n", world.proxy);
+    world.place.write(&format!("{project}/home/config.toml"), config);
+    run.env("CARGO_REGISTRIES_OWN_TOKEN", token)
 }

@@ -9,7 +9,7 @@ use super::support::origin::{Origin, Reply};
 use super::support::place::text;
 use super::support::proxy::{World, curl};
 use super::support::{Place, Run};
-use super::{asked, get, hosting, world};
+use super::{asked, get, hosting, token, world};
 
 /// A source of gems that grows.
 struct Source {
@@ -27,7 +27,8 @@ impl Source {
     fn publish(&mut self, place: &Place, origin: &Origin, gem: &Built) {
         let path = format!("/gems/{}-{}.gem", gem.name, gem.version);
         origin.put(&path, Reply::fresh(gem.bytes.clone()));
-        let needs = if gem.needs.is_empty() { String::new() } else { format!("{}:>= 0", gem.needs) };
+        let needs =
+            if gem.needs.is_empty() { String::new() } else { format!("{}:>= 0", gem.needs) };
         let info = self.infos.entry(gem.name.to_owned()).or_insert_with(|| "---\n".to_owned());
         let sum = Digest::sha256(&gem.bytes);
         info.push_str(&format!("{} {needs}|checksum:{}\n", gem.version, sum.hex()));
@@ -55,7 +56,8 @@ struct Built {
 }
 
 fn build(place: &Place, name: &'static str, version: &'static str, needs: &'static str) -> Built {
-    let needed = if needs.is_empty() { String::new() } else { format!("s.add_dependency '{needs}'") };
+    let needed =
+        if needs.is_empty() { String::new() } else { format!("s.add_dependency '{needs}'") };
     place.write(&format!("gem/lib/{name}.rb"), format!("puts '{name} {version}'\n"));
     let specification = format!(
         "Gem::Specification.new do |s|\n s.name = '{name}'\n s.version = '{version}'\n \
@@ -159,23 +161,23 @@ fn gem_installs_by_the_compact_index_and_by_the_old_one() {
         place.run("gem", ["generate_index", "--directory", text(&old)]).ok();
         put_all(&world.origin, &old, "");
 
-        install(&world, "first").ok();
+        install(&world, "alpha", "first").ok();
         let first = asked(&world.origin);
         let asks = |path: &str| first.iter().filter(|line| **line == format!("GET {path}")).count();
         assert_eq!(asks("/gems/alpha-1.0.gem"), 1, "{first:?}");
         assert_eq!(asks("/specs.4.8.gz"), usize::from(!is_compact), "{first:?}");
         assert_eq!(asks("/info/alpha") > 0, is_compact || asks("/info/alpha") > 0);
         world.origin.go_down();
-        install(&world, "second").ok();
+        install(&world, "alpha", "second").ok();
         assert!(place.path("second/gems/beta-1.0/lib/beta.rb").exists());
     }
 }
 
-fn install(world: &World, home: &str) -> Run {
+fn install(world: &World, name: &str, home: &str) -> Run {
     let (place, home) = (&world.place, world.place.path(home));
     let source = format!("http://{}/one/", world.proxy);
     place
-        .run("gem", ["install", "alpha", "--no-document", "--clear-sources", "--source", &source])
+        .run("gem", ["install", name, "--no-document", "--clear-sources", "--source", &source])
         .args(["--install-dir", text(&home)])
         .env("HOME", &home)
         .env("GEM_HOME", &home)
@@ -256,7 +258,9 @@ fn private_gems_are_published_beside_public_ones() {
     // Somebody publishes a higher version of a private name.
     source.publish(place, &world.origin, &build(place, "acme-tools", "9.0", ""));
     let tools = build(place, "acme-tools", "1.0", "");
-    gem(&world, "push", &tools).ok();
+    let token = token(place);
+    let gem = |verb: &str, built: &Built| gem(&world, &token, verb, built);
+    gem("push", &tools).ok();
 
     gemfile(place, "first", &format!("source '{}'\ngem 'alpha'\n", world.origin.url("")));
     bundle(&world, "first", &["install"]).ok();
@@ -268,14 +272,17 @@ fn private_gems_are_published_beside_public_ones() {
     assert!(get(&world, "/info/acme-tools", &[]).text().contains(&sum));
     assert!(!get(&world, "/versions", &[]).text().contains("9.0"));
 
+    install(&world, "acme-tools", "installed").ok();
+    assert!(place.path("installed/gems/acme-tools-1.0/lib/acme-tools.rb").exists());
+
     // A version is published once, and other names not at all.
-    gem(&world, "push", &tools).ok();
+    gem("push", &tools).ok();
     place.write("gem/lib/acme-tools.rb", "puts 'other'\n");
     let other = Built { bytes: build(place, "acme-tools", "1.0", "alpha").bytes, ..tools };
-    gem(&world, "push", &other).fails(1);
-    gem(&world, "push", &build(place, "beta", "1.0", "")).fails(1);
+    gem("push", &other).fails(1);
+    gem("push", &build(place, "beta", "1.0", "")).fails(1);
 
-    gem(&world, "yank", &other).ok();
+    gem("yank", &other).ok();
     assert_eq!(get(&world, "/info/acme-tools", &[]).text(), "---\n");
     assert!(!get(&world, "/versions", &[]).text().contains("acme-tools"));
     assert_eq!(get(&world, "/gems/acme-tools-1.0.gem", &[]).status, 200);
@@ -283,7 +290,7 @@ fn private_gems_are_published_beside_public_ones() {
 }
 
 /// Publishes or withdraws a gem.
-fn gem(world: &World, verb: &str, gem: &Built) -> Run {
+fn gem(world: &World, token: &str, verb: &str, gem: &Built) -> Run {
     let place = &world.place;
     let file = place.write("pushed.gem", &gem.bytes);
     let home = place.path("publisher");
@@ -297,6 +304,6 @@ fn gem(world: &World, verb: &str, gem: &Built) -> Run {
         .env("HOME", &home)
         .env("GEM_HOME", &home)
         .env("RUBYGEMS_HOST", &host)
-        .env("GEM_HOST_API_KEY", "none")
+        .env("GEM_HOST_API_KEY", token)
         .env_remove("http_proxy")
 }

@@ -4,11 +4,13 @@
 //! is (`api`): often on other hosts. Below a configured upstream both are rewritten to lead through
 //! us ([`config`]); the address of a crate then has its checksum. The file of each crate in the index
 //! lists its versions with their checksums ([`listing`]), and a crate is held against those.
-//! Everything but `config.json` is passed on byte for byte.
+//! Everything but `config.json` is passed on byte for byte, unless what was yanked is to be refused.
+//! [`private`] crates are published here.
 
 mod address;
 mod config;
 mod listing;
+mod private;
 
 #[cfg(test)]
 mod tests;
@@ -25,10 +27,13 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use self::address::{Address, Kind, Version};
 use self::config::Config;
-use self::listing::Listing;
+use self::listing::{Listed, Listing};
 use super::index;
-use crate::class::{Class, Mutable, Promise};
+use crate::class::{Class, Promise};
 use crate::ecosystem::{Ask, Classified, Ecosystem, Fetcher, Resolution};
+use crate::hosted::{Hosted, Upload};
+use crate::policy::Withdrawn;
+use crate::reply::Reply;
 use crate::request::Request;
 use crate::target::Target;
 
@@ -38,6 +43,9 @@ const LISTING_MAX: usize = 32 * 1024 * 1024;
 const MEMORY_BYTES: usize = 16 * 1024 * 1024;
 /// How many indexes are remembered that clients of the forward proxy asked for.
 const INDEXES_MAX: usize = 16;
+
+/// The recipe of a file of an index without what was yanked.
+const WITHOUT_YANKED: &str = "without yanked";
 
 /// The registries of crates.
 #[derive(Debug)]
@@ -80,15 +88,15 @@ impl Cargo {
         Config::parse(&bytes).ok()
     }
 
-    /// Returns the digests that an index has for the crates of a version; `None` where it cannot be
-    /// asked, nothing where it knows none.
+    /// Returns what an index has of a version; `None` where it cannot be asked, nothing where it
+    /// does not know it.
     async fn sum(
         &self,
         request: &Request,
         index: &Target,
         version: &Version,
         fetcher: &dyn Fetcher,
-    ) -> Option<Option<Digest>> {
+    ) -> Option<Option<Listed>> {
         let target = index.join(&address::file_of(&version.name)).ok()?;
         let mut found = None;
         for ask in [Ask::IfAbsent, Ask::IfStale] {
@@ -96,9 +104,9 @@ impl Cargo {
                 break;
             };
             let Some(listing) = self.listing(&obtained.entry.blob).await else { break };
-            let sum = listing.sum(&version.number);
-            if sum.is_some() {
-                return Some(sum);
+            let listed = listing.version(&version.number);
+            if listed.is_some() {
+                return Some(listed.cloned());
             }
             found = Some(None);
         }
@@ -126,9 +134,19 @@ impl Cargo {
     ) -> Resolution {
         let refused = |status, message: String| Resolution::Refused { status, message };
         let listed = self.sum(request, index, version, fetcher).await;
+        if let Some(Some(Listed { is_yanked: true, .. })) = &listed {
+            match withdrawn(request) {
+                Withdrawn::Serve => {}
+                Withdrawn::Warn => tracing::warn!(%version, "a crate that was yanked is served"),
+                Withdrawn::Refuse => {
+                    let message = format!("{version} was yanked (see `withdrawn` of [proxy])");
+                    return refused(StatusCode::FORBIDDEN, message);
+                }
+            }
+        }
         let class = match &listed {
             // Blobs of the store are not for whoever knows their digests: the index has to name it.
-            Some(Some(listed)) if listed == sum => Class::promised(Promise {
+            Some(Some(listed)) if listed.sum == *sum => Class::promised(Promise {
                 digest: sum.clone(),
                 size: None,
                 by: format!("{index}{}", address::file_of(&version.name)),
@@ -160,9 +178,8 @@ impl Cargo {
                 continue;
             };
             for version in address::versions(target.path()) {
-                let Some(Some(sum)) = self.sum(request, index, &version, fetcher).await else {
-                    continue;
-                };
+                let listed = self.sum(request, index, &version, fetcher).await;
+                let Some(Some(Listed { sum, .. })) = listed else { continue };
                 let there = config.download(&version, &sum).parse::<Target>();
                 if there.is_ok_and(|there| there == *target) {
                     let by = format!("{index}{}", address::file_of(&version.name));
@@ -195,19 +212,29 @@ impl Ecosystem for Cargo {
         let Some(Address { index, kind }) = Address::of(request, true) else {
             return Resolution::Class(Class::Http);
         };
+        let hosted = request.upstream.as_ref().and_then(|upstream| upstream.hosted.as_ref());
+        if let Some(hosted) = hosted
+            && let Some(resolution) = private::resolve(request, &kind, hosted)
+        {
+            return resolution;
+        }
         match kind {
             Kind::Config => {
                 let mut class = index::class(request, fetcher).await;
-                if let (Class::Mutable(Mutable { recipe, .. }), Some(base)) =
-                    (&mut class, &request.base)
-                {
-                    let upstream = request.upstream.as_ref();
-                    let shows = upstream.is_some_and(|upstream| upstream.credential.is_some());
-                    *recipe = Some(config::recipe(base, shows));
+                if let Class::Mutable(mutable) = &mut class {
+                    mutable.recipe = config::Changes::of(request).map(|changes| changes.recipe());
                 }
                 Resolution::Class(class)
             }
-            Kind::Index => Resolution::Class(index::class(request, fetcher).await),
+            Kind::Index => {
+                let mut class = index::class(request, fetcher).await;
+                if let Class::Mutable(mutable) = &mut class
+                    && withdrawn(request) == Withdrawn::Refuse
+                {
+                    mutable.recipe = Some(WITHOUT_YANKED.to_owned());
+                }
+                Resolution::Class(class)
+            }
             Kind::Crate(version, sum) => {
                 self.download(request, &index, &version, &sum, fetcher).await
             }
@@ -234,12 +261,34 @@ impl Ecosystem for Cargo {
         to: &mut dyn Write,
     ) -> io::Result<HeaderMap> {
         let mut bytes = Vec::new();
+        if recipe == WITHOUT_YANKED {
+            from.take(LISTING_MAX as u64).read_to_end(&mut bytes)?;
+            to.write_all(&listing::without_yanked(&bytes))?;
+            return Ok(HeaderMap::new());
+        }
         from.take(config::SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
         let rewritten = config::rewrite(recipe, &bytes).map_err(io::Error::other)?;
         to.write_all(&rewritten)?;
         let kind = HeaderValue::from_static("application/json");
         Ok(HeaderMap::from_iter([(CONTENT_TYPE, kind)]))
     }
+
+    fn receives(&self, request: &Request) -> bool {
+        private::receives(request)
+    }
+
+    fn receive(&self, request: &Request, hosted: &Hosted, upload: &Upload) -> Reply {
+        private::receive(request, hosted, upload)
+    }
+
+    fn refusal(&self, status: StatusCode, message: &str) -> Reply {
+        private::refusal(status, message)
+    }
+}
+
+/// Returns what becomes of what was yanked.
+fn withdrawn(request: &Request) -> Withdrawn {
+    request.upstream.as_ref().map(|upstream| upstream.policy.withdrawn).unwrap_or_default()
 }
 
 fn is_cargo(request: &Request) -> bool {

@@ -14,6 +14,7 @@
 mod address;
 mod compact;
 mod listing;
+mod marshal;
 mod newest;
 mod package;
 mod private;
@@ -140,9 +141,7 @@ impl Ecosystem for Gem {
             return None;
         }
         Some(match address.kind {
-            Kind::Spec if private::hosted(request).is_none() => {
-                Classified::As(Class::immutable())
-            }
+            Kind::Spec if private::hosted(request).is_none() => Classified::As(Class::immutable()),
             Kind::Root if request.method == Method::GET => Classified::As(Class::Http),
             _ => Classified::Resolve,
         })

@@ -144,7 +144,8 @@ impl Go {
         let (store, blob) = (self.root.store(), blob.clone());
         let hash = tokio::task::spawn_blocking(move || {
             let opened = store.open_blocking(&blob).map_err(std::io::Error::other)?;
-            let opened = opened.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
+            let opened =
+                opened.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
             match file {
                 File::Zip => dirhash::of_zip(opened.into_file()),
                 File::Mod => dirhash::of_mod(opened.into_file()),

@@ -148,8 +148,9 @@ pub(super) fn versions(path: &str) -> impl Iterator<Item = Version> {
     }
     if let Some(file) = last.and_then(|last| last.strip_suffix(".crate")) {
         let hyphens = file.match_indices('-');
-        versions
-            .extend(hyphens.filter_map(|(at, _)| Version::of(&file[..at], &file[at + 1..])).take(4));
+        versions.extend(
+            hyphens.filter_map(|(at, _)| Version::of(&file[..at], &file[at + 1..])).take(4),
+        );
     }
     versions.into_iter()
 }

@@ -5,10 +5,19 @@ use std::collections::HashMap;
 use boatyard_oci::Digest;
 use serde::Deserialize;
 
-/// The checksums of a crate's versions.
+/// The versions of a crate.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    sums: HashMap<Box<str>, Digest>,
+    versions: HashMap<Box<str>, Listed>,
+}
+
+/// What is said of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The digest of its crate.
+    pub(super) sum: Digest,
+    /// Its author withdrew it.
+    pub(super) is_yanked: bool,
 }
 
 #[derive(Deserialize)]
@@ -17,6 +26,8 @@ struct Line<'a> {
     vers: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
     cksum: std::borrow::Cow<'a, str>,
+    #[serde(default)]
+    yanked: bool,
 }
 
 impl Listing {
@@ -25,18 +36,27 @@ impl Listing {
         let lines = bytes.split(|byte| *byte == b'\n');
         let read = |line: &[u8]| {
             let line: Line<'_> = serde_json::from_slice(line).ok()?;
-            Some((line.vers.into(), format!("sha256:{}", line.cksum).parse().ok()?))
+            let sum = format!("sha256:{}", line.cksum).parse().ok()?;
+            Some((line.vers.into(), Listed { sum, is_yanked: line.yanked }))
         };
-        Listing { sums: lines.filter_map(read).collect() }
+        Listing { versions: lines.filter_map(read).collect() }
     }
 
-    /// Returns the digest of the crate of a version.
-    pub(super) fn sum(&self, version: &str) -> Option<Digest> {
-        self.sums.get(version).cloned()
+    /// Returns what is said of a version.
+    pub(super) fn version(&self, version: &str) -> Option<&Listed> {
+        self.versions.get(version)
     }
 
     /// Returns what it takes in memory.
     pub(super) fn weight(&self) -> usize {
-        256 + self.sums.keys().map(|version| version.len() + 192).sum::<usize>()
+        256 + self.versions.keys().map(|version| version.len() + 192).sum::<usize>()
     }
+}
+
+/// Leaves out the versions that their authors withdrew.
+pub(super) fn without_yanked(bytes: &[u8]) -> Vec<u8> {
+    let is_yanked =
+        |line: &[u8]| serde_json::from_slice::<Line<'_>>(line).is_ok_and(|line| line.yanked);
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    lines.filter(|line| !is_yanked(line)).flatten().copied().collect()
 }

@@ -1,8 +1,8 @@
 use boatyard_oci::Digest;
 
 use super::address::{Version, directory, file_of, versions};
-use super::config::{Config, recipe, rewrite};
-use super::listing::Listing;
+use super::config::{Changes, Config, rewrite};
+use super::listing::{Listing, without_yanked};
 
 fn version() -> Version {
     Version { name: "MyCrate".to_owned(), number: "1.0.0".to_owned() }
@@ -35,17 +35,22 @@ fn addresses_are_expanded_and_rewritten() {
         Config::parse(config.as_bytes()).unwrap().download(&version(), &sum)
     };
     assert_eq!(of("http://r.example/c"), "http://r.example/c/MyCrate/1.0.0/download");
-    assert_eq!(of("http://r.example/{prefix}/{crate}"), "http://r.example/My/Cr/MyCrate".replace(
-        "My/Cr/",
-        &format!("{}/", directory("MyCrate"))
-    ));
+    assert_eq!(
+        of("http://r.example/{prefix}/{crate}"),
+        "http://r.example/My/Cr/MyCrate".replace("My/Cr/", &format!("{}/", directory("MyCrate")))
+    );
     assert_eq!(of("h/{lowerprefix}/{version}"), "h/my/cr/1.0.0");
     assert_eq!(of("h/{sha256-checksum}"), format!("h/{}", sum.hex()));
 
-    let text = br#"{"dl":"http://r.example","api":"http://a.example","auth-required":true,"x":[1]}"#;
+    let text =
+        br#"{"dl":"http://r.example","api":"http://a.example","auth-required":true,"x":[1]}"#;
     let base = "http://proxy.example/one";
-    let rewritten = |shows| String::from_utf8(rewrite(&recipe(base, shows), text).unwrap()).unwrap();
-    let (dl, api) = (format!("{base}/-/crates/{{crate}}/{{version}}/{{sha256-checksum}}.crate"), base);
+    let rewritten = |is_open| {
+        let changes = Changes { base: base.to_owned(), is_open, ..Changes::default() };
+        String::from_utf8(rewrite(&changes.recipe(), text).unwrap()).unwrap()
+    };
+    let (dl, api) =
+        (format!("{base}/-/crates/{{crate}}/{{version}}/{{sha256-checksum}}.crate"), base);
     let open = format!("{{\"dl\":\"{dl}\",\"api\":\"{api}/-\",\"x\":[1]}}");
     assert_eq!(rewritten(true), open);
     assert!(rewritten(false).contains("\"auth-required\":true"));
@@ -63,7 +68,11 @@ fn sums_of_crates() {
          {{\"vers\":\"1.1.0\",\"cksum\":\"short\"}}\n{{\"vers\":\"1.2.\\u0030\",\"cksum\":\"{sum}\"}}"
     );
     let listing = Listing::parse(text.as_bytes());
-    assert_eq!(listing.sum("1.0.0").unwrap().hex(), sum);
-    assert!(listing.sum("1.2.0").is_some());
-    assert!(listing.sum("1.1.0").is_none() && listing.sum("").is_none());
+    assert_eq!(listing.version("1.0.0").unwrap().sum.hex(), sum);
+    assert!(listing.version("1.2.0").is_some());
+    assert!(listing.version("1.1.0").is_none() && listing.version("").is_none());
+
+    let yanked = text.replace("\"deps\":[]", "\"yanked\":true");
+    assert!(Listing::parse(yanked.as_bytes()).version("1.0.0").unwrap().is_yanked);
+    assert_eq!(without_yanked(yanked.as_bytes()), yanked.split_once('\n').unwrap().1.as_bytes());
 }

@@ -78,8 +78,13 @@ pub(super) fn kind(path: &str) -> Option<(&str, Kind)> {
     let kind = match last {
         "versions" => Kind::Versions,
         "names" => Kind::Names,
-        "specs.4.8.gz" | "latest_specs.4.8.gz" | "prerelease_specs.4.8.gz" | "specs.4.8"
-        | "latest_specs.4.8" | "prerelease_specs.4.8" | "Marshal.4.8.Z" => Kind::Marshal,
+        "specs.4.8.gz"
+        | "latest_specs.4.8.gz"
+        | "prerelease_specs.4.8.gz"
+        | "specs.4.8"
+        | "latest_specs.4.8"
+        | "prerelease_specs.4.8"
+        | "Marshal.4.8.Z" => Kind::Marshal,
         _ => return None,
     };
     Some((slash(path, directory), kind))

@@ -107,16 +107,16 @@ impl Gem {
         }
         let wanted = Request { method: Method::GET, ..request.clone() };
         let wanted = Obtain { request: wanted, class: class.clone(), ask: Ask::IfStale };
-        let (entry, is_stale) =
-            match tokio::time::timeout(PATIENCE, fetcher.obtain(&wanted)).await {
-                Ok(Ok(obtained)) => (obtained.entry, obtained.stale),
-                Ok(Err(_)) => return Resolution::Class(class),
-                // Whoever has nothing reads what comes, while it comes.
-                Err(_) => match before.clone() {
-                    Some(before) => (before, true),
-                    None => return Resolution::Class(class),
-                },
-            };
+        let (entry, is_stale) = match tokio::time::timeout(PATIENCE, fetcher.obtain(&wanted)).await
+        {
+            Ok(Ok(obtained)) => (obtained.entry, obtained.stale),
+            Ok(Err(_)) => return Resolution::Class(class),
+            // Whoever has nothing reads what comes, while it comes.
+            Err(_) => match before.clone() {
+                Some(before) => (before, true),
+                None => return Resolution::Class(class),
+            },
+        };
         let outcome = match &before {
             Some(before) if before.policy.received == entry.policy.received => Outcome::Hit,
             Some(before) if before.blob == entry.blob => Outcome::Revalidated,
@@ -182,7 +182,8 @@ pub(super) fn headers_of(said: &HeaderMap, blob: &Digest, md5: [u8; 16]) -> Opti
     let md5 = md5.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     // Blobs have the names of their SHA-256.
     let sha256 = blob.hex();
-    let bytes = (0..sha256.len() / 2).map(|at| u8::from_str_radix(sha256.get(2 * at..2 * at + 2)?, 16).ok());
+    let bytes = (0..sha256.len() / 2)
+        .map(|at| u8::from_str_radix(sha256.get(2 * at..2 * at + 2)?, 16).ok());
     let sha256 = STANDARD.encode(bytes.collect::<Option<Vec<u8>>>()?);
     let text = |text: String| HeaderValue::from_str(&text).ok();
     headers.insert(ETAG, text(format!("\"{md5}\""))?);

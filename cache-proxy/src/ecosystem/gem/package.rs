@@ -73,10 +73,9 @@ impl Package {
             None => String::new(),
         };
         let mut requirements = Vec::new();
-        for (key, name) in [
-            ("required_ruby_version", "ruby"),
-            ("required_rubygems_version", "rubygems"),
-        ] {
+        for (key, name) in
+            [("required_ruby_version", "ruby"), ("required_rubygems_version", "rubygems")]
+        {
             let Some(at) = top(key) else { continue };
             let required = requirement(below(at)).ok_or(PackageError::Field(key))?;
             if required != ">= 0" {
@@ -136,7 +135,8 @@ fn dependencies(lines: &[Line<'_>]) -> Result<String, PackageError> {
     starts.push(lines.len());
     for pair in starts.windows(2) {
         let item = &lines[pair[0]..pair[1]];
-        let at = |key: &str| item.iter().position(|line| line.key == key && line.depth == depth + 2);
+        let at =
+            |key: &str| item.iter().position(|line| line.key == key && line.depth == depth + 2);
         let is_runtime = at("type").is_none_or(|at| item[at].value == ":runtime");
         if !is_runtime {
             continue;

@@ -8,7 +8,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::sync::Arc;
 
 use boatyard_content::entries::{EntryKey, Variant};
-use boatyard_content::packages::{Listing, Package as Gems, Published};
+use boatyard_content::packages::{Listing, Package as Gems, PackageFile, Published};
 use boatyard_content::{Expected, IngestKey, StoreError};
 use boatyard_oci::Digest;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::Gem;
 use super::address::{Address, Kind, splits};
 use super::compact::headers_of;
+use super::marshal;
 use super::package::Package;
 use crate::ecosystem::{Resolution, Resolved};
 use crate::entry::Entry;
@@ -119,11 +120,20 @@ fn yank(request: &Request, hosted: &Hosted, upload: &Upload) -> Result<Reply, Re
 /// Returns the `/info` of a private gem.
 fn info(gems: &Gems) -> String {
     let listed = gems.files.iter().filter(|file| file.withdrawn.is_none());
-    let line = |file: &Arc<boatyard_content::packages::PackageFile>| {
+    let line = |file: &Arc<PackageFile>| {
         let rest = file.metadata.get("info").and_then(Value::as_str).unwrap_or("|");
         format!("{} {rest}\n", file.version)
     };
     format!("---\n{}", listed.map(line).collect::<String>())
+}
+
+/// Returns an answer with the description of a version.
+fn description(file: &PackageFile) -> Option<Resolution> {
+    let info = file.metadata.get("info")?.as_str()?;
+    let (dependencies, requirements) = info.split_once('|')?;
+    let version = file.version.split_once('-').unwrap_or((&file.version, "ruby"));
+    let bytes = marshal::description(&file.package, version, dependencies, requirements).ok()?;
+    Some(Resolution::Reply(Reply::new(StatusCode::OK, "application/octet-stream", bytes)))
 }
 
 /// Returns the lines of an index about private gems.
@@ -195,7 +205,12 @@ pub(super) fn resolve(request: &Request, address: &Address, hosted: &Hosted) -> 
         Kind::Spec => {
             let file = request.target.file_name();
             let file = file.strip_suffix(".gemspec.rz")?;
-            splits(file).any(|(name, _)| hosted.is_private(name)).then(absent)
+            let name = splits(file).map(|(name, _)| name).find(|name| hosted.is_private(name))?;
+            let found = seen(name).map(|gems| gems.file(&format!("{file}.gem")).cloned());
+            Some(match found {
+                Err(refused) => refused,
+                Ok(file) => file.and_then(|file| description(&file)).unwrap_or_else(absent),
+            })
         }
         Kind::Versions | Kind::Names if hosted.is_alone() => Some(if request.admitted.reads {
             let head = match address.kind {

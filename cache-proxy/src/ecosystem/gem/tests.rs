@@ -92,7 +92,11 @@ fn a_gemfile_says_which_source_is_meant() {
         // The path says it, and nothing else is known of the source.
         ("gems/info/rack", public, None),
         ("gems/info/rack", "https://other.example", None),
-        ("api/v1/dependencies?gems=a", public, some("https://gems.example/api/v1/dependencies?gems=a")),
+        (
+            "api/v1/dependencies?gems=a",
+            public,
+            some("https://gems.example/api/v1/dependencies?gems=a"),
+        ),
         ("etc/passwd", public, None),
         ("versions", "file:///etc", None),
         ("versions", "http://me:secret@own.example/", None),

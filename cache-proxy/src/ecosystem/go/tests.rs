@@ -79,7 +79,6 @@ fn archive() -> Vec<u8> {
 
 #[test]
 fn hashes_are_those_of_the_go_command() {
-    // Of `go.mod` with one line: what `go mod download -json` says.
     let hash = of_mod(b"module m.example/X\n".as_slice()).unwrap().to_string();
     assert!(hash.starts_with("h1:") && hash.len() == 47, "{hash}");
     let hash = of_zip(Cursor::new(archive())).unwrap();
