@@ -24,10 +24,11 @@ use boatyard_content::cache::Cache;
 use boatyard_oci::Digest;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use jiff::Timestamp;
 
 use self::address::{Address, Kind, Version};
 use self::config::Config;
-use self::listing::{Listed, Listing};
+use self::listing::{Filter, Listed, Listing};
 use super::index;
 use crate::class::{Class, Promise};
 use crate::ecosystem::{Ask, Classified, Ecosystem, Fetcher, Resolution};
@@ -43,9 +44,6 @@ const LISTING_MAX: usize = 32 * 1024 * 1024;
 const MEMORY_BYTES: usize = 16 * 1024 * 1024;
 /// How many indexes are remembered that clients of the forward proxy asked for.
 const INDEXES_MAX: usize = 16;
-
-/// The recipe of a file of an index without what was yanked.
-const WITHOUT_YANKED: &str = "without yanked";
 
 /// The registries of crates.
 #[derive(Debug)]
@@ -144,6 +142,13 @@ impl Cargo {
                 }
             }
         }
+        if let Some(Some(Listed { published, .. })) = &listed
+            && let Some(upstream) = &request.upstream
+            && upstream.policy.holds_back(&version.name, *published, fetcher.now())
+        {
+            let message = format!("{version} is too young (see `minimum_release_age` of [proxy])");
+            return refused(StatusCode::FORBIDDEN, message);
+        }
         let class = match &listed {
             // Blobs of the store are not for whoever knows their digests: the index has to name it.
             Some(Some(listed)) if listed.sum == *sum => Class::promised(Promise {
@@ -228,10 +233,9 @@ impl Ecosystem for Cargo {
             }
             Kind::Index => {
                 let mut class = index::class(request, fetcher).await;
-                if let Class::Mutable(mutable) = &mut class
-                    && withdrawn(request) == Withdrawn::Refuse
-                {
-                    mutable.recipe = Some(WITHOUT_YANKED.to_owned());
+                if let Class::Mutable(mutable) = &mut class {
+                    let name = request.target.file_name();
+                    mutable.recipe = filter(request, &name, fetcher.now()).recipe();
                 }
                 Resolution::Class(class)
             }
@@ -261,9 +265,9 @@ impl Ecosystem for Cargo {
         to: &mut dyn Write,
     ) -> io::Result<HeaderMap> {
         let mut bytes = Vec::new();
-        if recipe == WITHOUT_YANKED {
+        if let Some(filter) = Filter::of_recipe(recipe) {
             from.take(LISTING_MAX as u64).read_to_end(&mut bytes)?;
-            to.write_all(&listing::without_yanked(&bytes))?;
+            to.write_all(&filter.apply(&bytes))?;
             return Ok(HeaderMap::new());
         }
         from.take(config::SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
@@ -294,4 +298,17 @@ fn withdrawn(request: &Request) -> Withdrawn {
 fn is_cargo(request: &Request) -> bool {
     let agent = request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     agent.is_some_and(|agent| agent.starts_with("cargo"))
+}
+
+/// Returns what is left out of the file of a crate.
+fn filter(request: &Request, name: &str, now: Timestamp) -> Filter {
+    let Some(upstream) = &request.upstream else { return Filter::default() };
+    let policy = &upstream.policy;
+    let minimum = policy.minimum_age.filter(|_| !policy.minimum_age_exclude.matches(name));
+    // To the hour, so that what is made of a file serves for an hour.
+    let after = minimum.map(|minimum| {
+        let minimum = i64::try_from(minimum.as_secs()).unwrap_or(i64::MAX);
+        now.as_second().saturating_sub(minimum).div_euclid(3600) * 3600
+    });
+    Filter { yanked: policy.withdrawn == Withdrawn::Refuse, after }
 }

@@ -185,14 +185,9 @@ impl Ecosystem for Go {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return None;
         }
-        let Address { base, kind } = Address::of(request)?;
-        Some(match kind {
+        Some(match Address::of(request)?.kind {
             Kind::Constant => Classified::As(Class::immutable()),
-            Kind::Supported(database) => {
-                self.learn(&base, &database);
-                Classified::Resolve
-            }
-            Kind::Changing | Kind::File(_) => Classified::Resolve,
+            Kind::Changing | Kind::Supported(_) | Kind::File(_) => Classified::Resolve,
         })
     }
 
@@ -200,6 +195,16 @@ impl Ecosystem for Go {
         match Address::of(request) {
             Some(Address { base, kind: Kind::File(module) }) => {
                 self.file(request, &base, &module, fetcher).await
+            }
+            Some(Address { base, kind: Kind::Supported(database) }) => {
+                let target = request.target.clone();
+                // Only what the upstream offers: otherwise a client could have nothing checked.
+                if index::bring(request, target, Ask::IfStale, fetcher).await.is_ok() {
+                    self.learn(&base, &database);
+                    // It was asked for just now.
+                    return Resolution::Class(Class::immutable());
+                }
+                Resolution::Class(index::class(request, fetcher).await)
             }
             _ => Resolution::Class(index::class(request, fetcher).await),
         }

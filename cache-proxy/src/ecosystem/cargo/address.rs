@@ -49,7 +49,7 @@ impl fmt::Display for Version {
 
 impl Version {
     /// Returns a version, if both can be what they say.
-    fn of(name: &str, number: &str) -> Option<Version> {
+    pub(super) fn of(name: &str, number: &str) -> Option<Version> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
         let is_name = !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(plain);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".+-".contains(&byte);

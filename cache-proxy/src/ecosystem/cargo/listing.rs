@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use boatyard_oci::Digest;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 /// The versions of a crate.
@@ -18,6 +19,8 @@ pub(super) struct Listed {
     pub(super) sum: Digest,
     /// Its author withdrew it.
     pub(super) is_yanked: bool,
+    /// When it was published, where the registry says so.
+    pub(super) published: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -27,7 +30,19 @@ struct Line<'a> {
     #[serde(borrow)]
     cksum: std::borrow::Cow<'a, str>,
     #[serde(default)]
-    yanked: bool,
+    yanked: Option<bool>,
+    #[serde(borrow, default)]
+    pubtime: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl Line<'_> {
+    fn is_yanked(&self) -> bool {
+        self.yanked == Some(true)
+    }
+
+    fn published(&self) -> Option<Timestamp> {
+        self.pubtime.as_ref()?.parse().ok()
+    }
 }
 
 impl Listing {
@@ -37,7 +52,8 @@ impl Listing {
         let read = |line: &[u8]| {
             let line: Line<'_> = serde_json::from_slice(line).ok()?;
             let sum = format!("sha256:{}", line.cksum).parse().ok()?;
-            Some((line.vers.into(), Listed { sum, is_yanked: line.yanked }))
+            let (is_yanked, published) = (line.is_yanked(), line.published());
+            Some((line.vers.into(), Listed { sum, is_yanked, published }))
         };
         Listing { versions: lines.filter_map(read).collect() }
     }
@@ -53,10 +69,40 @@ impl Listing {
     }
 }
 
-/// Leaves out the versions that their authors withdrew.
-pub(super) fn without_yanked(bytes: &[u8]) -> Vec<u8> {
-    let is_yanked =
-        |line: &[u8]| serde_json::from_slice::<Line<'_>>(line).is_ok_and(|line| line.yanked);
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    lines.filter(|line| !is_yanked(line)).flatten().copied().collect()
+/// What is left out of the file of a crate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// What its author withdrew.
+    pub(super) yanked: bool,
+    /// What was published after that, in seconds since 1970.
+    pub(super) after: Option<i64>,
 }
+
+impl Filter {
+    /// Returns the recipe of it; `None` where nothing is left out.
+    pub(super) fn recipe(self) -> Option<String> {
+        let after = self.after.map(|after| after.to_string()).unwrap_or_default();
+        (self != Filter::default()).then(|| format!("{MARK}{} {after}", self.yanked))
+    }
+
+    /// Understands a recipe.
+    pub(super) fn of_recipe(recipe: &str) -> Option<Filter> {
+        let (yanked, after) = recipe.strip_prefix(MARK)?.split_once(' ')?;
+        Some(Filter { yanked: yanked == "true", after: after.parse().ok() })
+    }
+
+    /// Leaves out what is to be left out; a line that makes no sense stays.
+    pub(super) fn apply(self, bytes: &[u8]) -> Vec<u8> {
+        let stays = |line: &&[u8]| {
+            let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else { return true };
+            let is_young =
+                line.published().zip(self.after).is_some_and(|(at, after)| at.as_second() > after);
+            !(self.yanked && line.is_yanked() || is_young)
+        };
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        lines.filter(stays).flatten().copied().collect()
+    }
+}
+
+/// What the recipe of a filter begins with.
+const MARK: &str = "without ";

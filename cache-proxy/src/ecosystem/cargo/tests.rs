@@ -2,7 +2,7 @@ use boatyard_oci::Digest;
 
 use super::address::{Version, directory, file_of, versions};
 use super::config::{Changes, Config, rewrite};
-use super::listing::{Listing, without_yanked};
+use super::listing::{Filter, Listing};
 
 fn version() -> Version {
     Version { name: "MyCrate".to_owned(), number: "1.0.0".to_owned() }
@@ -74,5 +74,17 @@ fn sums_of_crates() {
 
     let yanked = text.replace("\"deps\":[]", "\"yanked\":true");
     assert!(Listing::parse(yanked.as_bytes()).version("1.0.0").unwrap().is_yanked);
-    assert_eq!(without_yanked(yanked.as_bytes()), yanked.split_once('\n').unwrap().1.as_bytes());
+    let of = |filter: Filter| {
+        let filter = Filter::of_recipe(&filter.recipe().unwrap()).unwrap();
+        String::from_utf8(filter.apply(yanked.as_bytes())).unwrap()
+    };
+    let rest = yanked.split_once('\n').unwrap().1;
+    assert_eq!(of(Filter { yanked: true, after: None }), rest);
+    assert_eq!(of(Filter { yanked: false, after: Some(0) }), yanked);
+    assert!(Filter::default().recipe().is_none());
+    let young = format!(
+        "{{\"vers\":\"1.0.0\",\"cksum\":\"{sum}\",\"pubtime\":\"2026-01-01T00:00:00Z\"}}\n"
+    );
+    let filter = |after| Filter { yanked: false, after: Some(after) }.apply(young.as_bytes());
+    assert!(filter(1_700_000_000).is_empty() && filter(1_800_000_000) == young.as_bytes());
 }

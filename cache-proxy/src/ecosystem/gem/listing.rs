@@ -11,12 +11,15 @@
 //! ```
 
 use std::collections::HashMap;
+use std::io::{self, BufRead as _, BufReader, Read};
 
 use boatyard_oci::Digest;
 use sha2::{Digest as _, Sha256};
 
-/// How many gems of `/versions` are known at the most.
-const GEMS_MAX: usize = 4_000_000;
+/// How many lines of `/versions` are read at the most.
+const GEMS_MAX: usize = 1_000_000;
+/// The longest of its lines that is read as one.
+const LINE_MAX: u64 = 1024 * 1024;
 
 /// What `/versions` says.
 #[derive(Debug, Default)]
@@ -29,29 +32,41 @@ pub(super) struct Versions {
 }
 
 impl Versions {
-    /// Reads the file.
-    pub(super) fn parse(bytes: &[u8]) -> Versions {
-        let mut lines = bytes.split(|byte| *byte == b'\n');
-        let mut created_at = None;
-        for line in lines.by_ref().take_while(|line| *line != b"---").take(16) {
-            if let Some(text) = line.strip_prefix(b"created_at:") {
-                created_at = std::str::from_utf8(text).ok().map(|text| text.trim().to_owned());
+    /// Reads the file, a line at a time: it may be large.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(super) fn read(from: impl Read) -> io::Result<Versions> {
+        let mut from = BufReader::new(from);
+        let (mut versions, mut line) = (Versions::default(), Vec::new());
+        let mut is_head = true;
+        while versions.sums.len() < GEMS_MAX {
+            line.clear();
+            if (&mut from).take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
+                break;
             }
-        }
-        let mut sums = Vec::new();
-        for line in lines.take(GEMS_MAX) {
+            let line = line.strip_suffix(b"\n").unwrap_or(&line);
+            if is_head {
+                is_head = line != b"---";
+                if let Some(text) = line.strip_prefix(b"created_at:") {
+                    let text = std::str::from_utf8(text).ok();
+                    versions.created_at = text.map(|text| text.trim().to_owned());
+                }
+                continue;
+            }
             let mut words = line.split(|byte| *byte == b' ');
             let (name, sum) = (words.next(), words.nth(1));
             if let (Some(name), Some(sum)) = (name, sum.and_then(md5)) {
-                sums.push((short(name), sum));
+                versions.sums.push((short(name), sum));
             }
         }
         // The sort is stable, and of a name the last line counts.
+        let sums = &mut versions.sums;
         sums.reverse();
         sums.sort_by_key(|(name, _)| *name);
         sums.dedup_by_key(|(name, _)| *name);
         sums.shrink_to_fit();
-        Versions { created_at, sums }
+        Ok(versions)
     }
 
     /// Returns the MD5 of the `/info` of a gem.

@@ -13,13 +13,11 @@ use boatyard_content::{Root, StoreError};
 use boatyard_oci::Digest;
 use jiff::{SignedDuration, Timestamp};
 
+use super::Gem;
 use super::listing::Versions;
-use super::{Gem, index};
 use crate::entry::Entry;
 use crate::target::Target;
 
-/// The longest `/versions` that is read.
-const VERSIONS_MAX: usize = 512 * 1024 * 1024;
 /// How many sources are remembered.
 const SOURCES_MAX: usize = 1000;
 /// How long after the newest was last seen something older is believed: a source may have been
@@ -124,9 +122,12 @@ impl Gem {
         if let Some(versions) = self.versions.get(blob) {
             return Some(versions);
         }
-        let bytes = index::read(&self.root, blob, VERSIONS_MAX).await?;
-        let parsed = tokio::task::spawn_blocking(move || Versions::parse(&bytes)).await.ok()?;
-        let versions = Arc::new(parsed);
+        let (store, wanted) = (self.root.store(), blob.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let file = store.open_blocking(&wanted).ok()??;
+            Versions::read(file.into_file()).ok()
+        });
+        let versions = Arc::new(read.await.ok()??);
         self.versions.put(blob.clone(), Arc::clone(&versions), versions.weight());
         Some(versions)
     }

@@ -30,7 +30,7 @@ use crate::statistics::Outcome;
 /// The longest form that asks to withdraw a gem.
 const FORM_MAX: u64 = 64 * 1024;
 /// The longest line of a public index that is looked at whole.
-const LINE_MAX: usize = 16 * 1024 * 1024;
+const LINE_MAX: u64 = 1024 * 1024;
 
 /// What a request that writes wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,7 +292,7 @@ fn merge(
     let mut is_head = true;
     loop {
         line.clear();
-        let read = (&mut from).take(LINE_MAX as u64).read_until(b'\n', &mut line)?;
+        let read = (&mut from).take(LINE_MAX).read_until(b'\n', &mut line)?;
         if read == 0 {
             break;
         }

@@ -46,13 +46,13 @@ fn the_last_line_of_a_name_counts() {
         "created_at: 2026-01-01T00:00:00Z\n---\nrack 1.0,1.1 {one}\nx 1 {two}\nrack -1.0 {two}\n\
          broken\nalso broken x\n\n"
     );
-    let versions = Versions::parse(text.as_bytes());
+    let versions = Versions::read(text.as_bytes()).unwrap();
     assert_eq!(versions.created_at.as_deref(), Some("2026-01-01T00:00:00Z"));
     assert_eq!(versions.sum("rack"), md5(two.as_bytes()));
     assert_eq!(versions.sum("x"), md5(two.as_bytes()));
     assert_eq!(versions.sum("broken"), None);
-    assert!(Versions::parse(b"").sum("").is_none());
-    assert!(Versions::parse(&[0xff; 100]).created_at.is_none());
+    assert!(Versions::read(b"".as_slice()).unwrap().sum("").is_none());
+    assert!(Versions::read([0xff; 100].as_slice()).unwrap().created_at.is_none());
 }
 
 #[test]
