@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use boatyard_access::Authority;
 use boatyard_cache_proxy::ecosystem::apt::Apt;
+use boatyard_cache_proxy::ecosystem::cargo::Cargo;
+use boatyard_cache_proxy::ecosystem::gem::Gem;
+use boatyard_cache_proxy::ecosystem::go::Go;
 use boatyard_cache_proxy::ecosystem::maven::Maven;
 use boatyard_cache_proxy::engine::{Engine, EngineOptions};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
@@ -122,6 +125,9 @@ pub fn listen(
 fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
     vec![
         Arc::new(Apt::new(Arc::clone(root), generation::Options::default())),
+        Arc::new(Gem::new(Arc::clone(root))),
+        Arc::new(Cargo::new(Arc::clone(root))),
+        Arc::new(Go::new(Arc::clone(root))),
         Arc::new(Maven::default()),
     ]
 }

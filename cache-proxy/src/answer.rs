@@ -11,7 +11,8 @@ use boatyard_upstream::transfer::Reader;
 use boatyard_upstream::transport::Incoming;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, VIA, WARNING,
+    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, VIA,
+    WARNING,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -123,6 +124,16 @@ impl Answer {
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         let body = Body::Bytes(format!("{line}\n").into());
         Answer { status, headers, body, outcome: Outcome::Own, ecosystem: None, reason: None }
+    }
+
+    /// Returns the answer that something is elsewhere for good.
+    pub(crate) fn moved(to: &str) -> Answer {
+        let mut answer = Answer::own(StatusCode::MOVED_PERMANENTLY, &format!("it is at {to}"));
+        match HeaderValue::from_str(to) {
+            Ok(to) => drop(answer.headers.insert(LOCATION, to)),
+            Err(_) => return Answer::own(StatusCode::BAD_REQUEST, "the address is none"),
+        }
+        answer
     }
 
     /// Returns what an ecosystem answers, as it is.

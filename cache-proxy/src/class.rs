@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use boatyard_content::Expected;
 use boatyard_oci::Digest;
+use http::HeaderName;
 
 /// What an ecosystem says of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,12 @@ pub struct Mutable {
     /// Its bytes are what [`crate::Ecosystem::render`] makes of the upstream's, by this recipe:
     /// made once for each version of them, and then a file as any other.
     pub recipe: Option<String>,
+    /// The request's headers that choose between variants, whether the upstream says so by `Vary`
+    /// or not.
+    pub varies: Vec<HeaderName>,
+    /// A header of the answer with a number that only grows: an answer whose number is smaller than
+    /// that of what is kept comes from a mirror that is behind, and counts as none.
+    pub serial: Option<HeaderName>,
 }
 
 /// What was promised of bytes, and by what.
@@ -71,13 +78,21 @@ impl Class {
 
     /// Returns the class of what is asked for again on each use.
     pub fn index() -> Class {
-        Class::Mutable(Mutable { always_ask: true, recipe: None })
+        Class::Mutable(Mutable { always_ask: true, ..Mutable::default() })
     }
 
     /// Returns the promise, where there is one.
     pub fn promise(&self) -> Option<&Promise> {
         match self {
             Class::Immutable(immutable) => immutable.promise.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Returns what is to be known of a class that changes.
+    pub fn mutable(&self) -> Option<&Mutable> {
+        match self {
+            Class::Mutable(mutable) => Some(mutable),
             _ => None,
         }
     }

@@ -2,6 +2,10 @@
 //! for them, which must agree with one another.
 
 pub mod apt;
+pub mod cargo;
+pub mod gem;
+pub mod go;
+mod index;
 pub mod maven;
 
 use std::collections::HashSet;
@@ -21,6 +25,7 @@ use crate::entry::Entry;
 use crate::hosted::{Hosted, Upload};
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::statistics::Outcome;
 use crate::target::Target;
 
 /// The knowledge of one kind of package archive.
@@ -128,10 +133,16 @@ pub struct Explained {
 }
 
 /// The answer of [`Ecosystem::resolve`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Resolution {
     /// The engine answers, as for this class.
     Class(Class),
+    /// The engine answers as if the client had asked this: the one form of many spellings, or the
+    /// place upstream of a file that clients see below our own address. Where it does not lie below
+    /// its upstream, it belongs to the one that it lies below, if any.
+    Instead(Box<Request>, Class),
+    /// It is at this address, a URL or an absolute path as the client sees it.
+    Moved(String),
     /// These bytes are the answer.
     Blob(Resolved),
     /// This is the answer, made here. It is not kept.
@@ -155,6 +166,8 @@ pub struct Resolved {
     pub headers: HeaderMap,
     /// How old it is, where it is served instead of something newer.
     pub stale: Option<Duration>,
+    /// How it came about, where it is not stale.
+    pub outcome: Outcome,
 }
 
 /// What an ecosystem fetches with.

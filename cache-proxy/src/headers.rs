@@ -8,6 +8,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName};
 
+/// Names the source that a Gemfile has, in a request to a mirror of it: to us.
+pub const X_GEMFILE_SOURCE: HeaderName = HeaderName::from_static("x-gemfile-source");
+
 /// Takes off what concerns one connection only.
 ///
 /// > "Intermediaries MUST parse a received Connection header field before a message is forwarded
@@ -42,7 +45,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Returns a request's headers as the upstream gets them for a request that passes through.
 pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut passed = headers.clone();
-    for name in [HOST, CONTENT_LENGTH, EXPECT, ACCEPT_ENCODING] {
+    for name in [HOST, CONTENT_LENGTH, EXPECT, ACCEPT_ENCODING, X_GEMFILE_SOURCE] {
         passed.remove(name);
     }
     passed

@@ -25,6 +25,10 @@ impl Engine {
         if request.headers.contains_key(VIA) {
             return None;
         }
+        // So is who the client is, where there are private packages.
+        if request.upstream.as_ref().is_some_and(|upstream| upstream.hosted.is_some()) {
+            return None;
+        }
         let (ecosystem, Classified::As(class)) = self.classify(request) else { return None };
         let key = request.target.key();
         let known = self.known_in_memory(&key)?;
@@ -54,8 +58,8 @@ impl Engine {
         match class {
             Class::Immutable(immutable) => immutable.promise.is_none() || kept.verified.is_some(),
             Class::Mutable(mutable) if mutable.always_ask => false,
-            Class::Pass => false,
-            _ => {
+            Class::Pass | Class::Revalidate(_) => false,
+            Class::Mutable(_) | Class::Http => {
                 let now = self.shared.options.clock.now();
                 let asked =
                     freshness::Request { method: &request.method, headers: &request.headers };

@@ -120,7 +120,7 @@ impl Question {
             freshness::Request { method: &http::Method::GET, headers: &self.request.headers };
         let status = StatusCode::OK;
         match Policy::of(request, status, headers, requested, received) {
-            Ok(policy) => Ok(policy),
+            Ok(policy) => Ok(self.varied(policy)),
             // Bytes that somebody vouches for by their digest are no secret of one user.
             Err(_) if self.promise().is_some() => {
                 let headers = headers.clone();
@@ -128,6 +128,28 @@ impl Question {
             }
             Err(reason) => Err(reason.to_string()),
         }
+    }
+
+    /// Adds the headers that choose between variants though the upstream does not say so.
+    fn varied(&self, mut policy: Policy) -> Policy {
+        for name in self.class.mutable().into_iter().flat_map(|mutable| &mutable.varies) {
+            if policy.varied.iter().all(|(known, _)| known != name) {
+                let values = self.request.headers.get_all(name).iter().cloned().collect();
+                policy.varied.push((name.clone(), values));
+            }
+        }
+        policy
+    }
+
+    /// Says whether an answer is older than what is kept, by the number that it bears. One without
+    /// a number may be anything: a mirror that bears none would else look stale for ever.
+    fn goes_back(&self, headers: &HeaderMap) -> bool {
+        let Some(name) = self.class.mutable().and_then(|mutable| mutable.serial.as_ref()) else {
+            return false;
+        };
+        let number = |headers: &HeaderMap| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
+        let kept = self.known.as_ref().and_then(|known| number(&known.policy.headers));
+        number(headers).zip(kept).is_some_and(|(new, kept)| new < kept)
     }
 }
 
@@ -179,6 +201,9 @@ impl Judge {
         if self.is_page_instead(&answer) {
             let reason = "it answered with a page: a login, or a captive portal?";
             return Err(SourceError::Refused(reason.into()));
+        }
+        if self.question.goes_back(&answer.headers) {
+            return Err(SourceError::Refused("what it has is older than what is kept".into()));
         }
         let policy = match self.question.policy(&answer.headers, requested, received) {
             Ok(policy) => policy,

@@ -46,20 +46,31 @@ impl Engine {
         ecosystem: Option<&Arc<dyn Ecosystem>>,
         classified: Classified,
     ) -> Answer {
-        let class = match (classified, ecosystem) {
-            (Classified::As(class), _) => class,
-            (Classified::Resolve, None) => Class::Http,
-            (Classified::Resolve, Some(ecosystem)) => {
-                match ecosystem.resolve(request, self).await {
-                    Resolution::Class(class) => class,
-                    Resolution::Blob(resolved) => return self.resolved(request, resolved).await,
-                    Resolution::Reply(reply) => return self.replied(request, reply),
-                    Resolution::Refused { status, message } => {
-                        return Answer::own(status, &message);
+        match (classified, ecosystem) {
+            (Classified::As(class), _) => self.read_as(request, class, ecosystem).await,
+            (Classified::Resolve, None) => self.read_as(request, Class::Http, ecosystem).await,
+            (Classified::Resolve, Some(resolving)) => {
+                match resolving.resolve(request, self).await {
+                    Resolution::Class(class) => self.read_as(request, class, ecosystem).await,
+                    Resolution::Instead(request, class) => {
+                        self.read_as(&self.placed(*request), class, ecosystem).await
                     }
+                    Resolution::Blob(resolved) => self.resolved(request, resolved).await,
+                    Resolution::Reply(reply) => self.replied(request, reply),
+                    Resolution::Moved(to) => Answer::moved(&to),
+                    Resolution::Refused { status, message } => Answer::own(status, &message),
                 }
             }
-        };
+        }
+    }
+
+    /// Answers for a target of a class.
+    async fn read_as(
+        &self,
+        request: &Request,
+        class: Class,
+        ecosystem: Option<&Arc<dyn Ecosystem>>,
+    ) -> Answer {
         if is_alone(request) {
             let message = "nothing of that name is published here";
             return Engine::refused(ecosystem, StatusCode::NOT_FOUND, message);
@@ -332,7 +343,7 @@ impl Engine {
             return self.pass(request).await;
         };
         self.mark_used(&request.target);
-        let outcome = if resolved.stale.is_some() { Outcome::Stale } else { Outcome::Hit };
+        let outcome = resolved.stale.map_or(resolved.outcome, |_| Outcome::Stale);
         self.answer_with(request, &resolved.headers, opened.into(), outcome, resolved.stale)
     }
 

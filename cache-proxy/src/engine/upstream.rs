@@ -16,6 +16,7 @@ use super::Engine;
 use super::judge::{Judge, Question, Settled};
 use crate::headers;
 use crate::request::Request;
+use crate::upstreams::Upstream;
 
 /// Servers that failed, and until when they are left alone.
 #[derive(Debug, Default)]
@@ -55,12 +56,24 @@ impl Engine {
         urls.collect()
     }
 
+    /// Returns a request with the upstream that its target lies below: what one is shown is none
+    /// of another's business.
+    pub(super) fn placed(&self, request: Request) -> Request {
+        let upstream = request.upstream.as_ref();
+        if upstream.is_some_and(|upstream| upstream.below(&request.target).is_some()) {
+            return request;
+        }
+        let (upstream, target) = match self.upstreams().of(&request.target) {
+            Some((upstream, below)) => (Some(Arc::clone(upstream)), below),
+            None => (None, request.target.clone()),
+        };
+        Request { target, upstream, ..request }
+    }
+
     /// Returns headers as the upstream gets them: with what we show it, and our name.
     pub(super) fn dressed(&self, request: &Request, mut headers: HeaderMap) -> HeaderMap {
         headers.append(VIA, self.shared.via.clone());
-        let credential =
-            request.upstream.as_ref().and_then(|upstream| upstream.credential.as_ref());
-        if let Some(value) = credential.and_then(authorization) {
+        if let Some(value) = request.upstream.as_deref().and_then(authorization) {
             headers.insert(AUTHORIZATION, value);
         }
         headers
@@ -152,9 +165,14 @@ impl Source for Gate {
     }
 }
 
-fn authorization(credential: &Credential) -> Option<HeaderValue> {
+fn authorization(upstream: &Upstream) -> Option<HeaderValue> {
     use base64::Engine as _;
-    let text = match credential {
+    let text = match upstream.credential.as_ref()? {
+        // > "the token is sent as is in the Authorization header" (after The Cargo Book): some
+        // > registries' tokens begin with `Bearer`, others' do not.
+        Credential::RegistryToken { token } if upstream.ecosystem.as_deref() == Some("cargo") => {
+            token.expose().to_owned()
+        }
         Credential::Password { user, password } => {
             let pair = format!("{user}:{}", password.expose());
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderMap, Method};
 
+use crate::ecosystem::gem;
 use crate::target::{Target, TargetError};
 use crate::upstreams::{Upstream, Upstreams};
 
@@ -73,21 +74,35 @@ pub(super) fn route(
         "livez" | "readyz" => return Ok(Route::Health),
         _ => {}
     }
+    if let Some(target) = gem::source::target(upstreams, path, headers) {
+        return Ok(with_base(by_name(upstreams, target), headers));
+    }
     if let Some(rest) = strip_https(path) {
         return Ok(by_name(upstreams, format!("https://{rest}").parse()?));
     }
     let (name, below) = path.split_once('/').unwrap_or((path, ""));
     if let Some(upstream) = upstreams.named(name) {
         let target = upstream.target(below)?;
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let base = host.map(|host| format!("http://{host}/{name}"));
-        return Ok(Route::Resource { target, upstream: Some(Arc::clone(upstream)), base });
+        let route = Route::Resource { target, upstream: Some(Arc::clone(upstream)), base: None };
+        return Ok(with_base(route, headers));
     }
     // A name without a dot is a mistake more often than a host of this network.
     if !name.contains(['.', ':']) {
         return Err(RouteError::Unknown { name: name.to_owned() });
     }
     Ok(by_name(upstreams, format!("http://{path}").parse()?))
+}
+
+/// Adds where the client sees the upstream of a route, for one who speaks to us.
+fn with_base(route: Route, headers: &HeaderMap) -> Route {
+    match route {
+        Route::Resource { target, upstream: Some(upstream), .. } => {
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+            let base = host.map(|host| format!("http://{host}/{}", upstream.name));
+            Route::Resource { target, upstream: Some(upstream), base }
+        }
+        other => other,
+    }
 }
 
 fn by_name(upstreams: &Upstreams, target: Target) -> Route {

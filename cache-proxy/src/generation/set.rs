@@ -22,6 +22,7 @@ use super::wanted::Wanted;
 use crate::class::{Class, Promise};
 use crate::ecosystem::{Fetcher, Resolution, Resolved};
 use crate::request::Request;
+use crate::statistics::Outcome;
 use crate::target::Target;
 
 const WANTED: &str = "wanted";
@@ -428,7 +429,8 @@ impl Set {
             let since = self.state().confirmed.unwrap_or(generation.modified);
             now.duration_since(since).unsigned_abs()
         });
-        Resolution::Blob(Resolved { blob: blob.clone(), headers, stale })
+        let outcome = Outcome::Hit;
+        Resolution::Blob(Resolved { blob: blob.clone(), headers, stale, outcome })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
