@@ -137,6 +137,12 @@ pub trait Fetcher: fmt::Debug + Send + Sync {
     /// Returns the root, with the store of all blobs.
     fn root(&self) -> &Arc<Root>;
 
+    /// Returns itself for work that goes on when the request has its answer; `None` where nothing
+    /// is to go on.
+    fn share(&self) -> Option<Arc<dyn Fetcher>> {
+        None
+    }
+
     /// Returns the time.
     fn now(&self) -> Timestamp;
 }

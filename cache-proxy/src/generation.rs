@@ -10,7 +10,8 @@
 //!                                │ yes: bring every child that clients want, each with the digest
 //!                                │      that the new root lists
 //!                                ├─ all there ──▶ publish: the new generation is shown
-//!                                └─ not all  ──▶ the one before stays; the next request tries again
+//!                                └─ not all  ──▶ the one before stays; it is tried again by itself,
+//!                                                and by the next request
 //! client asks for a child ──▶ the bytes that *its* root lists, or an error: never others
 //! ```
 //!
@@ -30,6 +31,7 @@ mod format;
 mod held;
 mod listing;
 mod publish;
+mod retry;
 mod set;
 mod wanted;
 

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use boatyard_cache_proxy::engine::{Engine, EngineOptions};
+use boatyard_cache_proxy::engine::{Engine, EngineOptions, Settings};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
 use boatyard_cache_proxy::request::Request;
 use boatyard_cache_proxy::statistics::Counters;
@@ -90,17 +90,19 @@ impl World {
             ..RetryPolicy::default()
         };
         let options = EngineOptions {
-            upstreams: Upstreams::new(vec![upstream]).unwrap(),
+            settings: Settings {
+                upstreams: Upstreams::new(vec![upstream]).unwrap(),
+                transport: Arc::new(transport),
+                bytes_max: None,
+                grace: Duration::ZERO,
+            },
             ecosystems: vec![Arc::clone(&archive) as Arc<dyn Ecosystem>],
-            transport: Arc::new(transport),
             limits: transfer::Limits {
                 idle: Duration::from_millis(300),
                 retry: retry.clone(),
                 ..transfer::Limits::default()
             },
             retry,
-            bytes_max: None,
-            grace: Duration::ZERO,
             absent_for: Duration::from_secs(20),
             rest_for: Duration::ZERO,
             clock: Arc::new(SystemClock),

@@ -80,6 +80,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             routes: routes.clone(),
             tending: answers.tend(),
             tls,
+            proxy: proxy.as_ref().map(|listening| listening.proxy.clone()),
         };
         let following = tokio::spawn(running.follow());
         let proxied = proxied(proxy, stop_signal()?);

@@ -25,6 +25,7 @@ pub mod process;
 pub mod proxy;
 pub mod relay;
 pub mod rendezvous;
+pub mod secure;
 pub mod server;
 pub mod tree;
 

@@ -83,6 +83,9 @@ impl Set {
             let checked = self.check_now(asking).await;
             self.tell(&checked);
             self.state().checked = Some(checked.clone());
+            if matches!(checked, Checked::Incomplete(_)) {
+                self.retry(asking);
+            }
             *answered = last;
             checked
         };

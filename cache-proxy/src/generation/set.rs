@@ -1,6 +1,6 @@
 //! One index set: what is held of it, and what its clients are given.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,11 @@ pub struct Options {
     pub patience: Duration,
     /// How long a generation that lacks a child which clients want is held back at most.
     pub held_back_max: Duration,
+    /// How long after a newer generation was found incomplete it is asked for again by itself; each
+    /// further time twice as long.
+    pub retry_first: Duration,
+    /// The longest that is waited so.
+    pub retry_max: Duration,
     /// A child that is larger goes to its client while it arrives.
     pub stream_from: u64,
 }
@@ -51,6 +56,8 @@ impl Default for Options {
             wanted_for: Duration::from_secs(14 * 24 * 3600),
             patience: Duration::from_secs(15),
             held_back_max: Duration::from_secs(3 * 24 * 3600),
+            retry_first: Duration::from_secs(5),
+            retry_max: Duration::from_secs(300),
             stream_from: 1 << 20,
         }
     }
@@ -84,6 +91,8 @@ pub struct Set {
     /// The number of the last request that a check answers; held while one is made.
     pub(super) checking: tokio::sync::Mutex<u64>,
     pub(super) arrivals: AtomicU64,
+    /// What is incomplete is asked for again without a client.
+    pub(super) retrying: AtomicBool,
 }
 
 /// What changes of a set.
@@ -138,7 +147,8 @@ impl Set {
         let wanted = fs_err::read(wanted).map(|bytes| Wanted::parse(&bytes)).unwrap_or_default();
         let state = Mutex::new(State { wanted, ..State::default() });
         let (checking, arrivals) = (tokio::sync::Mutex::new(0), AtomicU64::new(0));
-        let set = Set { address, name, format, root, options, state, checking, arrivals };
+        let retrying = AtomicBool::new(false);
+        let set = Set { address, name, format, root, options, state, checking, arrivals, retrying };
         set.reload()?;
         Ok(set)
     }
