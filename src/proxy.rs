@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boatyard_cache_proxy::ecosystem::apk::Apk;
 use boatyard_cache_proxy::ecosystem::apt::Apt;
+use boatyard_cache_proxy::ecosystem::rpm::Rpm;
 use boatyard_cache_proxy::engine::{Engine, EngineOptions, Settings};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
@@ -142,7 +144,13 @@ fn options(config: &config::Proxy, limits: Limits) -> Result<ProxyOptions> {
 
 /// Returns the ecosystems, in the order in which they are asked.
 fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
-    vec![Arc::new(Apt::new(Arc::clone(root), generation::Options::default()))]
+    let options = generation::Options::default;
+    // What rpm and apk take has names of its own; apt takes all that is below its archives.
+    vec![
+        Arc::new(Rpm::new(Arc::clone(root), options())),
+        Arc::new(Apk::new(Arc::clone(root), options())),
+        Arc::new(Apt::new(Arc::clone(root), options())),
+    ]
 }
 
 /// Returns what of the engine follows from the configuration, and may change with it.

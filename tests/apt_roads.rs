@@ -121,14 +121,15 @@ fn half_a_file_is_completed() {
 #[test]
 fn what_apt_asks_for_at_once_is_fetched_at_once() {
     const COUNT: usize = 6;
-    let names: Vec<String> = (0..2 * COUNT).map(|at| format!("package-{at}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let more: Vec<String> = (0..2 * COUNT).map(|at| format!("b{at}-more")).collect();
+    // apt asks for one alone, to see whom it talks to.
+    let names: Vec<&str> = ["a-first"].into_iter().chain(more.iter().map(String::as_str)).collect();
     let world = World::new(&[]);
     world.origin.make(&world.edition(1, &names).whole());
     let client = world.client();
     client.update().ok();
     // Nobody gets any before so many are asked for.
-    world.origin.gather(".deb", COUNT);
+    world.origin.gather("-more_1.0_all.deb", COUNT);
     let depth = "Acquire::http::Pipeline-Depth=10";
     let args = ["install", "--download-only", "--yes", "-o", depth];
     client.run("apt-get", &[&args[..], &names].concat()).ok();

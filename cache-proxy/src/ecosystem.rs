@@ -1,7 +1,9 @@
 //! What the engine does not know and an ecosystem does: which targets never change, what vouches
 //! for them, which must agree with one another.
 
+pub mod apk;
 pub mod apt;
+pub mod rpm;
 
 use std::collections::HashSet;
 use std::fmt;

@@ -26,13 +26,17 @@
 
 pub mod binding;
 mod bring;
+pub mod catalogue;
 mod check;
 mod format;
 mod held;
 mod listing;
+mod packages;
 mod publish;
 mod retry;
 mod set;
+pub mod sets;
+pub mod unpack;
 mod wanted;
 
 pub use bring::Missing;
@@ -40,4 +44,6 @@ pub use check::Checked;
 pub use format::{Format, RootFile};
 pub use held::{Generation, RootBlob};
 pub use listing::{Child, Listing};
+pub use packages::Found;
 pub use set::{Asking, Options, Set};
+pub use sets::Sets;

@@ -26,6 +26,8 @@ use crate::target::Target;
 
 const WANTED: &str = "wanted";
 pub(super) const ADDRESS: &str = "address";
+/// The format whose sets have no other name than their address.
+pub(super) const FIRST_KIND: &str = "apt";
 pub(super) const DERIVED: &str = "derived";
 
 /// How generations are kept.
@@ -142,7 +144,10 @@ impl Set {
         format: Arc<dyn Format>,
         options: Options,
     ) -> Result<Set, StoreError> {
-        let name = SetName::of(address.as_str());
+        let name = SetName::of(&match format.kind() {
+            FIRST_KIND => address.to_string(),
+            kind => format!("{kind} {address}"),
+        });
         let wanted = root.generations().directory(&name).join(WANTED);
         let wanted = fs_err::read(wanted).map(|bytes| Wanted::parse(&bytes)).unwrap_or_default();
         let state = Mutex::new(State { wanted, ..State::default() });
@@ -153,11 +158,14 @@ impl Set {
         Ok(set)
     }
 
-    /// Returns the addresses of all sets of a root of which something is held. Blocking.
-    pub fn addresses(root: &Root) -> Vec<Target> {
+    /// Returns the addresses of all sets of a kind of which something is held on a root. Blocking.
+    pub fn addresses(root: &Root, kind: &str) -> Vec<Target> {
         let sets = fs_err::read_dir(root.layout().generations()).into_iter().flatten().flatten();
         let address = |set: fs_err::DirEntry| {
-            fs_err::read_to_string(set.path().join(ADDRESS)).ok()?.trim_end().parse().ok()
+            let text = fs_err::read_to_string(set.path().join(ADDRESS)).ok()?;
+            let mut lines = text.lines();
+            let address = lines.next()?.parse().ok()?;
+            (lines.next().unwrap_or(FIRST_KIND) == kind).then_some(address)
         };
         sets.filter_map(address).collect()
     }
@@ -335,8 +343,7 @@ impl Set {
         child: &Child,
     ) -> Resolution {
         let now = asking.fetcher.now();
-        let store = self.root.store();
-        let there = matches!(store.stat(&child.digest).await, Ok(Some(_)));
+        let there = self.is_there(&child.digest).await;
         if !there && child.size > self.options.stream_from {
             return Resolution::Class(Class::promised(self.promise(child)));
         }
@@ -355,6 +362,10 @@ impl Set {
         answer
     }
 
+    pub(super) async fn is_there(&self, blob: &Digest) -> bool {
+        matches!(self.root.store().stat(blob).await, Ok(Some(_)))
+    }
+
     /// Does what touches files on a thread of its own; `None` where that stopped, which is a bug of
     /// ours.
     pub(super) async fn blocking<T: Send + 'static>(
@@ -371,7 +382,7 @@ impl Set {
         let kept = self.root.generations().hold(&self.name, generation.number, blob);
         let bytes = {
             let mut state = self.state();
-            state.wanted.note(path, now).then(|| state.wanted.to_bytes())
+            state.wanted.note(&self.format.role(path), now).then(|| state.wanted.to_bytes())
         };
         let file = self.root.generations().directory(&self.name).join(WANTED);
         let noted = bytes.map_or(Ok(()), |bytes| write_unsynced(&file, &bytes));
