@@ -220,7 +220,7 @@ mod tests {
         }
         assert_eq!(look_up(&path, &name(5000)).unwrap(), []);
         assert_eq!(look_up(&path, "../../passwd").unwrap(), []);
-        fs::write(&path, &fs::read(&path).unwrap()[..1000]).unwrap();
+        fs::write(&path, &fs::read(&path).unwrap()[..1001]).unwrap();
         assert!(look_up(&path, &name(0)).is_err());
     }
 }

@@ -65,9 +65,8 @@ impl Set {
         let children = generation.listing.children.iter();
         let lists: Vec<_> = children.filter(|(path, _)| self.format.lists_packages(path)).collect();
         let Some((path, child)) = lists.first() else { return };
-        let held = match self.root.generations().blobs(&self.name, generation.number) {
-            Ok(held) => held,
-            Err(_) => return,
+        let Ok(held) = self.root.generations().blobs(&self.name, generation.number) else {
+            return;
         };
         if lists.iter().any(|(_, child)| held.contains(&child.digest)) {
             return;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,7 +28,7 @@ pub struct Indexes;
 pub enum IndexError {
     /// It is no archive.
     #[error("APKINDEX.tar.gz cannot be unpacked: {0}")]
-    Unpack(#[from] std::io::Error),
+    Unpack(#[from] io::Error),
     /// It has no index in it.
     #[error("APKINDEX.tar.gz has no {MEMBER} in it")]
     NoMember,
@@ -57,7 +57,8 @@ impl Format for Indexes {
         let limits = Limits { bytes_max: UNPACKED_MAX, ..Limits::default() };
         let unpacked = unpack(Cursor::new(file.bytes.to_vec()), limits)?;
         each_package(unpacked, |_, _| Ok(()))?;
-        Ok(Listing::default())
+        // There are no children, and so none that could be of another generation.
+        Ok(Listing { by_digest: true, ..Listing::default() })
     }
 
     fn agrees(&self, _root: &[RootFile<'_>], _other: RootFile<'_>) -> bool {
@@ -97,19 +98,23 @@ impl Format for Indexes {
 
 /// Tells the packages of an index by their file names.
 fn each_package(
-    unpacked: impl Read,
+    mut unpacked: impl Read,
     mut tell: impl FnMut(&str, Listed) -> Result<(), IndexError>,
 ) -> Result<(), IndexError> {
-    let mut archive = tar::Archive::new(unpacked);
+    let mut archive = tar::Archive::new(&mut unpacked);
     // Some tools end the signature's archive as if nothing came behind it.
     archive.set_ignore_zeros(true);
+    let mut is_there = false;
     for entry in archive.entries()? {
         let entry = entry?;
         if entry.path_bytes().as_ref() == MEMBER.as_bytes() {
-            return each_stanza(BufReader::new(entry), &mut tell);
+            each_stanza(BufReader::new(entry), &mut tell)?;
+            is_there = true;
         }
     }
-    Err(IndexError::NoMember)
+    // What is behind it says whether it was damaged.
+    io::copy(&mut unpacked, &mut io::sink())?;
+    if is_there { Ok(()) } else { Err(IndexError::NoMember) }
 }
 
 /// > "P: package name, V: version, C: Q1 and the base64 of the SHA-1 of the control segment, S: size of
@@ -171,7 +176,7 @@ mod tests {
         let listed = Listed { size: 123, sum: Sum::Control([7; 20]) };
         assert_eq!(found, [("hello-2.12-r0.apk".to_owned(), listed)]);
         let read = |bytes: &[u8]| Indexes.read(&[RootFile { name: APKINDEX, bytes }]);
-        assert_eq!(read(&index).unwrap(), Listing::default());
+        assert_eq!(read(&index).unwrap().children.len(), 0);
         assert!(read(&index[..index.len() - 9]).is_err(), "it is cut short");
         assert!(read(b"<html>").is_err());
         assert!(read(&segment("other", b"x")).is_err());

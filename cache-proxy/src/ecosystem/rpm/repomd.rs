@@ -60,7 +60,9 @@ pub fn parse(text: &[u8]) -> Result<Listing, RepomdError> {
             Piece::Begin([root], _) if &**root != "repomd" => other = Some(root.clone()),
             Piece::Begin([_, at], _) if &**at == "data" => data = Data::default(),
             Piece::Begin([_, _, at], element) => match &**at {
-                "checksum" => data.algorithm = attribute(element, "type").and_then(algorithm),
+                "checksum" => {
+                    data.algorithm = attribute(element, "type").and_then(|name| algorithm(&name))
+                }
                 "location" if attribute(element, "xml:base").is_none() => {
                     data.location = attribute(element, "href");
                 }
@@ -109,8 +111,8 @@ pub fn parse(text: &[u8]) -> Result<Listing, RepomdError> {
 }
 
 /// Returns the algorithm of a checksum's type, where it is one that is still trusted.
-pub(super) fn algorithm(name: String) -> Option<Algorithm> {
-    match name.as_str() {
+pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
+    match name {
         "sha256" => Some(Algorithm::Sha256),
         "sha512" => Some(Algorithm::Sha512),
         _ => None,
