@@ -66,8 +66,8 @@ class Far:
 
     def run(self, started):
         async def begin():
-            server = await asyncio.start_server(self.serve, "127.0.0.1", 0, backlog=512)
-            self.port = server.sockets[0].getsockname()[1]
+            self.port = servers.free_port()
+            await asyncio.start_server(self.serve, "127.0.0.1", self.port, backlog=512)
             started.set()
 
         self.loop.create_task(begin())

@@ -68,7 +68,7 @@ ACNG = """\
 CacheDir: {data}/cache
 LogDir: {data}/logs
 Port: {port}
-BindAddress: 127.0.0.1
+BindAddress: localhost
 AllowUserPorts: 0
 ForeGround: 1
 PidFile: {data}/pid
@@ -200,18 +200,33 @@ def stop(server):
 
 
 def install(port, targets):
-    """Fetches as apt does, ten requests ahead on one connection; returns how long that took."""
+    """Fetches as apt does, ten requests ahead on one connection, and on another one from where it
+    was closed between two answers; returns how long that took."""
     start = time.monotonic()
+    done = 0
+    while done < len(targets):
+        before = done
+        done += answered(port, targets[done:])
+        if done == before:
+            raise SystemExit(f"error: {targets[done]}: closed without an answer")
+    return time.monotonic() - start
+
+
+def answered(port, targets):
+    """Returns how many of them were answered before the connection was closed, or all were."""
+    asked = 0
     with socket.create_connection(("127.0.0.1", port), 120) as connection:
         answers = connection.makefile("rb", 1 << 20)
-        asked = 0
         for done in range(len(targets)):
-            ahead = min(done + DEPTH, len(targets))
-            ask = targets[asked:ahead]
-            asked = max(asked, ahead)
-            connection.sendall("".join(map(request, ask)).encode())
-            body(answers, targets[done])
-    return time.monotonic() - start
+            try:
+                while asked < min(done + DEPTH, len(targets)):
+                    connection.sendall(request(targets[asked]).encode())
+                    asked += 1
+                if not body(answers, targets[done]):
+                    return done
+            except ConnectionError:
+                return done
+    return len(targets)
 
 
 def request(target):
@@ -219,7 +234,10 @@ def request(target):
 
 
 def body(answers, target):
+    """Reads an answer; False where the connection ended before it."""
     status = answers.readline()
+    if not status:
+        return False
     if b" 200 " not in status:
         why = answers.read(300)
         raise SystemExit(f"error: {target}: {status!r} {why!r}")
@@ -235,10 +253,11 @@ def body(answers, target):
             if not piece:
                 raise SystemExit(f"error: {target}: {missing} bytes are missing")
             missing -= len(piece)
-        return
+        return True
     while size := int(answers.readline(), 16):
         answers.read(size + 2)
     answers.readline()
+    return True
 
 
 def wrk(server, target, clients, options):

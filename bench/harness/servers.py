@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import pathlib
+import random
 import socket
 import subprocess
 import time
@@ -150,9 +151,17 @@ def nginx(world):
 
 
 def place(world, name):
-    """Returns a directory for a server, and a port that is free now."""
+    """Returns a directory for a server, and a port."""
     data = world / name
     data.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return data, probe.getsockname()[1]
+    return data, free_port()
+
+
+def free_port():
+    """Returns a port that is free now: below those that the kernel gives to connections, and below
+    32768, beyond which apt-cacher-ng can neither listen nor connect."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
