@@ -1,8 +1,6 @@
 //! apt on other roads through the cache proxy: to archives by HTTPS, with half a file in its hands,
 //! with many requests at once, to several mirrors, and what we say of all that.
 
-#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
-
 mod support;
 
 use std::collections::BTreeMap;

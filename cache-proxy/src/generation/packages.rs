@@ -65,15 +65,15 @@ impl Set {
         let children = generation.listing.children.iter();
         let lists: Vec<_> = children.filter(|(path, _)| self.format.lists_packages(path)).collect();
         let Some((path, child)) = lists.first() else { return };
-        let Ok(held) = self.root.generations().blobs(&self.name, generation.number) else {
-            return;
-        };
+        let number = generation.number;
+        let held = move |set: &Set| set.root.generations().blobs(&set.name, number);
+        let Some(Ok(held)) = self.blocking(held).await else { return };
         if lists.iter().any(|(_, child)| held.contains(&child.digest)) {
             return;
         }
         match self.bring(asking, &generation.listing, path, child).await {
             Ok(()) => {
-                let (number, digest) = (generation.number, child.digest.clone());
+                let digest = child.digest.clone();
                 let hold = move |set: &Set| set.root.generations().hold(&set.name, number, &digest);
                 if let Some(Err(error)) = self.blocking(hold).await {
                     tracing::warn!(set = %self.address, %error, "cannot hold an index of packages");

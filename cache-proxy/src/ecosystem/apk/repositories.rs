@@ -129,8 +129,7 @@ impl Ecosystem for Apk {
 
     fn classify(&self, request: &Request) -> Option<Classified> {
         let path = request.target.path();
-        let mine = matches!(request.method, Method::GET | Method::HEAD)
-            && request.target.url().query().is_none()
+        let mine = request.reads_for_all()
             && (path.ends_with(".apk") || path.ends_with("/APKINDEX.tar.gz"));
         mine.then_some(Classified::Resolve)
     }

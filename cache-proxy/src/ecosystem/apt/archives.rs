@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use boatyard_content::Root;
 use boatyard_oci::{Algorithm, Digest};
-use http::Method;
 
 use super::address::{self, ByHash};
 use super::format::Suites;
@@ -61,9 +60,7 @@ impl Ecosystem for Apt {
     }
 
     fn classify(&self, request: &Request) -> Option<Classified> {
-        if !matches!(request.method, Method::GET | Method::HEAD)
-            || request.target.url().query().is_some()
-        {
+        if !request.reads_for_all() {
             return None;
         }
         let path = request.target.path();

@@ -37,7 +37,8 @@ pub fn read(index: impl BufRead, records: &mut Records) -> Result<(), CatalogueE
             Piece::Begin([_, at], _) if &**at == "package" => package = Package::default(),
             Piece::Begin([_, _, at], element) => match &**at {
                 "checksum" => {
-                    package.algorithm = attribute(element, "type").and_then(|name| algorithm(&name))
+                    package.algorithm =
+                        attribute(element, "type").and_then(|name| algorithm(&name));
                 }
                 "size" => {
                     package.size = attribute(element, "package").and_then(|size| size.parse().ok());

@@ -61,7 +61,7 @@ pub fn parse(text: &[u8]) -> Result<Listing, RepomdError> {
             Piece::Begin([_, at], _) if &**at == "data" => data = Data::default(),
             Piece::Begin([_, _, at], element) => match &**at {
                 "checksum" => {
-                    data.algorithm = attribute(element, "type").and_then(|name| algorithm(&name))
+                    data.algorithm = attribute(element, "type").and_then(|name| algorithm(&name));
                 }
                 "location" if attribute(element, "xml:base").is_none() => {
                     data.location = attribute(element, "href");

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use boatyard_content::Root;
 use boatyard_oci::Digest;
-use http::Method;
 use jiff::Timestamp;
 
 use super::format::{REPOMD, Repodata, SIGNATURE, named};
@@ -59,9 +58,7 @@ impl Ecosystem for Rpm {
 
     fn classify(&self, request: &Request) -> Option<Classified> {
         let path = request.target.path();
-        let mine = matches!(request.method, Method::GET | Method::HEAD)
-            && request.target.url().query().is_none()
-            && (is_package(path) || path.contains("/repodata/"));
+        let mine = request.reads_for_all() && (is_package(path) || path.contains("/repodata/"));
         mine.then_some(Classified::Resolve)
     }
 
