@@ -25,6 +25,7 @@ mod proxy;
 mod pull;
 mod push;
 mod quickstart;
+mod retain;
 mod rmi;
 mod run;
 mod save;
@@ -102,6 +103,7 @@ enum Command {
     Cache(cache::Args),
     Df(df::Args),
     Gc(gc::Args),
+    Retain(retain::Args),
     Fsck(fsck::Args),
     Doctor(doctor::Args),
     /// Run the registry
@@ -152,6 +154,7 @@ impl Cli {
             Command::Import(args) => import::run(&args, &logged("boatyard import")?),
             Command::Cache(args) => cache::run(&args, &logged("boatyard cache")?),
             Command::Df(args) => df::run(&args, &logged("boatyard df")?),
+            Command::Retain(args) => retain::run(&args, &logged("boatyard retain")?),
             Command::Gc(args) => gc::run(&args, &logged("boatyard gc")?),
             Command::Fsck(args) => fsck::run(&args, &logged("boatyard fsck")?),
             Command::Doctor(args) => doctor::run(&args, &logged("boatyard doctor")?),

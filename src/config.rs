@@ -3,7 +3,9 @@
 //! What a key means stands at its field: [`reference`] makes the manual's page of it.
 
 pub mod limits;
+pub mod policies;
 pub mod reference;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -52,6 +54,14 @@ pub struct Config {
     #[serde(rename = "rule")]
     #[schemars(with = "Vec<RuleTable>")]
     pub rules: Vec<Rule>,
+    /// Tags and manifests that go by themselves.
+    pub retention: Vec<policies::Retention>,
+    /// Tags that cannot be moved.
+    pub immutable: Vec<policies::Immutable>,
+    /// How much repositories may hold.
+    pub quota: Vec<policies::Quota>,
+    /// Who is told what happens.
+    pub webhook: Vec<webhooks::Webhook>,
     /// The collector.
     pub gc: Gc,
     /// What builds keep.

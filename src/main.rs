@@ -15,6 +15,7 @@ mod metrics;
 mod mirrors;
 mod output;
 mod password;
+mod policies;
 mod progress;
 mod proxy;
 mod quantity;
@@ -25,6 +26,7 @@ mod sources;
 mod telemetry;
 mod terminal;
 mod transfers;
+mod webhooks;
 mod world;
 
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use axum::extract::Extension;
 use axum::routing::get;
 use boatyard_cache_proxy::statistics::{Outcome, Served as Proxied};
 use boatyard_front::{Exchange, Observer, Peer};
+use boatyard_registry::webhooks::Tally;
 use http::{HeaderMap, StatusCode, header};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -64,6 +65,14 @@ pub struct Metrics {
     reloads: Family<Reloaded, Counter>,
     proxy_requests: Family<ProxyAnswer, Counter>,
     proxy_bytes: Family<ProxySource, Counter>,
+    webhook_events: Family<Delivered, Counter>,
+    webhook_failures: Counter,
+    webhooks_owed: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Delivered {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -107,6 +116,9 @@ impl Metrics {
             reloads: Family::default(),
             proxy_requests: Family::default(),
             proxy_bytes: Family::default(),
+            webhook_events: Family::default(),
+            webhook_failures: Counter::default(),
+            webhooks_owed: Gauge::default(),
             registry: Mutex::default(),
         };
         registry.register("http_requests", "Requests answered", metrics.requests.clone());
@@ -154,6 +166,21 @@ impl Metrics {
             Unit::Bytes,
             metrics.proxy_bytes.clone(),
         );
+        registry.register(
+            "webhook_events",
+            "Events that webhooks took, or that were dropped because too many were owed",
+            metrics.webhook_events.clone(),
+        );
+        registry.register(
+            "webhook_failures",
+            "Envelopes that a webhook did not take; they are sent again",
+            metrics.webhook_failures.clone(),
+        );
+        registry.register(
+            "webhook_envelopes_owed",
+            "Envelopes that wait to be delivered",
+            metrics.webhooks_owed.clone(),
+        );
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version that runs", version);
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = all;
@@ -167,7 +194,7 @@ impl Metrics {
     }
 
     /// Counts an answer of the cache proxy.
-    pub fn proxied(&self, served: &Proxied) {
+    pub fn proxied(&self, served: &Proxied<'_>) {
         let ecosystem = served.ecosystem.unwrap_or("other");
         let (result, source) = match served.outcome {
             Outcome::Hit => ("hit", "cache"),
@@ -226,6 +253,24 @@ impl Audience {
                     && !forwarded.iter().any(|name| headers.contains_key(*name))
             }
         }
+    }
+}
+
+impl Tally for Metrics {
+    fn delivered(&self, events: u64) {
+        self.webhook_events.get_or_create(&Delivered { result: "delivered" }).inc_by(events);
+    }
+
+    fn failed(&self) {
+        self.webhook_failures.inc();
+    }
+
+    fn dropped(&self, events: u64) {
+        self.webhook_events.get_or_create(&Delivered { result: "dropped" }).inc_by(events);
+    }
+
+    fn owed(&self, envelopes: u64) {
+        self.webhooks_owed.set(i64::try_from(envelopes).unwrap_or(i64::MAX));
     }
 }
 

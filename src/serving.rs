@@ -1,6 +1,7 @@
 //! What `boatyard serve` answers: made of the configuration, and made anew when it is read again.
 
 pub mod reload;
+pub mod retaining;
 pub mod upkeep;
 
 use std::net::SocketAddr;
@@ -10,15 +11,20 @@ use axum::Router;
 use boatyard_access::{Access, Authority};
 use boatyard_content::Root;
 use boatyard_front::Health;
-use boatyard_registry::{Limits, Mirrors, Registry};
+use boatyard_registry::{
+    Immutable, Limits, Mirrors, Policies, QuotaRule, Registry, RetentionRule, Webhook, Webhooks,
+};
 use boatyard_upstream::Transfers;
 use tokio::task::JoinHandle;
 
 use crate::access;
 use crate::metrics::{Audience, Metrics};
 use crate::mirrors;
+use crate::policies;
 use crate::report::{Context as _, Result};
+use crate::webhooks;
 use crate::world::World;
+use retaining::Retaining;
 
 /// What stays the same as long as the server runs, whatever the configuration says.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub struct Services {
     authority: Arc<Authority>,
     health: Health,
     metrics: Arc<Metrics>,
+    policies: Policies,
+    retaining: Arc<Retaining>,
 }
 
 impl Services {
@@ -42,7 +50,13 @@ impl Services {
         let metrics = Metrics::new(root.path().to_path_buf());
         let transfers = mirrors::transfers(&root);
         let authority = access::open(world, &root, &addresses)?;
-        Ok(Services { root, transfers, addresses, authority, health: Health::new(), metrics })
+        let address = addresses.first().map(ToString::to_string).unwrap_or_default();
+        let webhooks = Webhooks::new(Arc::clone(&root), address, Arc::clone(&metrics) as _);
+        let policies = Policies { webhooks, ..Policies::none(&root) };
+        let uses = Arc::clone(&policies.uses);
+        let retaining = Retaining::new(Arc::clone(&root), Arc::clone(&authority), uses);
+        let health = Health::new();
+        Ok(Services { root, transfers, addresses, authority, health, metrics, policies, retaining })
     }
 
     /// Returns where the server listens.
@@ -69,6 +83,16 @@ impl Services {
         &self.root
     }
 
+    /// Returns what the registry keeps to, and shares with what looks after it.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Returns what keeps to the rules of retention.
+    pub fn retaining(&self) -> &Arc<Retaining> {
+        &self.retaining
+    }
+
     /// Returns what the server counts.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -90,7 +114,15 @@ impl Services {
             tracing::info!("{} is mirrored as `{}`", mirror.host(), mirror.name());
         }
         let limits = world.config.limits.of_registry();
-        let registry = registry(&self.root, mirrors, &self.authority, limits);
+        let decided = Decided {
+            retention: policies::retention(&world.config)?,
+            immutable: policies::immutable(&world.config),
+            quotas: policies::quotas(&world.config)?,
+            webhooks: webhooks::open(world)?,
+        };
+        let immutable = decided.immutable.clone();
+        let policies = Policies { immutable, ..self.policies.clone() };
+        let registry = registry(&self.root, mirrors, &self.authority, limits, policies);
         let router = self
             .health
             .router()
@@ -99,7 +131,22 @@ impl Services {
                 Arc::clone(&self.authority),
             ))
             .merge(self.metrics.router(Audience::ThisMachine));
-        Ok(Answers { router, registry })
+        let webhooks = Arc::clone(&self.policies.webhooks);
+        Ok(Answers { router, registry, webhooks, decided })
+    }
+
+    /// Has what a configuration decides about tags, space and webhooks count from now on. Blocking:
+    /// it lists what quotas limit.
+    ///
+    /// # Errors
+    /// Where files cannot be read or written.
+    pub fn decide(&self, answers: &Answers) -> Result<()> {
+        let Decided { retention, immutable, quotas, webhooks } = answers.decided.clone();
+        self.policies.quotas.configure(quotas).context("cannot count what quotas limit")?;
+        let told = self.policies.webhooks.configure(webhooks);
+        told.context("cannot write down what webhooks are owed")?;
+        self.retaining.configure(retention, immutable);
+        Ok(())
     }
 }
 
@@ -110,23 +157,37 @@ pub struct Answers {
     pub router: Router,
     /// The registry, which has work of its own to do: see [`Answers::tend`].
     registry: Arc<Registry>,
+    webhooks: Arc<Webhooks>,
+    decided: Decided,
+}
+
+/// What a configuration decides, and servers keep to beyond their answers.
+#[derive(Clone, Debug)]
+struct Decided {
+    retention: Vec<RetentionRule>,
+    immutable: Immutable,
+    quotas: Vec<QuotaRule>,
+    webhooks: Vec<Webhook>,
 }
 
 impl Answers {
     /// Does what the registry does by itself, for as long as what is returned lives. Needs a
     /// runtime around it.
     pub fn tend(&self) -> Tending {
-        Tending(tokio::spawn(Arc::clone(&self.registry).end_stale_uploads()))
+        Tending([
+            tokio::spawn(Arc::clone(&self.registry).end_stale_uploads()),
+            tokio::spawn(Arc::clone(&self.webhooks).run()),
+        ])
     }
 }
 
 /// Work that ends when this is dropped.
 #[derive(Debug)]
-pub struct Tending(JoinHandle<()>);
+pub struct Tending([JoinHandle<()>; 2]);
 
 impl Drop for Tending {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -136,6 +197,8 @@ pub fn registry(
     mirrors: Mirrors,
     authority: &Arc<Authority>,
     limits: Limits,
+    policies: Policies,
 ) -> Arc<Registry> {
-    Registry::new(Arc::clone(root), mirrors, Arc::clone(authority) as Arc<dyn Access>, limits)
+    let access = Arc::clone(authority) as Arc<dyn Access>;
+    Registry::keeping(Arc::clone(root), mirrors, access, limits, policies)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 17] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -17,6 +17,8 @@ const DOCUMENTS: [&str; 15] = [
     "docs/configuration.md",
     "docs/running.md",
     "docs/registry.md",
+    "docs/retention.md",
+    "docs/webhooks.md",
     "docs/dockerfile.md",
     "docs/storage.md",
     "docs/lint.md",

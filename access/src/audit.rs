@@ -44,6 +44,8 @@ pub enum Deed {
     Overwrite,
     /// A manifest, a tag or a blob was deleted.
     Delete,
+    /// A rule of retention took a tag or a manifest away.
+    Retire,
     /// Somebody may not do what they wanted to do.
     Denied,
     /// A password, a token or a signature was wrong.
@@ -63,7 +65,7 @@ pub enum Deed {
 impl Deed {
     /// Says whether it must survive a power cut that follows at once.
     fn is_grave(self) -> bool {
-        !matches!(self, Deed::Push | Deed::Denied | Deed::LoginFailed)
+        !matches!(self, Deed::Push | Deed::Retire | Deed::Denied | Deed::LoginFailed)
     }
 
     /// Returns the word for it.
@@ -72,6 +74,7 @@ impl Deed {
             Deed::Push => "push",
             Deed::Overwrite => "overwrite",
             Deed::Delete => "delete",
+            Deed::Retire => "retire",
             Deed::Denied => "denied",
             Deed::LoginFailed => "login-failed",
             Deed::UserAdded => "user-added",

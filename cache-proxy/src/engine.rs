@@ -15,6 +15,7 @@
 //!
 //! A flight belongs to the engine, never to a client: who hangs up stops nothing.
 
+mod at_once;
 mod bypass;
 mod evict;
 mod explain;

@@ -49,13 +49,13 @@ impl Outcome {
 
 /// An answer that was sent.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub struct Served<'a> {
     /// Who got it.
     pub client: IpAddr,
     /// The ecosystem that knew the target.
     pub ecosystem: Option<&'static str>,
     /// The configured upstream's name, or the host.
-    pub upstream: String,
+    pub upstream: &'a str,
     /// How it came about.
     pub outcome: Outcome,
     /// How many bytes of its body were sent.
@@ -65,7 +65,7 @@ pub struct Served {
 /// Counts what is served.
 pub trait Statistics: fmt::Debug + Send + Sync {
     /// An answer was sent, or as much of it as the client took.
-    fn served(&self, served: &Served);
+    fn served(&self, served: &Served<'_>);
 
     /// It was decided how a request for a target is answered.
     fn decided(&self, target: &Target, decision: &Decision) {
@@ -125,7 +125,7 @@ impl Counters {
 }
 
 impl Tally {
-    fn add(&mut self, served: &Served) {
+    fn add(&mut self, served: &Served<'_>) {
         let fetched = served.outcome.is_fetched();
         self.bytes += served.bytes;
         if fetched {
@@ -138,7 +138,7 @@ impl Tally {
 }
 
 impl Statistics for Counters {
-    fn served(&self, served: &Served) {
+    fn served(&self, served: &Served<'_>) {
         if served.outcome == Outcome::Own {
             return;
         }
@@ -151,7 +151,7 @@ impl Statistics for Counters {
             }
         };
         count(By::Client(served.client));
-        count(By::Upstream(served.upstream.clone()));
+        count(By::Upstream(served.upstream.to_owned()));
         if let Some(ecosystem) = served.ecosystem {
             count(By::Ecosystem(ecosystem.to_owned()));
         }
@@ -169,7 +169,7 @@ mod tests {
             counters.served(&Served {
                 client: IpAddr::from([127, 0, 0, 1]),
                 ecosystem: Some("apt"),
-                upstream: "deb.example".to_owned(),
+                upstream: "deb.example",
                 outcome,
                 bytes,
             });

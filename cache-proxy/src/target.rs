@@ -1,8 +1,11 @@
 //! What a request is for: an absolute URL in one form, whatever way the client wrote it.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
 
+use boatyard_content::cache::Cache;
 use boatyard_content::entries::EntryKey;
 use url::{Host, Url};
 
@@ -18,8 +21,36 @@ const LENGTH_MAX: usize = 8 * 1024;
 /// - No segment of the path is `..`, or becomes `.` or `..` however often it is decoded; a plain `.`
 ///   is left out (apt asks flat archives for `/flat/./InRelease`). No NUL, no control character and
 ///   no backslash, encoded or not.
+///
+/// Clones are cheap, and so is reading a text again that was read lately.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target(Url);
+pub struct Target(Arc<Read>);
+
+/// What was read of a text.
+#[derive(Debug)]
+struct Read {
+    url: Url,
+    key: EntryKey,
+}
+
+impl PartialEq for Read {
+    fn eq(&self, other: &Read) -> bool {
+        self.key == other.key && self.url == other.url
+    }
+}
+
+impl Eq for Read {}
+
+impl Hash for Read {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+/// How many bytes of texts that were read lately are remembered: what is hot is asked for again and
+/// again, and reading it costs more than everything else about it.
+const READ_BYTES: usize = 4 * 1024 * 1024;
+static READ: LazyLock<Cache<Box<str>, Target>> = LazyLock::new(|| Cache::new(READ_BYTES));
 
 /// A text that is no [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,17 +78,17 @@ pub enum TargetError {
 impl Target {
     /// Returns the URL.
     pub fn url(&self) -> &Url {
-        &self.0
+        &self.0.url
     }
 
     /// Returns the text of the URL.
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.0.url.as_str()
     }
 
     /// Returns `host`, or `host:port` where the port is not the scheme's.
     pub fn authority(&self) -> String {
-        match self.0.port() {
+        match self.0.url.port() {
             Some(port) => format!("{}:{port}", self.host()),
             None => self.host().to_owned(),
         }
@@ -65,17 +96,17 @@ impl Target {
 
     /// Returns the host; an IPv6 address is in brackets.
     pub fn host(&self) -> &str {
-        self.0.host_str().unwrap_or_default()
+        self.0.url.host_str().unwrap_or_default()
     }
 
     /// Returns the port, also where it is the scheme's.
     pub fn port(&self) -> u16 {
-        self.0.port_or_known_default().unwrap_or_default()
+        self.0.url.port_or_known_default().unwrap_or_default()
     }
 
     /// Returns the path, which begins with `/`.
     pub fn path(&self) -> &str {
-        self.0.path()
+        self.0.url.path()
     }
 
     /// Returns the last segment of the path, with `%XX` decoded where that is UTF-8.
@@ -88,7 +119,7 @@ impl Target {
 
     /// Returns the key of its entry.
     pub fn key(&self) -> EntryKey {
-        EntryKey::of(self.as_str())
+        self.0.key.clone()
     }
 
     /// Returns the target of another reference, as a document at this one means it.
@@ -97,7 +128,7 @@ impl Target {
     /// Where that is no target.
     pub fn join(&self, reference: &str) -> Result<Target, TargetError> {
         check(reference)?;
-        let joined = self.0.join(reference).map_err(|_| TargetError::NotAbsolute)?;
+        let joined = self.0.url.join(reference).map_err(|_| TargetError::NotAbsolute)?;
         Target::of(joined)
     }
 
@@ -107,7 +138,7 @@ impl Target {
     /// # Errors
     /// Where that is no target.
     pub fn at(&self, path: &str) -> Result<Target, TargetError> {
-        let origin = self.0.origin().ascii_serialization();
+        let origin = self.0.url.origin().ascii_serialization();
         if !path.starts_with('/') {
             return Err(TargetError::NotAbsolute);
         }
@@ -137,7 +168,8 @@ impl Target {
         if let Some(query) = url.query().map(normalise) {
             url.set_query(Some(&query));
         }
-        Ok(Target(url))
+        let key = EntryKey::of(url.as_str());
+        Ok(Target(Arc::new(Read { url, key })))
     }
 }
 
@@ -145,6 +177,9 @@ impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(text: &str) -> Result<Target, TargetError> {
+        if let Some(target) = READ.get(text) {
+            return Ok(target);
+        }
         check(text)?;
         // The parser of URLs forgives much (`http:host`, backslashes): what it forgives, another
         // one on the way may understand otherwise.
@@ -153,7 +188,9 @@ impl FromStr for Target {
         if !scheme.bytes().all(plain) || rest.starts_with(['/', '?', '#']) {
             return Err(TargetError::NotAbsolute);
         }
-        Target::of(Url::parse(text).map_err(|_| TargetError::NotAbsolute)?)
+        let target = Target::of(Url::parse(text).map_err(|_| TargetError::NotAbsolute)?)?;
+        READ.put(text.into(), target.clone(), 2 * text.len() + 512);
+        Ok(target)
     }
 }
 

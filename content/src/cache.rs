@@ -1,6 +1,7 @@
 //! A bounded map in memory, for what can be read again from files: what the registry and the cache
 //! proxy know of entries, and small bodies.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +24,7 @@ struct Generations<K, V> {
     young_weight: usize,
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
+impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     /// Returns a map that keeps values of this weight in all.
     pub fn new(weight_max: usize) -> Cache<K, V> {
         let generations =
@@ -32,13 +33,17 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     }
 
     /// Returns the value of a key, which is used by that.
-    pub fn get(&self, key: &K) -> Option<V> {
+    pub fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((value, _)) = generations.young.get(key) {
             return Some(value.clone());
         }
-        let (value, weight) = generations.old.remove(key)?;
-        generations.put(key.clone(), value.clone(), weight, self.weight_max);
+        let (key, (value, weight)) = generations.old.remove_entry(key)?;
+        generations.put(key, value.clone(), weight, self.weight_max);
         Some(value)
     }
 

@@ -1,7 +1,8 @@
 //! Entries of the cache proxy: which URL's bytes are which blob.
 //!
 //! ```text
-//! ROOT/entries/ab/<key>/vary        the request's headers that choose between variants, a line each
+//! ROOT/entries/ab/<key>/vary        the request's headers that choose between variants, a line each;
+//!                                   absent where none do
 //! ROOT/entries/ab/<key>/<variant>   `blob <digest>`, then a note: what the cache proxy knows of it
 //! ROOT/entries/ab/<key>/used        empty; its time says when the entry was last used
 //! ```
@@ -40,7 +41,7 @@ pub struct Entries {
 ///
 /// - 64 lower-case hex digits: the SHA-256 of a text that is never shown to a file system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntryKey(Box<str>);
+pub struct EntryKey(Arc<str>);
 
 impl EntryKey {
     /// Returns the key of a text, such as a normalised URL.
@@ -121,13 +122,13 @@ impl Entries {
         }
         let directory = self.directory(key);
         let text = vary.iter().map(|name| format!("{name}\n")).collect::<String>();
-        let known = read_if_there(&directory.join(VARY))?;
+        let known = read_if_there(&directory.join(VARY))?.unwrap_or_default();
         let mut staged = Staged::new(&*self.root.disk);
-        if known.as_deref() != Some(text.as_bytes()) {
-            if known.is_some() {
-                self.remove(key)?;
+        if known != text.as_bytes() {
+            self.remove(key)?;
+            if !text.is_empty() {
+                staged.put(directory.join(VARY), text.as_bytes())?;
             }
-            staged.put(directory.join(VARY), text.as_bytes())?;
         }
         let mut bytes = format!("blob {}\n", variant.blob).into_bytes();
         bytes.extend_from_slice(&variant.note);
@@ -143,7 +144,7 @@ impl Entries {
     /// Where the file system does not answer.
     pub fn get(&self, key: &EntryKey) -> Result<Kept, StoreError> {
         let directory = self.directory(key);
-        let Some(vary) = read_if_there(&directory.join(VARY))? else { return Ok(Kept::default()) };
+        let vary = read_if_there(&directory.join(VARY))?.unwrap_or_default();
         let vary = String::from_utf8_lossy(&vary).lines().map(str::to_owned).collect();
         let mut variants = Vec::new();
         for name in names(&directory) {
@@ -173,8 +174,12 @@ impl Entries {
         let directory = self.directory(key);
         for entry in entries(&directory) {
             let path = entry?.path();
-            self.root.disk.remove_file(&path).doing("give up an entry")?;
+            // Without it, what is left would look as if nothing chose between it.
+            if !path.ends_with(VARY) {
+                self.root.disk.remove_file(&path).doing("give up an entry")?;
+            }
         }
+        self.root.disk.remove_file(&directory.join(VARY)).doing("give up an entry")?;
         // Somebody may be putting another variant there: then it stays.
         self.root.disk.remove_directory(&directory).doing("give up an entry").map(drop)
     }

@@ -27,6 +27,7 @@ mod lock;
 mod root;
 mod shelves;
 mod sys;
+mod together;
 
 pub use durable::{create_unsynced, write_unsynced, write_whole};
 pub use leases::Member;

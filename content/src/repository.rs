@@ -19,6 +19,7 @@ mod blobs;
 mod manifests;
 mod names;
 mod referrers;
+mod retire;
 mod tags;
 mod uploads;
 mod used;
@@ -31,9 +32,10 @@ use std::sync::Arc;
 use boatyard_oci::{Digest, RegistryHost, RepositoryName};
 
 pub use manifests::StoredManifest;
+pub use retire::{SeenManifest, SeenTag};
 
 use crate::local::Lock;
-use crate::local::journal::{Event, EventKind, Journal};
+use crate::local::journal::{Change, Event, EventKind, Journal};
 use crate::local::layout::{escape, shard_name, unescape};
 use crate::local::{Root, Shared, make_directories, touch};
 use crate::store::StoreError;
@@ -69,6 +71,12 @@ pub enum RepositoryError {
         /// The tag.
         tag: boatyard_oci::Tag,
     },
+    /// A tag was not to be taken away.
+    #[error("tag {tag} is kept")]
+    TagKept {
+        /// The tag.
+        tag: boatyard_oci::Tag,
+    },
 }
 
 /// The repositories of a root. Cloning is cheap. All calls block.
@@ -89,6 +97,7 @@ impl Repositories {
             directory: self.root.layout.root().join(&key),
             name: name.clone(),
             key,
+            note: None,
             root: Arc::clone(&self.root),
         }
     }
@@ -168,6 +177,27 @@ pub struct Repository {
     directory: PathBuf,
     /// The directory below the root, as the journal says it.
     key: String,
+    /// For whom it is changed, as the journal says it.
+    note: Option<Arc<str>>,
+}
+
+/// What the journal is told of one thing.
+struct Told {
+    kind: EventKind,
+    change: Change,
+    name: String,
+    digest: Option<String>,
+}
+
+impl Told {
+    fn of(kind: EventKind, change: Change, name: &impl ToString) -> Told {
+        Told { kind, change, name: name.to_string(), digest: None }
+    }
+
+    fn tagged(tag: &boatyard_oci::Tag, digest: &Digest) -> Told {
+        let digest = Some(digest.to_string());
+        Told { digest, ..Told::of(EventKind::Tag, Change::Put, tag) }
+    }
 }
 
 impl Repository {
@@ -179,6 +209,24 @@ impl Repository {
     /// Returns its directory below the root, as the journal names it.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Returns the same repository, whose changes are told to the journal with a note that says who
+    /// makes them: what follows the journal knows then.
+    #[must_use]
+    pub fn on_behalf_of(mut self, note: Arc<str>) -> Repository {
+        self.note = Some(note);
+        self
+    }
+
+    /// Waits until whoever changes this repository now is done: what the journal said before can
+    /// be seen in the files then.
+    ///
+    /// # Errors
+    /// Where the lock cannot be had.
+    pub fn settle(&self) -> Result<(), RepositoryError> {
+        drop(self.lock()?);
+        Ok(())
     }
 
     /// Says whether it is a mirror's: what it has can be fetched again.
@@ -231,15 +279,18 @@ impl Repository {
     }
 
     /// Tells the journal what may change next.
-    fn tell(&self, changes: &[(EventKind, String)]) -> Result<(), StoreError> {
+    fn tell(&self, changes: Vec<Told>) -> Result<(), StoreError> {
         let at = jiff::Timestamp::now();
         let events: Vec<Event> = changes
-            .iter()
-            .map(|(kind, name)| Event {
+            .into_iter()
+            .map(|told| Event {
                 at,
                 repository: self.key.clone(),
-                kind: *kind,
-                name: name.clone(),
+                kind: told.kind,
+                name: told.name,
+                change: told.change,
+                digest: told.digest,
+                note: self.note.as_deref().map(str::to_owned),
             })
             .collect();
         Journal::new(self.root.layout.clone()).append(&events)

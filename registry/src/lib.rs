@@ -6,8 +6,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod immutable;
 pub mod limits;
 pub mod mirror;
+pub mod pattern;
+pub mod policies;
+pub mod quota;
+pub mod retention;
+pub mod uses;
+pub mod webhooks;
 
 use boatyard_content::cache;
 
@@ -19,10 +26,17 @@ mod sessions;
 
 pub use boatyard_access::{Access, Action, Caller, Identity, OpenAccess, Verdict};
 pub use http::{guarded_router, router};
+pub use immutable::{Immutable, ImmutableRule};
 pub use limits::Limits;
 pub use mirror::{Mirror, MirrorOptions, Mirrors};
+pub use pattern::{TagPattern, TagPatternError};
+pub use policies::Policies;
+pub use quota::{QuotaRule, Quotas};
 pub use rate::RateLimit;
 pub use registry::Registry;
+pub use retention::RetentionRule;
+pub use uses::Uses;
+pub use webhooks::{Webhook, Webhooks};
 
 #[cfg(test)]
 mod tests;

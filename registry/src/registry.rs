@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::cache::Cache;
 use crate::limits::Limits;
 use crate::mirror::Mirrors;
+use crate::policies::Policies;
 use crate::rate::Rates;
 use crate::sessions::{self, Sessions};
 
@@ -34,6 +35,7 @@ pub struct Registry {
     pub(crate) mirrors: Mirrors,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) limits: Limits,
+    pub(crate) policies: Policies,
     /// A repository that nobody has: where those are sent who may not read the one they name.
     pub(crate) nowhere: RepositoryName,
     /// The bytes of manifests. A digest's bytes never change; whether a repository has it is read
@@ -107,6 +109,18 @@ impl Registry {
         access: Arc<dyn Access>,
         limits: Limits,
     ) -> Arc<Registry> {
+        let policies = Policies::none(&root);
+        Registry::keeping(root, mirrors, access, limits, policies)
+    }
+
+    /// Returns the same, which keeps to what its owner has decided.
+    pub fn keeping(
+        root: Arc<Root>,
+        mirrors: Mirrors,
+        access: Arc<dyn Access>,
+        limits: Limits,
+        policies: Policies,
+    ) -> Arc<Registry> {
         Arc::new(Registry {
             store: root.store(),
             repositories: root.repositories(),
@@ -120,6 +134,7 @@ impl Registry {
             mirrors,
             access,
             limits,
+            policies,
         })
     }
 

@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use boatyard_content::usage::{self, Group, Held, Sum, Usage};
+use boatyard_registry::quota::{self, QuotaUse};
 use serde::Serialize;
 
 use crate::cli::format::FormatArgs;
 use crate::isolation;
 use crate::output;
+use crate::policies;
 use crate::report::{Context as _, Result};
 use crate::world::World;
 
@@ -33,7 +35,10 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let root = world.open_root()?;
     let usage = usage::measure(&root).context("cannot measure what is kept")?;
     let disk = rustix::fs::statvfs(root.path()).ok();
-    let report = Report::of(&usage, disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)));
+    let quotas = quota::measure(&root, policies::quotas(&world.config)?)
+        .context("cannot measure what quotas limit")?;
+    let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    let report = Report::of(&usage, &quotas, free);
     if args.format.is_json() {
         output::json(&report)?;
     } else {
@@ -50,9 +55,54 @@ struct Report {
     unreferenced: Row,
     holders: Vec<Row>,
     repositories: Vec<Row>,
+    quotas: Vec<QuotaRow>,
     directories: Vec<Row>,
     total_bytes: u64,
     free_bytes: Option<u64>,
+}
+
+/// What is used of a quota.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct QuotaRow {
+    name: String,
+    bytes: u64,
+    /// What is being uploaded.
+    reserved_bytes: u64,
+    max_bytes: Option<u64>,
+    tags: u64,
+    max_tags: Option<u64>,
+}
+
+impl QuotaRow {
+    fn of(quota: &QuotaUse) -> QuotaRow {
+        QuotaRow {
+            name: quota.rule.title(),
+            bytes: quota.bytes,
+            reserved_bytes: quota.bytes_reserved,
+            max_bytes: quota.rule.bytes_max,
+            tags: quota.tags,
+            max_tags: quota.rule.tags_max,
+        }
+    }
+
+    fn cells(&self) -> [String; 5] {
+        let of = |used: u64, most: Option<u64>| {
+            most.filter(|most| *most > 0).map(|most| used.saturating_mul(100) / most)
+        };
+        let full = of(self.bytes, self.max_bytes).max(of(self.tags, self.max_tags));
+        let with = |used: String, most: Option<String>| match most {
+            Some(most) => format!("{used} of {most}"),
+            None => used,
+        };
+        [
+            self.name.clone(),
+            with(output::size(self.bytes), self.max_bytes.map(output::size)),
+            output::size(self.reserved_bytes),
+            with(self.tags.to_string(), self.max_tags.map(|most| most.to_string())),
+            full.map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
+        ]
+    }
 }
 
 #[derive(Serialize)]
@@ -76,7 +126,7 @@ impl Row {
 }
 
 impl Report {
-    fn of(usage: &Usage, free_bytes: Option<u64>) -> Report {
+    fn of(usage: &Usage, quotas: &[QuotaUse], free_bytes: Option<u64>) -> Report {
         let holders = usage.groups.iter().map(|(group, held)| Row::held(group_name(group), held));
         let mut repositories: Vec<Row> =
             usage.repositories.iter().map(|(key, held)| Row::held(key.as_str(), held)).collect();
@@ -90,6 +140,7 @@ impl Report {
             unreferenced: Row::of("unreferenced", usage.unheld),
             holders: holders.collect(),
             repositories,
+            quotas: quotas.iter().map(QuotaRow::of).collect(),
             total_bytes: usage.blobs.bytes
                 + directories.iter().map(|directory| directory.bytes).sum::<u64>(),
             directories,
@@ -142,6 +193,11 @@ fn print(report: &Report, all: bool) -> Result<()> {
             let more = (report.repositories.len() - listed) as u64;
             output::line(&format!("and {}: --verbose lists all", output::count(more, "more")))?;
         }
+    }
+    if !report.quotas.is_empty() {
+        let rows: Vec<_> = report.quotas.iter().map(QuotaRow::cells).collect();
+        output::line("")?;
+        output::table(["QUOTA", "SIZE", "UPLOADING", "TAGS", "FULL"], &rows)?;
     }
     let free = report
         .free_bytes

@@ -24,7 +24,7 @@ use boatyard_content::Root;
 use boatyard_front::health::Health;
 use boatyard_front::server::ServerOptions;
 use boatyard_oci::{Digest, ImageName, Platform, Reference};
-use boatyard_registry::Mirrors;
+use boatyard_registry::{Mirrors, Policies};
 use boatyard_upstream::{NoProgress, Platforms};
 
 use crate::access;
@@ -109,7 +109,8 @@ pub fn run(world: &World, args: &Args, given_root: bool) -> Result<ExitCode> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let limits = boatyard_registry::Limits::default();
     let authority = access::open_local(&root)?;
-    let registry = serving::registry(&root, Mirrors::default(), &authority, limits);
+    let registry =
+        serving::registry(&root, Mirrors::default(), &authority, limits, Policies::none(&root));
     let router = health.router().merge(boatyard_registry::guarded_router(registry, authority));
     let serving = runtime.spawn(server.serve(router, async move {
         let _ = stopped.await;

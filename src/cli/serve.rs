@@ -51,6 +51,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         if args.listen.is_empty() { &world.config.serve.listen } else { &args.listen }.clone();
     let services = Services::new(world, root, addresses)?;
     let answers = services.answers(world)?;
+    services.decide(&answers)?;
     let routes = Routes::from(answers.router.clone());
     let options = options(world, args, &services)?;
     raise_descriptor_limit(options.limits.connections_max);
@@ -73,7 +74,10 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         let metrics = metrics(world, &services)?
             .map(|(server, router)| tokio::spawn(server.serve(router, std::future::pending())));
         let root = Arc::clone(services.root());
-        let collecting = tokio::spawn(upkeep::collect(root, world.config.gc.clone()));
+        let retaining = Arc::clone(services.retaining());
+        let collecting = tokio::spawn(upkeep::collect(root, world.config.gc.clone(), retaining));
+        let policies = services.policies().clone();
+        let noting = tokio::spawn(upkeep::note(policies.clone()));
         let running = Running {
             world: world.clone(),
             services,
@@ -91,6 +95,8 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
         following.abort();
         collecting.abort();
         syncing.abort();
+        noting.abort();
+        upkeep::note_now(&policies);
         authority.audit().sync();
         if let Some(metrics) = metrics {
             metrics.abort();

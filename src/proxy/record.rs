@@ -178,7 +178,7 @@ fn write(path: &Path, recorded: &Recorded) -> std::io::Result<()> {
 }
 
 impl Statistics for Recorder {
-    fn served(&self, served: &Served) {
+    fn served(&self, served: &Served<'_>) {
         self.counters.served(served);
         self.metrics.proxied(served);
         self.has_news.store(true, Ordering::Release);

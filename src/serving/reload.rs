@@ -75,6 +75,7 @@ impl Running {
             let changed =
                 self.proxy.as_ref().map(|proxy| Changed::of(&world, proxy)).transpose()?;
             self.services.configure(&world)?;
+            self.services.decide(&answers)?;
             Ok((world, answers, changed))
         });
         self.services.metrics().reloaded(read.is_ok());

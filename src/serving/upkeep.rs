@@ -5,16 +5,50 @@ use std::time::Duration;
 
 use boatyard_content::Root;
 use boatyard_content::gc::{self, GcError, GcOptions};
+use boatyard_registry::Policies;
 use tokio::time::MissedTickBehavior;
 
 use crate::config;
 use crate::output;
+use crate::serving::retaining::Retaining;
 
 /// How long after its start a server collects for the first time, at most.
 const FIRST: Duration = Duration::from_secs(300);
 
-/// Collects again and again, for ever. Nothing waits for it: pushes, builds and transfers go on.
-pub async fn collect(root: Arc<Root>, config: config::Gc) {
+/// How often it is written down what was pulled, and counted what other processes did.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+
+/// Writes down what was pulled, and counts what other processes did, again and again, for ever.
+pub async fn note(policies: Policies) {
+    let mut ticks = tokio::time::interval(NOTE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = None;
+    loop {
+        ticks.tick().await;
+        let policies = policies.clone();
+        let noting = tokio::task::spawn_blocking(move || note_now(&policies));
+        // The same failure again and again is told once.
+        let failure = noting.await.ok().flatten();
+        if failure != told {
+            if let Some(failure) = &failure {
+                tracing::warn!("{failure}");
+            }
+            told = failure;
+        }
+    }
+}
+
+/// Does so once; returns what went wrong. Blocks.
+pub fn note_now(policies: &Policies) -> Option<String> {
+    let written = policies.uses.write().err().map(|error| ("note what was pulled", error));
+    let counted = policies.quotas.catch_up().err().map(|error| ("count for the quotas", error));
+    let (what, error) = written.or(counted)?;
+    Some(crate::report::Failure::new(format!("cannot {what}")).because(error).to_string())
+}
+
+/// Keeps to the rules of retention and collects, again and again, for ever. Nothing waits for it:
+/// pushes, builds and transfers go on.
+pub async fn collect(root: Arc<Root>, config: config::Gc, retaining: Arc<Retaining>) {
     let Some(every) = config.every.filter(|every| !every.is_zero()) else {
         return std::future::pending().await;
     };
@@ -23,10 +57,14 @@ pub async fn collect(root: Arc<Root>, config: config::Gc) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let root = Arc::clone(&root);
+        let (root, retaining) = (Arc::clone(&root), Arc::clone(&retaining));
         let options = GcOptions { grace: config.grace(), ..GcOptions::default() };
         // A collection that panics is told by the panic; the next one tries again.
-        let _ = tokio::task::spawn_blocking(move || once(&root, &options)).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            retaining.once();
+            once(&root, &options);
+        })
+        .await;
     }
 }
 

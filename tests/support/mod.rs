@@ -23,6 +23,7 @@ pub mod origin;
 pub mod place;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod relay;
 pub mod rendezvous;
 pub mod secure;

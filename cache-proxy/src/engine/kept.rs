@@ -1,7 +1,7 @@
 //! What is kept: found, opened, put and given up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use boatyard_content::BlobFile;
 use boatyard_content::entries::EntryKey;
@@ -26,6 +26,8 @@ pub(super) struct Known {
     vary: Vec<String>,
     variants: Vec<(EntryKey, Arc<Entry>)>,
     used: AtomicI64,
+    /// When it was last noted how a request for it was answered, in seconds.
+    pub(super) noted: AtomicI64,
 }
 
 /// The bytes of a blob, ready to be sent.
@@ -36,7 +38,11 @@ pub(super) enum Opened {
 }
 
 impl Known {
-    fn choose(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
+    pub(super) fn choose(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
+        static ONLY: LazyLock<EntryKey> = LazyLock::new(|| variant_key(&[], |_| Vec::new()));
+        if self.vary.is_empty() {
+            return self.variants.iter().find(|(key, _)| *key == *ONLY).map(|(_, entry)| entry);
+        }
         let values = |name: &str| request.get_all(name).iter().cloned().collect();
         let wanted = variant_key(&self.vary, values);
         self.variants.iter().find(|(key, _)| *key == wanted).map(|(_, entry)| entry)
@@ -62,8 +68,9 @@ impl Shared {
             Some((variant.key.clone(), Arc::new(Entry::of_variant(&kept.vary, variant)?)))
         });
         let variants = variants.collect();
-        let known = Known { stamp, vary: kept.vary.clone(), variants, used: AtomicI64::new(0) };
-        Ok(Arc::new(known))
+        let vary = kept.vary.clone();
+        let (used, noted) = (AtomicI64::new(0), AtomicI64::new(0));
+        Ok(Arc::new(Known { stamp, vary, variants, used, noted }))
     }
 
     /// Opens a blob. Blocking.
@@ -101,13 +108,20 @@ impl Engine {
         (entry.target == *target).then(|| Arc::clone(entry))
     }
 
+    /// Returns what is known of a target, where that still holds.
+    pub(super) fn known_in_memory(&self, key: &EntryKey) -> Option<Arc<Known>> {
+        let known = self.shared.known.get(key)?;
+        // Other processes change entries, too.
+        if self.shared.root.entries().stamp(key) == known.stamp {
+            return Some(known);
+        }
+        self.shared.known.remove(key);
+        None
+    }
+
     async fn known(&self, key: &EntryKey) -> Option<Arc<Known>> {
-        if let Some(known) = self.shared.known.get(key) {
-            // Other processes change entries, too.
-            if self.shared.root.entries().stamp(key) == known.stamp {
-                return Some(known);
-            }
-            self.shared.known.remove(key);
+        if let Some(known) = self.known_in_memory(key) {
+            return Some(known);
         }
         let wanted = key.clone();
         match self.blocking(move |shared| shared.load(&wanted)).await? {
@@ -127,13 +141,18 @@ impl Engine {
     /// Notes that an entry is used, at most every half hour.
     pub(super) fn mark_used(&self, target: &Target) {
         let key = target.key();
-        let Some(known) = self.shared.known.get(&key) else { return };
+        if let Some(known) = self.shared.known.get(&key) {
+            self.mark_known_used(&key, &known);
+        }
+    }
+
+    pub(super) fn mark_known_used(&self, key: &EntryKey, known: &Known) {
         let now = self.shared.options.clock.now().as_second();
         let last = known.used.load(Ordering::Relaxed);
         if now - last < USE_GRAIN || known.used.swap(now, Ordering::Relaxed) != last {
             return;
         }
-        let shared = Arc::clone(&self.shared);
+        let (shared, key) = (Arc::clone(&self.shared), key.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = shared.root.entries().mark_used(&key) {
                 tracing::debug!(%error, "a use is not noted");

@@ -325,7 +325,7 @@ impl Engine {
         self.answer_with(request, &resolved.headers, opened.into(), outcome, resolved.stale)
     }
 
-    fn answer_with(
+    pub(super) fn answer_with(
         &self,
         request: &Request,
         resource: &HeaderMap,
@@ -369,7 +369,7 @@ impl Answer {
     }
 }
 
-fn recipe(class: &Class) -> Option<&str> {
+pub(super) fn recipe(class: &Class) -> Option<&str> {
     match class {
         Class::Mutable(mutable) => mutable.recipe.as_deref(),
         _ => None,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use boatyard_front::Stop;
-use boatyard_upstream::redact::url_without_secrets;
 use boatyard_upstream::transport::Payload;
 use bytes::{Buf as _, BytesMut};
 use http::header::{CONNECTION, EXPECT};
@@ -144,13 +143,14 @@ impl Incoming<'_> {
     }
 
     /// Begins to answer a request.
-    async fn begin(&mut self, head: Head) -> io::Result<Option<End>> {
+    async fn begin(&mut self, mut head: Head) -> io::Result<Option<End>> {
         let closes = closes(&head);
         // Who was served when this connection began need not be served any more.
         if !self.inner.options().clients.serves(self.client.ip()) {
             self.reject(StatusCode::FORBIDDEN, &refusal(self.client));
             return Ok(Some(End::Closed));
         }
+        let mut asked = asked(&head, closes);
         let settings = self.inner.engine.settings();
         let found = route(&settings.upstreams, &head.method, &head.target, &head.headers);
         let reads = matches!(head.method, Method::GET | Method::HEAD);
@@ -161,8 +161,9 @@ impl Incoming<'_> {
             }
             Err(error) => {
                 let answer = Answer::own(StatusCode::BAD_REQUEST, &error.to_string());
-                let closes = closes || head.length != Length::None;
-                self.due(&head, closes, Pending::Ready(Box::new(answer)));
+                asked.closes |= head.length != Length::None;
+                let closes = asked.closes;
+                self.due(asked, Pending::Ready(Box::new(answer)));
                 return Ok(closes.then_some(End::Closed));
             }
             Ok(Route::Tunnel { .. }) if head.length != Length::None => {
@@ -176,27 +177,42 @@ impl Incoming<'_> {
             }
             Ok(Route::Help | Route::Health) if !reads => {
                 let answer = Answer::own(StatusCode::METHOD_NOT_ALLOWED, "this page is only read");
-                self.due(&head, true, Pending::Ready(Box::new(answer)));
+                asked.closes = true;
+                self.due(asked, Pending::Ready(Box::new(answer)));
                 return Ok(Some(End::Closed));
             }
             Ok(Route::Help) => {
-                self.due(&head, closes, Pending::Ready(Box::new(help::page(&head.headers))));
+                self.due(asked, Pending::Ready(Box::new(help::page(&head.headers))));
             }
             Ok(Route::Health) => {
                 let answer = Answer::own(StatusCode::OK, "ok");
-                self.due(&head, closes, Pending::Ready(Box::new(answer)));
+                self.due(asked, Pending::Ready(Box::new(answer)));
             }
             Ok(Route::Resource { target, upstream, base }) => {
-                let mut headers = head.headers.clone();
+                let mut headers = match reads {
+                    true => std::mem::take(&mut head.headers),
+                    false => head.headers.clone(),
+                };
                 strip_hop_by_hop(&mut headers);
                 let (method, client) = (head.method.clone(), self.client);
                 let request = Request { method, target, headers, upstream, base, client };
-                if reads {
-                    let pending = self.answer(request, Payload::Empty);
-                    self.due(&head, closes, pending);
-                } else {
-                    return self.write_through(&head, closes, request).await;
+                asked.upstream = match &request.upstream {
+                    Some(upstream) => upstream.name.clone(),
+                    None => request.target.authority(),
+                };
+                if !reads {
+                    return self.write_through(&head, asked, request).await;
                 }
+                if self.queue.is_idle()
+                    && let Some(answer) = self.inner.engine.at_once(&request)
+                {
+                    // A hot object costs one read and one write, by the one task that is awake.
+                    let goes_on =
+                        write::now(self.inner, self.stream, self.client, answer, &asked).await;
+                    return Ok((!goes_on).then_some(End::Closed));
+                }
+                let pending = self.answer(request, Payload::Empty);
+                self.due(asked, pending);
             }
         }
         Ok(closes.then_some(End::Closed))
@@ -217,10 +233,11 @@ impl Incoming<'_> {
     async fn write_through(
         &mut self,
         head: &Head,
-        closes: bool,
+        asked: Asked,
         request: Request,
     ) -> io::Result<Option<End>> {
         self.queue.idle().await;
+        let closes = asked.closes;
         let stall = self.inner.options().limits.stall_timeout;
         let expects = head.headers.contains_key(EXPECT) && head.length != Length::None;
         match head.length {
@@ -231,12 +248,12 @@ impl Incoming<'_> {
                     _ => Payload::Empty,
                 };
                 let pending = self.answer(request, payload);
-                self.due(head, closes, pending);
+                self.due(asked, pending);
             }
             Length::Known(length) => {
                 let (feed, stream) = body::channel();
                 let pending = self.answer(request, Payload::Stream { length, stream });
-                self.put(head, closes, expects, pending);
+                self.put(asked, expects, pending);
                 if expects {
                     self.queue.continued().await;
                 }
@@ -253,7 +270,7 @@ impl Incoming<'_> {
                 match body::chunks(self.stream, &mut self.buffer, stall).await? {
                     Some(bytes) => {
                         let pending = self.answer(request, Payload::Bytes(bytes));
-                        self.due(head, closes, pending);
+                        self.due(asked, pending);
                     }
                     None => {
                         let message = "the body is broken, or too long to be sent without a length";
@@ -266,32 +283,20 @@ impl Incoming<'_> {
         Ok(closes.then_some(End::Closed))
     }
 
-    fn due(&self, head: &Head, closes: bool, answer: Pending) {
-        self.put(head, closes, false, answer);
+    fn due(&self, asked: Asked, answer: Pending) {
+        self.put(asked, false, answer);
     }
 
-    fn put(&self, head: &Head, closes: bool, expects: bool, answer: Pending) {
-        let shown = match head.target.parse::<crate::target::Target>() {
-            Ok(target) => url_without_secrets(target.url()),
-            Err(_) => head.target.split('?').next().unwrap_or_default().to_owned(),
-        };
-        let asked = Asked {
-            line: format!("{} {shown}", head.method),
-            upstream: upstream_of(&shown),
-            is_head: head.method == Method::HEAD,
-            is_11: head.is_11,
-            closes,
-            since: Instant::now(),
-        };
+    fn put(&self, asked: Asked, expects: bool, answer: Pending) {
         self.queue.put(Due { answer, asked, expects });
     }
 
     /// Answers what is no request, as the last thing on this connection.
     fn reject(&self, status: StatusCode, message: &str) {
         let asked = Asked {
-            line: "(no request)".to_owned(),
+            method: Method::GET,
+            target: String::new(),
             upstream: String::new(),
-            is_head: false,
             is_11: true,
             closes: true,
             since: Instant::now(),
@@ -310,6 +315,18 @@ fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
     Ok(read)
 }
 
+/// Returns what matters for the answer to a request.
+fn asked(head: &Head, closes: bool) -> Asked {
+    Asked {
+        method: head.method.clone(),
+        target: head.target.clone(),
+        upstream: String::new(),
+        is_11: head.is_11,
+        closes,
+        since: Instant::now(),
+    }
+}
+
 /// Says whether the connection closes after a request.
 fn closes(head: &Head) -> bool {
     let says = |word: &str| says(&head.headers, word);
@@ -323,10 +340,4 @@ fn says(headers: &HeaderMap, word: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|value| value.trim().eq_ignore_ascii_case(word))
-}
-
-/// Returns whom statistics name: the host, or the first part of a path.
-fn upstream_of(shown: &str) -> String {
-    let rest = shown.split_once("://").map_or(shown.trim_start_matches('/'), |(_, rest)| rest);
-    rest.split('/').next().unwrap_or_default().to_owned()
 }

@@ -5,10 +5,13 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use boatyard_upstream::redact::url_without_secrets;
+use http::Method;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::answer::Answer;
+use crate::target::Target;
 
 /// How many requests are read ahead.
 pub(super) const AHEAD_MAX: usize = 32;
@@ -34,12 +37,33 @@ pub(super) enum Pending {
 /// What of a request matters for writing and logging its answer.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) line: String,
+    pub(super) method: Method,
+    /// As the request line has it; empty where there was no request.
+    pub(super) target: String,
+    /// Whom statistics name: the configured upstream, or the server.
     pub(super) upstream: String,
-    pub(super) is_head: bool,
     pub(super) is_11: bool,
     pub(super) closes: bool,
     pub(super) since: Instant,
+}
+
+impl Asked {
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// Returns the request as the log shows it.
+    pub(super) fn line(&self) -> String {
+        match self.target.as_str() {
+            "" => "(no request)".to_owned(),
+            target => match target.parse::<Target>() {
+                Ok(target) => format!("{} {}", self.method, url_without_secrets(target.url())),
+                Err(_) => {
+                    format!("{} {}", self.method, target.split('?').next().unwrap_or_default())
+                }
+            },
+        }
+    }
 }
 
 /// The queue of one connection.

@@ -1,5 +1,6 @@
 //! The writing side of a connection.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
@@ -51,8 +52,24 @@ async fn next(
         queue.told_to_go_on();
     }
     let Some(answer) = answer.get().await else { return false };
-    match one(inner, wire, client, answer, &asked).await {
-        Ok(goes_on) => goes_on && !asked.closes,
+    finish(stream, &one(inner, wire, client, answer, &asked).await, &asked)
+}
+
+/// Writes an answer that nothing is before; `false` where the connection is of no use any more.
+pub(super) async fn now(
+    inner: &Inner,
+    stream: &TcpStream,
+    client: SocketAddr,
+    answer: Answer,
+    asked: &Asked,
+) -> bool {
+    let wire = Wire::new(stream, inner.options().limits.stall_timeout);
+    finish(stream, &one(inner, &wire, client, answer, asked).await, asked)
+}
+
+fn finish(stream: &TcpStream, written: &io::Result<bool>, asked: &Asked) -> bool {
+    match written {
+        Ok(goes_on) => *goes_on && !asked.closes,
         Err(_) => {
             // A reset cannot be mistaken for the end of a body, wherever it comes.
             let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
@@ -72,7 +89,7 @@ async fn one(
     let (status, outcome, ecosystem) = (answer.status, answer.outcome, answer.ecosystem);
     let mut sent = 0;
     let result = send(wire, answer, asked, &mut sent).await;
-    let upstream = asked.upstream.clone();
+    let upstream = asked.upstream.as_str();
     let served = Served { client: client.ip(), ecosystem, upstream, outcome, bytes: sent };
     inner.engine.statistics().served(&served);
     if inner.options().log_access {
@@ -81,13 +98,13 @@ async fn one(
         tracing::info!(
             "{} \"{}\" {} {sent} {} {took} ms{cut}",
             client.ip(),
-            asked.line,
+            asked.line(),
             status.as_u16(),
             outcome.as_str(),
         );
     }
     if let Err(error) = &result {
-        tracing::debug!(%client, line = asked.line, %error, "an answer is cut");
+        tracing::debug!(%client, line = asked.line(), %error, "an answer is cut");
     }
     result
 }
@@ -95,7 +112,7 @@ async fn one(
 /// Writes an answer; `false` where only the connection's end shows where it ends.
 async fn send(wire: &Wire<'_>, answer: Answer, asked: &Asked, sent: &mut u64) -> io::Result<bool> {
     let len = answer.body.len();
-    let bodiless = asked.is_head || matches!(answer.status.as_u16(), 100..=199 | 204 | 304);
+    let bodiless = asked.is_head() || matches!(answer.status.as_u16(), 100..=199 | 204 | 304);
     let chunked = len.is_none() && asked.is_11 && !bodiless;
     let framed = bodiless || len.is_some() || chunked;
     let head = head(&answer, len, chunked, asked.closes || !framed, asked.is_11);
@@ -221,9 +238,7 @@ fn head(answer: &Answer, len: Option<u64>, chunked: bool, closes: bool, is_11: b
     let _ = write!(head, "HTTP/1.1 {code} {reason}\r\n");
     headers(&mut head, &answer.headers);
     if !answer.headers.contains_key(DATE) {
-        let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-        let now = now.strftime("%a, %d %b %Y %H:%M:%S GMT");
-        let _ = write!(head, "date: {now}\r\n");
+        date(&mut head);
     }
     match len {
         _ if chunked => head.push_str("transfer-encoding: chunked\r\n"),
@@ -248,9 +263,26 @@ fn headers(head: &mut String, headers: &HeaderMap) {
     for (name, value) in headers {
         // What is not ASCII would not survive in a text; no client of ours reads such headers.
         if let Ok(value) = value.to_str() {
-            let _ = write!(head, "{name}: {value}\r\n");
+            for part in [name.as_str(), ": ", value, "\r\n"] {
+                head.push_str(part);
+            }
         }
     }
+}
+
+/// Writes the time, which is made into a text once a second.
+fn date(head: &mut String) {
+    thread_local! {
+        static LINE: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    LINE.with_borrow_mut(|(made, line)| {
+        let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+        if now.as_second() != *made {
+            *made = now.as_second();
+            *line = format!("date: {}\r\n", now.strftime("%a, %d %b %Y %H:%M:%S GMT"));
+        }
+        head.push_str(line);
+    });
 }
 
 /// Tells a client to send the body of its request.

@@ -10,6 +10,8 @@ use std::path::Path;
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 
+use crate::local::together;
+
 /// The operations on which durability rests. Each error names its path.
 pub trait Disk: Debug + Send + Sync {
     /// Creates a file that does not exist, open for writing.
@@ -50,11 +52,12 @@ impl Disk for RealDisk {
     }
 
     fn sync(&self, file: &fs::File) -> io::Result<()> {
-        file.sync_data()
+        together::sync(file.file(), || file.sync_data())
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        fs::File::open(path)?.sync_all()
+        let directory = fs::File::open(path)?;
+        together::sync(directory.file(), || directory.sync_all())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -249,8 +249,11 @@ impl Sink for LocalSink {
         let saved = Saved { offset: self.offset, hashes };
         let bytes = serde_json::to_vec(&saved).expect("numbers and texts always serialise");
         let mut staged = Staged::new(&*self.root.disk);
-        staged.put(self.root.layout.ingest(&self.key).join("state"), &bytes)?;
-        staged.publish()
+        let directory = self.root.layout.ingest(&self.key);
+        staged.put(directory.join("state"), &bytes)?;
+        staged.publish()?;
+        let parent = directory.parent().unwrap_or(&directory);
+        self.root.disk.sync_directory(parent).doing("sync the directory of an ingest")
     }
 
     fn commit(
@@ -315,7 +318,7 @@ fn open_data(root: &Shared, key: &IngestKey) -> Result<fs::File, StoreError> {
         let file = match fs::OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_directories(&*root.disk, &directory)?;
+                make_directory(root, &directory)?;
                 match root.disk.create(&path) {
                     Ok(file) => file,
                     Err(error)
@@ -346,6 +349,16 @@ fn open_data(root: &Shared, key: &IngestKey) -> Result<fs::File, StoreError> {
         }
     }
     Err(StoreError::IngestBusy { key: key.clone() })
+}
+
+/// Makes the directory of an ingest. What is not saved need not outlive the machine.
+fn make_directory(root: &Shared, directory: &Path) -> Result<(), StoreError> {
+    match root.disk.make_directory(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_directories(&*root.disk, directory)
+        }
+        made => made.map(drop).doing("create a directory"),
+    }
 }
 
 /// Lets a file be written again that a dead writer has made read-only.

@@ -32,10 +32,31 @@ pub struct Event {
     pub kind: EventKind,
     /// Which: a tag, or a digest.
     pub name: String,
+    /// What is done to it.
+    #[serde(default)]
+    pub change: Change,
+    /// What a tag is pointed at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// For whom, in words of the one who writes: see
+    /// [`Repository::on_behalf_of`](crate::repository::Repository::on_behalf_of).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What is done to a thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It is written: a manifest, a tag, the link of a blob.
+    #[default]
+    Put,
+    /// It is taken away.
+    Delete,
 }
 
 /// The kinds of thing that change in a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
     /// A manifest was put or deleted.
@@ -104,6 +125,11 @@ impl Journal {
         Ok(numbers)
     }
 
+    /// Returns a follower that goes on where another one was, perhaps of another process.
+    pub fn follow_from(&self, place: Place) -> Follower {
+        Follower { journal: self.clone(), segment: place.segment, offset: place.offset }
+    }
+
     /// Returns a follower that begins at the end: it sees what changes from now on.
     ///
     /// # Errors
@@ -127,7 +153,14 @@ pub enum Followed {
     Gap,
 }
 
-/// A place in the journal.
+/// A place in the journal, as it can be written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    segment: u64,
+    offset: u64,
+}
+
+/// Who reads the journal, and how far they are.
 #[derive(Clone, Debug)]
 pub struct Follower {
     journal: Journal,
@@ -136,6 +169,11 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// Returns how far it is: all before was returned by [`Follower::read`].
+    pub fn place(&self) -> Place {
+        Place { segment: self.segment, offset: self.offset }
+    }
+
     /// Returns what was appended since the last call.
     ///
     /// # Errors
@@ -169,6 +207,9 @@ impl Follower {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error).doing("open the journal"),
         };
+        if file.metadata().doing("look at the journal")?.len() < self.offset {
+            return Ok(false);
+        }
         file.seek(SeekFrom::Start(self.offset)).doing("read the journal")?;
         let mut bytes = Vec::new();
         file.take(4 * SEGMENT_LEN_MAX).read_to_end(&mut bytes).doing("read the journal")?;
@@ -194,7 +235,27 @@ mod tests {
             repository: "hosted/app".to_owned(),
             kind: EventKind::Tag,
             name: name.to_owned(),
+            change: Change::Put,
+            digest: None,
+            note: None,
         }
+    }
+
+    #[test]
+    fn lines_of_earlier_versions_are_read_and_a_place_can_be_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(Layout::new(directory.path()));
+        journal.append(&[event("a")]).unwrap();
+        let place = journal.follow().unwrap().place();
+        let line = "{\"at\":\"1970-01-01T00:00:00Z\",\"repository\":\"hosted/app\",\
+                    \"kind\":\"tag\",\"name\":\"b\"}\n";
+        let path = journal.segment(1);
+        fs::write(&path, fs::read_to_string(&path).unwrap() + line).unwrap();
+        let kept: Place = serde_json::from_str(&serde_json::to_string(&place).unwrap()).unwrap();
+        let mut follower = journal.follow_from(kept);
+        assert_eq!(follower.read().unwrap(), Followed::Events(vec![event("b")]));
+        let mut beyond = journal.follow_from(Place { segment: 1, offset: 1 << 20 });
+        assert_eq!(beyond.read().unwrap(), Followed::Gap);
     }
 
     #[test]

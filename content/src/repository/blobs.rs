@@ -2,10 +2,10 @@
 
 use boatyard_oci::Digest;
 
-use super::{Repository, RepositoryError};
+use super::{Repository, RepositoryError, Told};
 use crate::local::Staged;
 use crate::local::entries;
-use crate::local::journal::EventKind;
+use crate::local::journal::{Change, EventKind};
 use crate::local::touch;
 use crate::store::{Doing as _, StoreError};
 
@@ -43,6 +43,7 @@ impl Repository {
             return Ok(());
         }
         self.make("_blobs")?;
+        self.tell(vec![Told::of(EventKind::Blob, Change::Put, digest)])?;
         let write = || {
             let mut staged = Staged::new(&*self.root.disk);
             staged.put(self.blob_path(digest), b"")?;
@@ -67,7 +68,7 @@ impl Repository {
                 return Err(RepositoryError::BlobReferenced { digest, by });
             }
         }
-        self.tell(&[(EventKind::Blob, digest.to_string())])?;
+        self.tell(vec![Told::of(EventKind::Blob, Change::Delete, digest)])?;
         self.remove_link(digest)?;
         Ok(true)
     }
@@ -82,7 +83,7 @@ impl Repository {
         if !self.has_blob(digest)? {
             return Ok(false);
         }
-        self.tell(&[(EventKind::Blob, digest.to_string())])?;
+        self.tell(vec![Told::of(EventKind::Blob, Change::Delete, digest)])?;
         self.remove_link(digest)?;
         Ok(true)
     }
@@ -137,6 +138,7 @@ impl Repository {
         for digest in candidates {
             if !needed.contains(&digest) && is_old(&digest)? {
                 if !dry_run {
+                    self.tell(vec![Told::of(EventKind::Blob, Change::Delete, &digest)])?;
                     self.root.disk.remove_file(&self.blob_path(&digest)).doing("unlink a blob")?;
                 }
                 unlinked.push(digest);

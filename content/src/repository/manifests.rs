@@ -2,8 +2,8 @@
 
 use boatyard_oci::{Descriptor, Digest, Manifest, MediaType, Raw, Tag};
 
-use super::{Repository, RepositoryError};
-use crate::local::journal::EventKind;
+use super::{Repository, RepositoryError, Told};
+use crate::local::journal::{Change, EventKind};
 use crate::local::{Staged, entries, read_if_there, temporary_name};
 use crate::store::{Doing as _, StoreError};
 
@@ -17,7 +17,7 @@ pub struct StoredManifest {
 }
 
 impl Repository {
-    fn manifest_directory(&self, digest: &Digest) -> std::path::PathBuf {
+    pub(super) fn manifest_directory(&self, digest: &Digest) -> std::path::PathBuf {
         self.directory.join("_manifests").join(digest.to_string())
     }
 
@@ -33,11 +33,11 @@ impl Repository {
         media_type: &MediaType,
         tags: &[Tag],
     ) -> Result<(), RepositoryError> {
-        self.put_manifest_moving(manifest, media_type, tags, true).map(drop)
+        self.put_manifest_moving(manifest, media_type, tags, |_| true).map(drop)
     }
 
     /// As [`Repository::put_manifest`]; returns the tags that pointed at another manifest before,
-    /// and at which. Those are moved only where `may_move` says so: else nothing is done at all.
+    /// and at which. Those are moved only where `may_move` says so of each: else nothing is done at all.
     ///
     /// # Errors
     /// Also [`RepositoryError::TagTaken`].
@@ -46,7 +46,7 @@ impl Repository {
         manifest: &Raw<Manifest>,
         media_type: &MediaType,
         tags: &[Tag],
-        may_move: bool,
+        may_move: impl Fn(&Tag) -> bool,
     ) -> Result<Vec<(Tag, Digest)>, RepositoryError> {
         let digest = manifest.digest();
         let _lock = self.lock()?;
@@ -58,14 +58,14 @@ impl Repository {
                 before => before?,
             };
             let Some(before) = before.filter(|before| before != digest) else { continue };
-            if !may_move {
+            if !may_move(tag) {
                 return Err(RepositoryError::TagTaken { tag: tag.clone() });
             }
             moved.push((tag.clone(), before));
         }
-        let mut changes = vec![(EventKind::Manifest, digest.to_string())];
-        changes.extend(tags.iter().map(|tag| (EventKind::Tag, tag.to_string())));
-        self.tell(&changes)?;
+        let mut changes = vec![Told::of(EventKind::Manifest, Change::Put, digest)];
+        changes.extend(tags.iter().map(|tag| Told::tagged(tag, digest)));
+        self.tell(changes)?;
         let needed = manifest.value().blobs().into_iter().chain(manifest.value().manifests());
         let mut needed: Vec<Digest> = needed.map(|needed| needed.digest.clone()).collect();
         needed.push(digest.clone());
@@ -94,7 +94,7 @@ impl Repository {
         if place.is_dir() {
             let there = read_if_there(&place.join("type"))?;
             if there.as_deref() == Some(media_type.as_str().as_bytes()) {
-                return Ok(());
+                return self.renew_manifest(manifest.digest()).map(drop);
             }
             let mut staged = Staged::new(disk);
             staged.put(place.join("type"), media_type.as_str().as_bytes())?;
@@ -108,6 +108,29 @@ impl Repository {
         staged.publish()?;
         disk.rename(&directory, &place).doing("put a manifest in its place")?;
         disk.sync_directory(&manifests).doing("sync a directory")
+    }
+
+    /// Says of a manifest that it was pushed, or is relied on, just now; `false` where it is not
+    /// there.
+    fn renew_manifest(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let file =
+            fs_err::File::options().write(true).open(self.manifest_directory(digest).join("type"));
+        let now = std::time::SystemTime::now();
+        match file.and_then(|file| file.into_file().set_modified(now)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).doing("renew a manifest"),
+        }
+    }
+
+    /// Says whether a manifest is here, and if so that it is relied on now: who decided before to
+    /// retire it leaves it alone.
+    ///
+    /// # Errors
+    /// Where the file system does not answer.
+    pub fn hold_manifest(&self, digest: &Digest) -> Result<bool, RepositoryError> {
+        let _lock = self.lock_shared()?;
+        Ok(self.renew_manifest(digest)?)
     }
 
     /// Returns a manifest that this repository has.
@@ -127,17 +150,43 @@ impl Repository {
     /// # Errors
     /// Where a file could not be deleted.
     pub fn delete_manifest(&self, digest: &Digest) -> Result<bool, RepositoryError> {
+        self.delete_manifest_unless(digest, |_| false)
+    }
+
+    /// As [`Repository::delete_manifest`], unless one of its tags is to be kept.
+    ///
+    /// # Errors
+    /// Also [`RepositoryError::TagKept`]: then nothing is deleted.
+    pub fn delete_manifest_unless(
+        &self,
+        digest: &Digest,
+        is_kept: impl Fn(&Tag) -> bool,
+    ) -> Result<bool, RepositoryError> {
         let _lock = self.lock()?;
         if self.manifest(digest)?.is_none() {
             return Ok(false);
         }
         let tags = self.tags_of(digest)?;
-        let mut changes = vec![(EventKind::Manifest, digest.to_string())];
-        changes.extend(tags.iter().map(|tag| (EventKind::Tag, tag.to_string())));
-        self.tell(&changes)?;
+        if let Some(tag) = tags.iter().find(|tag| is_kept(tag)) {
+            return Err(RepositoryError::TagKept { tag: tag.clone() });
+        }
+        self.remove_manifest(digest, &tags)?;
+        Ok(true)
+    }
+
+    /// Deletes a manifest with these tags, all that it has; the caller has the lock.
+    pub(super) fn remove_manifest(
+        &self,
+        digest: &Digest,
+        tags: &[Tag],
+    ) -> Result<(), RepositoryError> {
+        let mut changes = vec![Told::of(EventKind::Manifest, Change::Delete, digest)];
+        changes.extend(tags.iter().map(|tag| Told::of(EventKind::Tag, Change::Delete, tag)));
+        self.tell(changes)?;
         let disk = &*self.root.disk;
-        for tag in &tags {
+        for tag in tags {
             disk.remove_file(&self.tag_path(tag)).doing("delete a tag")?;
+            self.forget_use(tag.as_str());
         }
         if !tags.is_empty() {
             disk.sync_directory(&self.directory.join("_tags")).doing("sync a directory")?;
@@ -149,12 +198,13 @@ impl Repository {
         let aside = manifests.join(temporary_name());
         disk.rename(&self.manifest_directory(digest), &aside).doing("delete a manifest")?;
         disk.sync_directory(&manifests).doing("sync a directory")?;
+        self.forget_use(&digest.to_string());
         // It is gone; what is left of it has a temporary name, which the collector knows.
         for file in ["type", "refs"] {
             let _ = disk.remove_file(&aside.join(file));
         }
         let _ = disk.remove_directory(&aside);
-        Ok(true)
+        Ok(())
     }
 
     /// Returns the digests of all manifests, in no order.
@@ -183,7 +233,12 @@ impl Repository {
         self.refs_of_kinds(manifest, &["blob"])
     }
 
-    fn subjects(&self, manifest: &Digest) -> Result<Vec<Digest>, RepositoryError> {
+    /// Returns the manifests that a manifest lists, without the blobs that it needs.
+    pub(crate) fn manifest_refs(&self, manifest: &Digest) -> Result<Vec<Digest>, RepositoryError> {
+        self.refs_of_kinds(manifest, &["manifest"])
+    }
+
+    pub(super) fn subjects(&self, manifest: &Digest) -> Result<Vec<Digest>, RepositoryError> {
         self.refs_of_kinds(manifest, &["subject"])
     }
 

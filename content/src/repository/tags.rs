@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use boatyard_oci::{Digest, Tag};
 
-use super::{Repository, RepositoryError};
-use crate::local::journal::EventKind;
+use super::{Repository, RepositoryError, Told};
+use crate::local::journal::{Change, EventKind};
 use crate::local::{Staged, entries, read_if_there};
 use crate::store::{Doing as _, StoreError};
 
@@ -37,8 +37,7 @@ impl Repository {
     /// Where a file could not be written.
     pub fn set_tags(&self, tags: &[Tag], digest: &Digest) -> Result<(), RepositoryError> {
         let _lock = self.lock()?;
-        let changes: Vec<_> = tags.iter().map(|tag| (EventKind::Tag, tag.to_string())).collect();
-        self.tell(&changes)?;
+        self.tell(tags.iter().map(|tag| Told::tagged(tag, digest)).collect())?;
         let mut staged = Staged::new(&*self.root.disk);
         for tag in tags {
             staged.put(self.tag_path(tag), format!("{digest}\n").as_bytes())?;
@@ -78,12 +77,18 @@ impl Repository {
     /// Where the file could not be deleted.
     pub fn delete_tag(&self, tag: &Tag) -> Result<bool, RepositoryError> {
         let _lock = self.lock()?;
+        Ok(self.remove_tag(tag)?)
+    }
+
+    /// Deletes a tag; the caller has the lock.
+    pub(super) fn remove_tag(&self, tag: &Tag) -> Result<bool, StoreError> {
         let path = self.tag_path(tag);
         if !path.try_exists().doing("look for a tag")? {
             return Ok(false);
         }
-        self.tell(&[(EventKind::Tag, tag.to_string())])?;
+        self.tell(vec![Told::of(EventKind::Tag, Change::Delete, tag)])?;
         let removed = self.root.disk.remove_file(&path).doing("delete a tag")?;
+        self.forget_use(tag.as_str());
         self.root.disk.sync_directory(&self.directory.join("_tags")).doing("sync a directory")?;
         Ok(removed)
     }
@@ -126,7 +131,7 @@ impl Repository {
     }
 
     /// Visits all tags, in no order.
-    fn each_tag(
+    pub(super) fn each_tag(
         &self,
         mut visit: impl FnMut(Tag) -> Result<(), RepositoryError>,
     ) -> Result<(), RepositoryError> {

@@ -75,6 +75,24 @@ impl Repository {
         Ok(count)
     }
 
+    /// Returns the upload sessions, and how many bytes came in each.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed.
+    pub fn upload_sizes(&self) -> Result<Vec<(IngestKey, u64)>, RepositoryError> {
+        let mut sizes = Vec::new();
+        for entry in entries(&self.directory.join("_uploads")) {
+            let name = entry?.file_name();
+            let Some(key) = name.to_str().and_then(|name| name.parse::<IngestKey>().ok()) else {
+                continue;
+            };
+            // Of one that nothing was sent to yet there is no file.
+            let data = fs_err::metadata(self.root.layout.ingest(&key).join("data"));
+            sizes.push((key, data.map_or(0, |data| data.len())));
+        }
+        Ok(sizes)
+    }
+
     /// Ends the sessions in which nothing was written since `before`, with what they wrote.
     ///
     /// # Errors

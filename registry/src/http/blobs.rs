@@ -242,11 +242,12 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     let digest = parse_digest(digest)?;
     blocking(move || {
-        let repository = call.registry.repository(&name);
+        let repository = call.changing(&name);
         if !repository.unlink_blob(&digest)? {
             return Err(unknown(&repository)?);
         }
         call.note(Deed::Delete, &name, |entry| entry.target = Some(digest.to_string()));
+        call.changed();
         Ok(answer::empty(StatusCode::ACCEPTED))
     })
     .await

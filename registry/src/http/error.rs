@@ -125,9 +125,14 @@ impl ApiError {
         ApiError::new(Code::Unknown, "the registry failed; its log says why").cause(cause)
     }
 
-    /// Says whether the disk had no space.
-    pub(crate) fn is_no_space(&self) -> bool {
-        self.0.status == StatusCode::INSUFFICIENT_STORAGE
+    /// Says whether something does not fit into a quota.
+    pub(crate) fn is_over_quota(&self) -> bool {
+        self.0.code == Code::Denied && self.0.status == StatusCode::PAYLOAD_TOO_LARGE
+    }
+
+    /// Says whether there was no space, so that an upload is not worth keeping.
+    pub(crate) fn ends_upload(&self) -> bool {
+        self.0.status == StatusCode::INSUFFICIENT_STORAGE || self.is_over_quota()
     }
 
     #[must_use]
@@ -214,6 +219,9 @@ impl From<RepositoryError> for ApiError {
             // (distribution-spec, "Deleting Blobs").
             RepositoryError::BlobReferenced { .. } => ApiError::refused(Code::Unsupported, &error),
             RepositoryError::TagTaken { .. } => ApiError::refused(Code::Denied, &error),
+            RepositoryError::TagKept { .. } => {
+                ApiError::refused(Code::Denied, &error).status(StatusCode::CONFLICT)
+            }
         }
     }
 }

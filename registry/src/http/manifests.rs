@@ -8,9 +8,9 @@ use axum::body::Body;
 use axum::response::Response;
 use boatyard_access::Deed;
 use boatyard_content::Blob;
-use boatyard_content::repository::{Repository, StoredManifest};
+use boatyard_content::repository::{Repository, RepositoryError, StoredManifest};
 use boatyard_oci::name::ReferenceError;
-use boatyard_oci::{Digest, Manifest, MediaType, Reference, RepositoryName};
+use boatyard_oci::{Digest, Manifest, MediaType, Reference, RepositoryName, Tag};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
@@ -44,6 +44,7 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let reference = parse_reference(reference)?;
     let repository = call.registry.repository(name);
+    let asked = reference.clone();
     let found = match find_hot(&call.registry, &repository, &reference)? {
         Some(found) => found,
         None => {
@@ -51,6 +52,9 @@ pub(super) async fn get(
             blocking(move || find(&registry, &repository, &reference)).await?
         }
     };
+    // Who looks what a tag points at relies on it, as a node does that has the image already.
+    call.registry.policies.uses.note(name, &asked);
+    call.pulled(name, &asked, &found.digest, &found.media_type, found.bytes.len());
     respond(&call, found)
 }
 
@@ -154,6 +158,16 @@ fn respond(call: &Call, found: Found) -> Result<Response, ApiError> {
     Ok(response)
 }
 
+/// What cannot be done to a tag, for all that may be done by whom.
+const MOVED: &str = "it cannot be pointed at another manifest";
+const DELETED: &str = "it is deleted only by a request with the parameter immutable=true";
+
+/// Answers that a tag is immutable: there is a conflict with what is here, whoever asks.
+fn immutable(name: &RepositoryName, tag: &Tag, consequence: &str) -> ApiError {
+    let message = format!("the tag {tag} of {name} is immutable: {consequence}");
+    ApiError::new(Code::Denied, message).status(StatusCode::CONFLICT)
+}
+
 fn unknown(repository: &Repository) -> Result<ApiError, ApiError> {
     Ok(if repository.exists()? {
         ApiError::new(Code::ManifestUnknown, "the repository has no such manifest")
@@ -164,7 +178,8 @@ fn unknown(repository: &Repository) -> Result<ApiError, ApiError> {
 
 /// `DELETE /v2/<name>/manifests/<reference>`
 ///
-/// A tag goes alone; a manifest goes with all its tags.
+/// A tag goes alone; a manifest goes with all its tags. Tags that cannot be moved go only where the
+/// request says that it means it, by `?immutable=true`.
 pub(super) async fn delete(
     call: Call,
     name: RepositoryName,
@@ -172,15 +187,25 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     let reference = parse_reference(reference)?;
     blocking(move || {
-        let repository = call.registry.repository(&name);
+        let repository = call.changing(&name);
+        let means_it = call.query.first("immutable") == Some("true");
+        let is_kept = |tag: &Tag| !means_it && call.registry.policies.immutable.holds(&name, tag);
         let deleted = match &reference {
-            Reference::Tag(tag) => repository.delete_tag(tag)?,
-            Reference::Digest(digest) => repository.delete_manifest(digest)?,
+            Reference::Tag(tag) if is_kept(tag) && repository.tag(tag)?.is_some() => {
+                Err(RepositoryError::TagKept { tag: tag.clone() })
+            }
+            Reference::Tag(tag) => repository.delete_tag(tag),
+            Reference::Digest(digest) => repository.delete_manifest_unless(digest, is_kept),
+        };
+        let deleted = match deleted {
+            Err(RepositoryError::TagKept { tag }) => return Err(immutable(&name, &tag, DELETED)),
+            deleted => deleted?,
         };
         if !deleted {
             return Err(unknown(&repository)?);
         }
         call.note(Deed::Delete, &name, |entry| entry.target = Some(reference.to_string()));
+        call.changed();
         Ok(answer::empty(StatusCode::ACCEPTED))
     })
     .await

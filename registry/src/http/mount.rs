@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use boatyard_access::{Action, Verdict};
-use boatyard_content::repository::Space;
+use boatyard_content::repository::{Repository, Space};
 use boatyard_oci::{Digest, RepositoryName};
 use tracing::debug;
 
 use super::answer::{blob_location, created};
 use super::error::ApiError;
-use super::{Call, blocking};
+use super::{Call, blocking, room};
 use crate::registry::Registry;
 
 /// How many repositories are looked through for a blob when the client names none.
@@ -20,14 +20,22 @@ const SEARCHED_MAX: usize = 10_000;
 ///
 /// The reasons are not told apart: that a blob exists in a repository that the caller may not
 /// read must not be seen from the answer.
-pub(super) async fn mount(call: &Call, name: &RepositoryName, digest: &str) -> Option<Response> {
-    let digest: Digest = digest.parse().ok()?;
+///
+/// One is told: that the repository's quota has no room for it. It has none for the blob pushed,
+/// either.
+pub(super) async fn mount(
+    call: &Call,
+    name: &RepositoryName,
+    digest: &str,
+) -> Result<Option<Response>, ApiError> {
+    let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
     match try_mount(call, name, &digest).await {
-        Ok(true) => created(&blob_location(name, &digest), &digest).ok(),
-        Ok(false) => None,
+        Ok(true) => created(&blob_location(name, &digest), &digest).map(Some),
+        Ok(false) => Ok(None),
+        Err(error) if error.is_over_quota() => Err(error),
         Err(error) => {
             debug!(?error, %digest, "cannot mount a blob; the client will push it");
-            None
+            Ok(None)
         }
     }
 }
@@ -43,23 +51,29 @@ async fn try_mount(call: &Call, name: &RepositoryName, digest: &Digest) -> Resul
     if sources.is_empty() {
         return Ok(false);
     }
-    let (registry, name, digest) = (Arc::clone(&call.registry), name.clone(), digest.clone());
-    blocking(move || link_from(&registry, &sources, &name, &digest)).await
+    let targets: Vec<Repository> =
+        sources.iter().map(|source| call.changing_from(name, Some(source))).collect();
+    let (registry, digest) = (Arc::clone(&call.registry), digest.clone());
+    let mounted = blocking(move || link_from(&registry, &sources, &targets, &digest)).await;
+    call.changed();
+    mounted
 }
 
-/// Links the blob if one of `sources` has it.
+/// Links the blob if one of `sources` has it; for each the target is told from where it comes.
 fn link_from(
     registry: &Registry,
     sources: &[RepositoryName],
-    name: &RepositoryName,
+    targets: &[Repository],
     digest: &Digest,
 ) -> Result<bool, ApiError> {
     let lease = registry.root.lease()?;
-    for source in sources {
+    for (source, target) in sources.iter().zip(targets) {
         if registry.repository(source).hold_blob(digest)?
-            && registry.store.hold_blocking(digest, Some(&lease))?.is_some()
+            && let Some(blob) = registry.store.hold_blocking(digest, Some(&lease))?
         {
-            registry.repository(name).link_blob(digest)?;
+            let room = room::for_mount(registry, target.name(), &blob)?;
+            target.link_blob(digest)?;
+            room.land(&blob, &[]);
             registry.sources.put(digest.clone(), source.clone(), 1);
             return Ok(true);
         }

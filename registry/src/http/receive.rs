@@ -12,20 +12,25 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
 use super::error::{ApiError, Code};
+use super::room::Room;
 
 /// How much of a refused request's body is read, so that a client that writes before it reads
 /// sees why it was refused, and for how long.
 const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Appends the whole of a body to an ingest, up to `offset_max` bytes in all.
+/// Appends the whole of a body to an ingest, up to `offset_max` bytes in all, and as far as there
+/// is room. What the body announces is reserved before it is read.
 ///
 /// What arrived before an error is appended: the caller decides whether it is kept.
 pub(super) async fn into_ingest(
     body: &mut Body,
     ingest: &mut Ingest,
     offset_max: u64,
+    room: &mut Room,
 ) -> Result<(), ApiError> {
+    let announced = ingest.offset().saturating_add(body.size_hint().lower());
+    room.reach(announced.min(offset_max)).await?;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(interrupted)?.into_data() else { continue };
         if ingest.offset() + data.len() as u64 > offset_max {
@@ -34,6 +39,7 @@ pub(super) async fn into_ingest(
                 ApiError::new(Code::SizeInvalid, message).status(StatusCode::PAYLOAD_TOO_LARGE)
             );
         }
+        room.reach(ingest.offset() + data.len() as u64).await?;
         ingest.append(data).await?;
     }
     Ok(())

@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::answer::{self, set, text};
 use super::error::{ApiError, Code};
+use super::room::Room;
 use super::{Call, blocking, range};
 use crate::registry::Registry;
 use crate::sessions::TooMany;
@@ -68,6 +69,8 @@ impl Session {
         name: RepositoryName,
         algorithm: Option<Algorithm>,
     ) -> Result<Session, ApiError> {
+        // Nothing is reserved for it before something comes.
+        drop(Room::begin(call, &name).await?);
         let (registry, owner) = (Arc::clone(&call.registry), call.caller.owner());
         blocking(move || {
             let repository = registry.repository(&name);
@@ -114,6 +117,11 @@ impl Session {
             }
         }
         Ok(self.announce(self.try_take_up(lease).await?))
+    }
+
+    /// Returns the room of its writer, who has so many bytes.
+    pub(super) fn room(&self, offset: u64) -> Room {
+        Room::resume(&self.registry, &self.name, &self.key, offset)
     }
 
     async fn try_take_up(&self, lease: &Lease) -> Result<Ingest, StoreError> {
@@ -181,6 +189,7 @@ impl Session {
     pub(super) async fn end(self) -> Result<(), ApiError> {
         blocking(move || {
             self.repository.end_upload(&self.key)?;
+            self.registry.policies.quotas.end(&self.key);
             self.registry.sessions.end(1);
             Ok(())
         })

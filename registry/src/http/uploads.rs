@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use boatyard_content::store::Store as _;
-use boatyard_content::{Expected, Ingest, IngestKey, Lease, StoreError};
+use boatyard_content::{BlobInfo, Expected, Ingest, IngestKey, Lease, StoreError};
 use boatyard_oci::{Algorithm, Digest, RepositoryName};
 use http::{StatusCode, header};
 
 use super::answer::{self, blob_location, created, parse_digest};
 use super::error::{ApiError, Code};
 use super::receive::{drain, into_ingest};
+use super::room::Room;
 use super::session::Session;
 use super::{Call, blocking, detached, mount};
 use crate::registry::Registry;
@@ -26,7 +27,7 @@ pub(super) async fn begin(
     if let Some(digest) = call.query.first("mount") {
         // > "If a registry does not support cross-repository mounting or is unable to mount the
         // > requested blob, it SHOULD return a 202." (distribution-spec, "Mounting a blob")
-        if let Some(mounted) = mount::mount(&call, &name, digest).await {
+        if let Some(mounted) = mount::mount(&call, &name, digest).await? {
             return Ok(mounted);
         }
     } else if let Some(digest) = call.query.first("digest") {
@@ -58,10 +59,18 @@ async fn at_once(
     mut body: Body,
 ) -> Result<Response, ApiError> {
     let registry = &call.registry;
+    let mut room = match Room::begin(&call, &name).await {
+        Ok(room) => room,
+        Err(refusal) => {
+            drain(&mut body).await;
+            return Err(refusal);
+        }
+    };
     let lease = registry.root.lease()?;
     let mut ingest = registry.store.ingest(&IngestKey::random(), &lease).await?;
     ingest.also(digest.algorithm());
-    if let Err(error) = into_ingest(&mut body, &mut ingest, registry.limits.blob_bytes_max).await {
+    let most = registry.limits.blob_bytes_max;
+    if let Err(error) = into_ingest(&mut body, &mut ingest, most, &mut room).await {
         // The answer is why it failed, not that it could not be tidied up as well.
         if let Err(error) = ingest.abort().await {
             tracing::warn!("cannot forget what arrived of a blob: {error}");
@@ -69,8 +78,10 @@ async fn at_once(
         drain(&mut body).await;
         return Err(error);
     }
+    let size = ingest.offset();
     ingest.commit(Expected::digest(&digest)).await?;
     link(registry, &name, &digest, lease).await?;
+    room.land(&BlobInfo { digest: digest.clone(), size });
     created(&blob_location(&name, &digest), &digest)
 }
 
@@ -97,8 +108,11 @@ pub(super) async fn append(
 async fn append_to(call: &Call, session: &Session, body: &mut Body) -> Result<u64, ApiError> {
     // No blob lands here, so there is nothing to hold.
     let mut ingest = session.take_up(&Lease::unheld()).await?;
-    let received = receive(call, session, body, &mut ingest).await;
+    let mut room = session.room(ingest.offset());
+    let received = receive(call, session, body, &mut ingest, &mut room).await;
+    let came = ingest.offset();
     let kept = ingest.suspend().await;
+    room.suspend(&session.key, came);
     received?;
     Ok(kept?)
 }
@@ -109,10 +123,11 @@ async fn receive(
     session: &Session,
     body: &mut Body,
     ingest: &mut Ingest,
+    room: &mut Room,
 ) -> Result<(), ApiError> {
     let most = call.registry.limits.blob_bytes_max;
     let end = session.place(call, ingest.offset())?;
-    into_ingest(body, ingest, end.unwrap_or(most).min(most)).await?;
+    into_ingest(body, ingest, end.unwrap_or(most).min(most), room).await?;
     if end.is_some_and(|end| end != ingest.offset()) {
         let message = "there were fewer bytes than Content-Range announced";
         return Err(ApiError::new(Code::SizeInvalid, message));
@@ -160,12 +175,15 @@ async fn finish_by(
     let lease = call.registry.root.lease()?;
     let mut ingest = session.take_up(&lease).await?;
     ingest.also(digest.algorithm());
-    if let Err(error) = receive(call, session, body, &mut ingest).await {
+    let mut room = session.room(ingest.offset());
+    if let Err(error) = receive(call, session, body, &mut ingest, &mut room).await {
+        room.suspend(&session.key, ingest.offset());
         if let Err(error) = ingest.suspend().await {
             tracing::warn!("cannot keep what arrived of a blob: {error}");
         }
         return Err(error);
     }
+    let size = ingest.offset();
     match ingest.commit(Expected::digest(digest)).await {
         Ok(_) => {}
         Err(mismatch @ (StoreError::DigestMismatch { .. } | StoreError::SizeMismatch { .. })) => {
@@ -176,13 +194,14 @@ async fn finish_by(
         Err(error) => return Err(error.into()),
     }
     link(&call.registry, &session.name, digest, lease).await?;
+    room.land(&BlobInfo { digest: digest.clone(), size });
     session.clone().end().await
 }
 
-/// Ends a session for which the disk had no space: what it holds is what fills the disk, and a
-/// client that tries again begins another one.
+/// Ends a session for which there is no space, on the disk or in a quota: what it holds is what
+/// fills it, and a client that tries again begins another one.
 async fn make_room(session: &Session, error: &ApiError) {
-    if error.is_no_space()
+    if error.ends_upload()
         && let Err(error) = discard(session).await
     {
         tracing::warn!("cannot end an upload for which there is no space: {error:?}");

@@ -219,3 +219,13 @@ impl Answer {
         assert_eq!(body.as_object().unwrap().len(), 1);
     }
 }
+
+/// Puts bytes into a root's store, as another process does.
+pub(crate) fn put(root: &Root, lease: &boatyard_content::Lease, bytes: &[u8]) -> Digest {
+    use std::io::Write as _;
+    let key = boatyard_content::IngestKey::random();
+    let mut ingest = root.store().ingest_blocking(&key, lease).unwrap();
+    ingest.write_all(bytes).unwrap();
+    ingest.commit_blocking(&boatyard_content::Expected::any()).unwrap();
+    Digest::sha256(bytes)
+}

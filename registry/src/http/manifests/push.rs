@@ -7,17 +7,17 @@ use axum::body::Body;
 use axum::response::Response;
 use boatyard_access::{Action, Deed};
 use boatyard_content::repository::{Repository, RepositoryError};
-use boatyard_content::{Expected, IngestKey, Lease};
+use boatyard_content::{BlobInfo, Expected, IngestKey, Lease};
 use boatyard_oci::manifest::ManifestError;
 use boatyard_oci::{Digest, Manifest, MediaType, Raw, Reference, RepositoryName, Tag};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use serde_json::json;
 
-use super::parse_reference;
+use super::{MOVED, immutable, parse_reference};
 use crate::http::answer::{created, text};
 use crate::http::error::{ApiError, Code};
-use crate::http::{Call, blocking, detached, receive};
+use crate::http::{Call, blocking, detached, receive, room};
 use crate::registry::{KnownManifest, Registry};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -51,19 +51,28 @@ pub(in crate::http) async fn put(
         {
             tags.push(tag);
         }
-        let repository = registry.repository(&name);
+        let repository = call.changing(&name);
         let lease = registry.root.lease()?;
         require_parts(registry, &repository, manifest.value(), &lease)?;
+        let blob = BlobInfo { digest: manifest.digest().clone(), size: manifest.size() };
+        let room = room::for_manifest(registry, &name, &blob, &tags)?;
         keep(registry, &manifest, &lease)?;
         // To move a tag is a right of its own, asked for only where one would be moved.
-        let may_move = call.allows(Action::Overwrite, &name);
+        let is_immutable = |tag: &Tag| registry.policies.immutable.holds(&name, tag);
+        let may_overwrite = call.allows(Action::Overwrite, &name);
+        let may_move = |tag: &Tag| may_overwrite && !is_immutable(tag);
         let moved = match repository.put_manifest_moving(&manifest, &media_type, &tags, may_move) {
+            Err(RepositoryError::TagTaken { tag }) if is_immutable(&tag) => {
+                return Err(immutable(&name, &tag, MOVED));
+            }
             Err(taken @ RepositoryError::TagTaken { .. }) => {
                 call.authorize(Action::Overwrite, Some(&name))?;
                 return Err(taken.into());
             }
             moved => moved?,
         };
+        room.land(&blob, &tags);
+        call.changed();
         note(&call, &name, manifest.digest(), &tags, moved);
         registry.remember(manifest.digest(), &known);
         respond(&name, &manifest, &parameters)
@@ -174,7 +183,7 @@ fn require_parts(
         }
     }
     for digest in children {
-        if repository.manifest(digest)?.is_none() && !has_blob(digest)? {
+        if !repository.hold_manifest(digest)? && !has_blob(digest)? {
             missing.push(digest.to_string());
         }
     }
