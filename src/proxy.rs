@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boatyard_access::Authority;
+use boatyard_cache_proxy::ecosystem::apk::Apk;
 use boatyard_cache_proxy::ecosystem::apt::Apt;
 use boatyard_cache_proxy::ecosystem::cargo::Cargo;
 use boatyard_cache_proxy::ecosystem::gem::Gem;
 use boatyard_cache_proxy::ecosystem::go::Go;
 use boatyard_cache_proxy::ecosystem::maven::Maven;
-use boatyard_cache_proxy::engine::{Engine, EngineOptions};
+use boatyard_cache_proxy::ecosystem::rpm::Rpm;
+use boatyard_cache_proxy::engine::{Engine, EngineOptions, Settings};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
 use boatyard_cache_proxy::generation;
@@ -102,6 +104,34 @@ pub fn listen(
                 .hint("choose another address with --proxy-listen, such as 127.0.0.1:3143"));
         }
     };
+    let proxy = Proxy::new(engine, self::options(config, limits)?);
+    Ok(Some(Listening { proxy, server, recorder }))
+}
+
+/// What a configuration that was read again means for a proxy that runs.
+#[derive(Debug)]
+pub struct Changed {
+    options: ProxyOptions,
+    settings: Settings,
+}
+
+impl Changed {
+    /// Reads what a configuration says. Blocking: it reads files that the configuration names.
+    ///
+    /// # Errors
+    /// Where it asks for what cannot be.
+    pub fn of(world: &World, services: &Services, proxy: &Proxy) -> Result<Changed> {
+        let options = options(&world.config.proxy, proxy.options().limits.clone())?;
+        Ok(Changed { options, settings: settings(world, services.root(), services.authority())? })
+    }
+
+    /// Has requests from now on answered so.
+    pub fn apply(self, proxy: &Proxy) {
+        proxy.configure(self.options, self.settings);
+    }
+}
+
+fn options(config: &config::Proxy, limits: Limits) -> Result<ProxyOptions> {
     let clients = config
         .allow_clients
         .iter()
@@ -110,21 +140,24 @@ pub fn listen(
         .context("[proxy] allow_clients cannot be used")?;
     let defaults = ProxyOptions::default();
     let ports: BTreeSet<u16> = config.connect_ports.iter().copied().collect();
-    let options = ProxyOptions {
+    Ok(ProxyOptions {
         clients: Clients { allowed: clients },
         limits,
         tunnel_ports: if ports.is_empty() { defaults.tunnel_ports } else { ports },
         tunnel_hosts: config.connect_hosts.iter().map(|host| host.to_lowercase()).collect(),
         log_access: !config.quiet,
         ..defaults
-    };
-    Ok(Some(Listening { proxy: Proxy::new(engine, options), server, recorder }))
+    })
 }
 
 /// Returns the ecosystems, in the order in which they are asked.
 fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
+    let options = generation::Options::default;
+    // What rpm and apk take has names of its own; apt takes all that is below its archives.
     vec![
-        Arc::new(Apt::new(Arc::clone(root), generation::Options::default())),
+        Arc::new(Rpm::new(Arc::clone(root), options())),
+        Arc::new(Apk::new(Arc::clone(root), options())),
+        Arc::new(Apt::new(Arc::clone(root), options())),
         Arc::new(Gem::new(Arc::clone(root))),
         Arc::new(Cargo::new(Arc::clone(root))),
         Arc::new(Go::new(Arc::clone(root))),
@@ -132,13 +165,8 @@ fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
     ]
 }
 
-/// Returns the engine on a root. Blocking: it reads what is held of archives.
-pub fn engine(
-    world: &World,
-    root: &Arc<Root>,
-    authority: &Arc<Authority>,
-    statistics: Arc<dyn Statistics>,
-) -> Result<Engine> {
+/// Returns what of the engine follows from the configuration, and may change with it.
+fn settings(world: &World, root: &Arc<Root>, authority: &Arc<Authority>) -> Result<Settings> {
     let config = &world.config.proxy;
     let upstream = |configured: &config::ProxyUpstream| {
         let upstream = upstream(configured, config)?;
@@ -160,10 +188,26 @@ pub fn engine(
         })?;
         transport = transport.through(parent);
     }
-    let options = EngineOptions {
+    Ok(Settings {
         upstreams,
-        ecosystems: ecosystems(root),
         transport: Arc::new(transport),
+        bytes_max: config.max_size,
+        grace: world.config.gc.grace(),
+        rules: policy::rules(&config.rules, None)?,
+        upload_max: config.upload_max.unwrap_or(UPLOAD_MAX),
+    })
+}
+
+/// Returns the engine on a root. Blocking: it reads what is held of archives.
+pub fn engine(
+    world: &World,
+    root: &Arc<Root>,
+    authority: &Arc<Authority>,
+    statistics: Arc<dyn Statistics>,
+) -> Result<Engine> {
+    let options = EngineOptions {
+        settings: settings(world, root, authority)?,
+        ecosystems: ecosystems(root),
         limits: transfer::Limits {
             per_upstream: PER_UPSTREAM,
             total: 4 * PER_UPSTREAM,
@@ -171,15 +215,11 @@ pub fn engine(
             idle: IDLE,
             ..transfer::Limits::default()
         },
-        rules: policy::rules(&config.rules, None)?,
-        upload_max: config.upload_max.unwrap_or(UPLOAD_MAX),
         retry: RetryPolicy {
             attempts_max: 2,
             retry_after_max: Duration::from_secs(2),
             ..RetryPolicy::default()
         },
-        bytes_max: config.max_size,
-        grace: world.config.gc.grace(),
         absent_for: ABSENT,
         rest_for: REST,
         clock: Arc::new(SystemClock),

@@ -265,8 +265,9 @@ fn half_a_set_is_shown_to_nobody() {
             assert_eq!(use_archive(&lab.client()), "1.0", "{layout:?}");
         }
         let asked = lab.origin.asked();
-        // The root, its signature, and what is missing, in two places at most: no loop.
-        assert!(asked.len() <= 3 * 6, "{asked:?}");
+        // The root, its signature, and what is missing, in two places at most, also where it was
+        // tried again meanwhile: no loop.
+        assert!(asked.len() <= 10 * 6, "{asked:?}");
         next.root.clear();
         lab.origin.make(&next.whole());
         assert_eq!(use_archive(&lab.client()), "2.0", "{layout:?}");

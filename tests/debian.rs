@@ -6,13 +6,23 @@
 
 mod support;
 
+use std::path::Path;
+
+use support::archive::{Edition, Key, Layout, Origin};
 use support::clients::{Client as _, Podman};
 use support::debian::{archive, repository};
 use support::place::text;
+use support::proxy::{proxy_of, trusting};
 use support::{Place, Server};
 
 fn import(place: &Place) {
-    place.boatyard(["import", "-c", "CMD [\"bash\"]", text(&archive()), "debian:mine"]).ok();
+    import_at(place, &place.root());
+}
+
+fn import_at(place: &Place, root: &Path) {
+    let archive = archive();
+    let import = ["import", "-c", "CMD [\"bash\"]", text(&archive), "debian:mine"];
+    place.boatyard_at(root, import).ok();
 }
 
 #[test]
@@ -107,6 +117,44 @@ fn what_is_compiled_in_one_stage_runs_alone_in_another() {
     let podman = Podman::new(&place);
     podman.pull(&small);
     assert_eq!(podman.run(&small).as_deref(), Some("hello, alone"));
+}
+
+/// The book's case: a builder that has no build cache installs what another one has installed. The
+/// bench does so with 100 MB, by a home line.
+#[test]
+fn a_second_builder_fetches_no_package() {
+    const COUNT: usize = 30;
+    const BYTES: usize = 340_000;
+    let (place, origin, key) = (Place::new(), Origin::start(), Key::new());
+    let names: Vec<String> = (0..COUNT).map(|at| format!("large-{at}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    origin.make(&Edition::large(Layout::BY_HASH, &key, 1, &names, BYTES).whole());
+    let upstream = format!("[[proxy.upstream]]\nname = 'deb'\nurl = '{}'\n", origin.url());
+    let server = trusting(&place, None, &upstream);
+    let argument = format!("http_proxy=http://{}", proxy_of(&server));
+    let dockerfile = format!(
+        "FROM debian:mine\n\
+         RUN --network=host echo 'deb [trusted=yes] {} sid main' > /etc/apt/sources.list \
+          && apt-get update && apt-get install -y --no-install-recommends {}\n",
+        origin.url(),
+        names.join(" ")
+    );
+    let context = place.context("large", &dockerfile);
+    let build = |builder: &str| {
+        let root = place.path(builder);
+        import_at(&place, &root);
+        let build = ["build", "--progress=plain", "--allow=network.host", "--build-arg", &argument];
+        let built = place.boatyard_at(&root, build).args(["-t", "large", text(&context)]).ok();
+        built.says(["Setting up large-29 (1.0)"]);
+        origin.asked()
+    };
+    let packages = |asked: &[String]| asked.iter().filter(|path| path.ends_with(".deb")).count();
+    let first = build("first");
+    assert_eq!(packages(&first), COUNT, "{first:?}");
+    let second = build("second");
+    // Whether the index has changed, and nothing else.
+    assert!(second.iter().all(|path| path.ends_with("/InRelease")), "{second:?}");
+    assert!(second.len() <= 2, "{second:?}");
 }
 
 /// A program that asks the kernel itself.

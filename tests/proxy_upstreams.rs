@@ -6,75 +6,13 @@ mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 
-use axum::Router;
-use axum::extract::Request;
-use boatyard_front::server::{Server as Front, ServerOptions};
-use boatyard_front::tls::{Tls, TlsFiles};
+use support::Place;
 use support::origin::{Origin, Reply};
-use support::proxy::{World, connect, curl, proxy_of};
+use support::proxy::{World, connect, curl, proxy_of, trusting};
+use support::secure::Secure;
 use support::server::wait_for;
-use support::{Place, Server};
-
-/// An upstream that speaks HTTPS, and HTTP/2 to whoever wants it.
-struct Secure {
-    address: SocketAddr,
-    /// The version and path of each request.
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Secure {
-    fn start(place: &Place) -> Secure {
-        let run = |script: &str| {
-            place.run("sh", ["-ec", script]).current_dir(&place.path("home")).ok();
-        };
-        run("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-             -keyout ca.key -out ca.crt -subj /CN=test-authority");
-        run("openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
-             -keyout server.key -out server.csr -subj /CN=server");
-        run("printf 'subjectAltName=IP:127.0.0.1\n' > ext; openssl x509 -req -in server.csr \
-             -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.crt");
-        let (certificate, key) = (place.path("home/server.crt"), place.path("home/server.key"));
-        let tls = Arc::new(Tls::load(TlsFiles { certificate, key, clients: None }).unwrap());
-        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let kept = Arc::clone(&asked);
-        let (told, tell) = mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-                let options = ServerOptions { addresses, tls: Some(tls), ..Default::default() };
-                let server = Front::bind(options).unwrap();
-                told.send(server.local_addrs()[0]).unwrap();
-                let answer = move |request: Request| {
-                    let line = format!("{:?} {}", request.version(), request.uri().path());
-                    kept.lock().unwrap().push(line);
-                    std::future::ready(([("cache-control", "max-age=600")], "secure"))
-                };
-                server.serve(Router::new().fallback(answer), std::future::pending()).await;
-            });
-        });
-        Secure { address: tell.recv().unwrap(), asked }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut *self.asked.lock().unwrap())
-    }
-}
-
-/// Starts a server whose proxy trusts an authority, as systems are told to.
-fn trusting(place: &Place, authority: Option<&Path>, proxy: &str) -> Server {
-    let config = place.write("b.toml", format!("[proxy]\nlisten = ['127.0.0.1:0']\n{proxy}"));
-    let root = place.root();
-    let serve = place.boatyard_at(&root, ["serve", "--listen", "127.0.0.1:0"]);
-    let serve = serve.env("BOATYARD_CONFIG", config);
-    Server::run(match authority {
-        Some(authority) => serve.env("SSL_CERT_FILE", authority),
-        None => serve,
-    })
-}
 
 /// Asks a proxy with a request line of one's own.
 fn ask(proxy: &str, request: &str) -> String {
@@ -88,9 +26,9 @@ fn ask(proxy: &str, request: &str) -> String {
 #[test]
 fn https_upstreams_are_checked_and_asked_by_http_2() {
     let place = Place::new();
-    let upstream = Secure::start(&place);
+    let upstream = Secure::start(&place, |_| Some(b"secure".to_vec()));
     let (address, port) = (upstream.address, upstream.address.port());
-    let authority = place.path("home/ca.crt");
+    let authority = upstream.authority.clone();
     let config =
         format!("allow_private = true\nallow_ports = [{port}]\nconnect_ports = [{port}]\n");
     let request =
@@ -232,4 +170,53 @@ fn credentials_are_shown_to_their_upstream_only() {
     assert_eq!(second.asked(), ["GET /moved Bearer token"]);
     assert_eq!(first.asked(), ["GET /there"]);
     assert!(!server.log().contains("secret"));
+}
+
+#[test]
+fn the_configuration_is_read_again() {
+    let world = World::new("max_size = '1GB'\n");
+    let second = Origin::start();
+    second.put("/a", Reply::fresh("second"));
+    world.origin.put("/a", Reply::fresh("first"));
+    let (server, proxy) = (&world.server, world.proxy.clone());
+    let get = |path: &str| curl(&world.place, &[], &[], &format!("http://{proxy}{path}"));
+    let mut kept = connect(&proxy);
+    let mut ask_on = |path: &str| {
+        kept.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        let mut reader = BufReader::new(kept.try_clone().unwrap());
+        let (mut head, mut length) = (String::new(), 0);
+        while !head.ends_with("\r\n\r\n") {
+            let start = head.len();
+            reader.read_line(&mut head).unwrap();
+            let line = head[start..].to_lowercase();
+            length =
+                line.strip_prefix("content-length: ").map_or(length, |l| l.trim().parse().unwrap());
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        head.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!((get("/o/a").text(), get("/two/a").status), ("first", 400));
+    assert_eq!(ask_on("/two/a"), "400");
+    let config = |listen: &str, url: &str| {
+        let text = format!(
+            "[proxy]\nlisten = ['{listen}']\n[[proxy.upstream]]\nname = 'two'\nurl = '{url}'\n"
+        );
+        world.place.write("root.toml", text);
+        server.hang_up();
+    };
+    config("127.0.0.1:0", &second.url(""));
+    wait_for("the new upstream", || get("/two/a").status == 200);
+    assert_eq!(ask_on("/two/a"), "200", "a connection that was open goes by it, too");
+    assert_eq!(get("/o/a").status, 400, "it has no such name any more");
+    assert_eq!(world.ask(&world.origin.url("/b"), &[]).status, 403, "nor may it be asked");
+    // What cannot be used changes nothing.
+    config("127.0.0.1:0", "ftp://nowhere.example");
+    wait_for("the refusal", || server.log().contains("the configuration stays as it was"));
+    assert_eq!(get("/two/a").status, 200);
+    config("127.0.0.1:1", &second.url(""));
+    wait_for("what needs a restart", || {
+        server.log().contains("proxy.listen has changed: that needs a restart")
+    });
+    assert_eq!(get("/two/a").status, 200);
 }

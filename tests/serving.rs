@@ -18,11 +18,6 @@ use support::images;
 use support::place::text;
 use support::server::{Server, wait_for};
 
-fn hang_up(server: &Server) {
-    let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
-    kill_process(pid, Signal::HUP).unwrap();
-}
-
 #[test]
 fn a_configuration_is_read_again_and_a_wrong_one_refused() {
     let place = Place::new();
@@ -31,18 +26,18 @@ fn a_configuration_is_read_again_and_a_wrong_one_refused() {
     assert_eq!(status(), 404);
     let mirror = "[[mirror]]\nname = 'hub'\nurl = 'http://127.0.0.1:1'\n";
     place.write("root.toml", format!("{mirror}[serve]\nstop_seconds = 7\n"));
-    hang_up(&server);
+    server.hang_up();
     wait_for("the mirror to be there", || status() == 200);
     wait_for("what needs a restart to be said", || {
         server.log().contains("serve.stop_seconds has changed: that needs a restart")
     });
     place.write("root.toml", "[[mirror]]\nname = 'other'\nurll = 'x'\n");
-    hang_up(&server);
+    server.hang_up();
     wait_for("the refusal", || server.log().contains("the configuration stays as it was"));
     assert!(server.log().contains("line 3") && server.log().contains("urll"), "{}", server.log());
     assert_eq!(status(), 200, "what was in force stays");
     place.write("root.toml", "");
-    hang_up(&server);
+    server.hang_up();
     wait_for("the mirror to be gone", || status() == 404);
     server.stop();
 }

@@ -1,12 +1,14 @@
 //! What the engine does not know and an ecosystem does: which targets never change, what vouches
 //! for them, which must agree with one another.
 
+pub mod apk;
 pub mod apt;
 pub mod cargo;
 pub mod gem;
 pub mod go;
 mod index;
 pub mod maven;
+pub mod rpm;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -179,6 +181,12 @@ pub trait Fetcher: fmt::Debug + Send + Sync {
 
     /// Returns the root, with the store of all blobs.
     fn root(&self) -> &Arc<Root>;
+
+    /// Returns itself for work that goes on when the request has its answer; `None` where nothing
+    /// is to go on.
+    fn share(&self) -> Option<Arc<dyn Fetcher>> {
+        None
+    }
 
     /// Returns the time.
     fn now(&self) -> Timestamp;

@@ -34,7 +34,7 @@ mod upstream;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use boatyard_content::cache::Cache;
@@ -76,24 +76,14 @@ const OPEN_MAX: usize = 256;
 /// What an [`Engine`] is made of.
 #[derive(Debug)]
 pub struct EngineOptions {
-    /// The upstreams that are configured.
-    pub upstreams: Upstreams,
+    /// What may change while it runs.
+    pub settings: Settings,
     /// Those who know package archives, in the order in which they are asked.
     pub ecosystems: Vec<Arc<dyn Ecosystem>>,
-    /// What asks upstreams, and leads tunnels to them.
-    pub transport: Arc<Transport>,
     /// The limits of transfers.
     pub limits: Limits,
-    /// What URLs are that no ecosystem knows, wherever they are.
-    pub rules: Rules,
-    /// The most bytes that a client may publish at once.
-    pub upload_max: u64,
     /// How often an upstream is asked again.
     pub retry: RetryPolicy,
-    /// The most bytes that are kept.
-    pub bytes_max: Option<u64>,
-    /// How long the collector leaves a blob that was given up.
-    pub grace: Duration,
     /// How long it is remembered that something is absent.
     pub absent_for: Duration,
     /// How long an upstream that failed is not asked for what is kept, or what others have.
@@ -102,6 +92,23 @@ pub struct EngineOptions {
     pub clock: Arc<dyn Clock>,
     /// What counts.
     pub statistics: Arc<dyn Statistics>,
+}
+
+/// What of an [`Engine`] may change while it runs: a request goes by those that it found.
+#[derive(Debug)]
+pub struct Settings {
+    /// The upstreams that are configured.
+    pub upstreams: Upstreams,
+    /// What asks upstreams, and leads tunnels to them.
+    pub transport: Arc<Transport>,
+    /// The most bytes that are kept.
+    pub bytes_max: Option<u64>,
+    /// What URLs are that no ecosystem knows, wherever they are.
+    pub rules: Rules,
+    /// The most bytes that a client may publish at once.
+    pub upload_max: u64,
+    /// How long the collector leaves a blob that was given up.
+    pub grace: Duration,
 }
 
 /// The engine. Clones are one.
@@ -114,7 +121,8 @@ struct Shared {
     root: Arc<Root>,
     store: LocalStore,
     transfers: Transfers,
-    options: EngineOptions,
+    settings: RwLock<Arc<Settings>>,
+    options: Fixed,
     flights: Mutex<HashMap<EntryKey, Arc<Flight>>>,
     known: Cache<EntryKey, Arc<Known>>,
     small: Cache<Digest, bytes::Bytes>,
@@ -129,6 +137,16 @@ struct Shared {
     passwords: Semaphore,
     pseudonym: String,
     via: HeaderValue,
+}
+
+/// What of an engine stays as it was made.
+struct Fixed {
+    ecosystems: Vec<Arc<dyn Ecosystem>>,
+    retry: RetryPolicy,
+    absent_for: Duration,
+    rest_for: Duration,
+    clock: Arc<dyn Clock>,
+    statistics: Arc<dyn Statistics>,
 }
 
 impl fmt::Debug for Engine {
@@ -148,10 +166,19 @@ impl Engine {
         let pseudonym = format!("boatyard-{random:014x}");
         let via = HeaderValue::from_str(&format!("1.1 {pseudonym}"))
             .expect("hex digits are a header's text");
+        let fixed = Fixed {
+            ecosystems: options.ecosystems,
+            retry: options.retry,
+            absent_for: options.absent_for,
+            rest_for: options.rest_for,
+            clock: options.clock,
+            statistics: options.statistics,
+        };
         let shared = Shared {
             root: Arc::clone(root),
             store,
             transfers,
+            settings: RwLock::new(Arc::new(options.settings)),
             flights: Mutex::default(),
             known: Cache::new(MEMORY_BYTES),
             small: Cache::new(MEMORY_BYTES),
@@ -164,19 +191,20 @@ impl Engine {
             passwords: Semaphore::new(receive::PASSWORDS_AT_ONCE),
             pseudonym,
             via,
-            options,
+            options: fixed,
         };
         Engine { shared: Arc::new(shared) }
     }
 
-    /// Returns the upstreams that are configured.
-    pub fn upstreams(&self) -> &Upstreams {
-        &self.shared.options.upstreams
+    /// Returns the settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings()
     }
 
-    /// Returns what connects to upstreams.
-    pub fn transport(&self) -> &Transport {
-        &self.shared.options.transport
+    /// Has requests from now on go by other settings. What is under way ends as it began.
+    pub fn configure(&self, settings: Settings) {
+        let mut current = self.shared.settings.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(settings);
     }
 
     /// Returns what counts.
@@ -228,12 +256,12 @@ impl Engine {
 
     /// Returns what the operator says of a target that no ecosystem knows.
     fn by_rules(&self, request: &Request) -> Class {
-        let options = &self.shared.options;
+        let settings = self.settings();
         let of_upstream = request
             .upstream
             .as_ref()
             .and_then(|upstream| upstream.policy.rules.of(&request.target));
-        match of_upstream.or_else(|| options.rules.of(&request.target)) {
+        match of_upstream.or_else(|| settings.rules.of(&request.target)) {
             None => Class::Http,
             Some(Treatment::Pass) => Class::Pass,
             Some(Treatment::Immutable) => Class::immutable(),
@@ -266,5 +294,11 @@ impl Engine {
     /// Says whether the store has a blob, and keeps it for the collector's grace period.
     async fn has(&self, digest: &Digest) -> bool {
         matches!(self.shared.store.touch(digest).await, Ok(Some(_)))
+    }
+}
+
+impl Shared {
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

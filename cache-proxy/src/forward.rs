@@ -23,7 +23,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use boatyard_front::{Limits, Stop};
@@ -31,7 +31,7 @@ use http::StatusCode;
 use tokio::net::TcpStream;
 
 use crate::answer::Answer;
-use crate::engine::Engine;
+use crate::engine::{Engine, Settings};
 use clients::Clients;
 
 /// What a [`Proxy`] is made of.
@@ -76,7 +76,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Inner {
     engine: Engine,
-    options: ProxyOptions,
+    options: RwLock<Arc<ProxyOptions>>,
     open: clients::Open,
 }
 
@@ -84,7 +84,21 @@ impl Proxy {
     /// Returns a proxy that has an engine answer.
     pub fn new(engine: Engine, options: ProxyOptions) -> Proxy {
         let open = clients::Open::new(options.per_client_max);
+        let options = RwLock::new(Arc::new(options));
         Proxy { inner: Arc::new(Inner { engine, options, open }) }
+    }
+
+    /// Has requests from now on answered by other options, and an engine with other settings. How
+    /// many connections a client may have stays as it was.
+    pub fn configure(&self, options: ProxyOptions, settings: Settings) {
+        self.inner.engine.configure(settings);
+        let mut current = self.inner.options.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(options);
+    }
+
+    /// Returns the options in force.
+    pub fn options(&self) -> Arc<ProxyOptions> {
+        self.inner.options()
     }
 
     /// Serves a connection until it ends: what [`boatyard_front::Server::serve_by`] wants.
@@ -92,8 +106,8 @@ impl Proxy {
         let inner = &self.inner;
         // Most connections are idle most of the time: what begins or ends them, and what an answer
         // needs, is in boxes that come and go.
-        if !inner.options.clients.serves(client.ip()) {
-            let message = format!("{} may not use this proxy (see allow_clients)", client.ip());
+        if !inner.options().clients.serves(client.ip()) {
+            let message = refusal(client);
             return Box::pin(self.refuse(&stream, StatusCode::FORBIDDEN, &message)).await;
         }
         let Some(_place) = inner.open.take(client.ip()) else {
@@ -109,9 +123,20 @@ impl Proxy {
     }
 
     async fn refuse(&self, stream: &TcpStream, status: StatusCode, message: &str) {
-        let limits = &self.inner.options.limits;
-        write::refusal(stream, limits.stall_timeout, &Answer::own(status, message)).await;
+        let stall = self.inner.options().limits.stall_timeout;
+        write::refusal(stream, stall, &Answer::own(status, message)).await;
     }
+}
+
+impl Inner {
+    fn options(&self) -> Arc<ProxyOptions> {
+        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Says to a client that it is not served.
+fn refusal(client: SocketAddr) -> String {
+    format!("{} may not use this proxy (see allow_clients)", client.ip())
 }
 
 /// Ends a connection so that its client reads what was written last: one that is closed while it

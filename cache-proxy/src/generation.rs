@@ -10,7 +10,8 @@
 //!                                │ yes: bring every child that clients want, each with the digest
 //!                                │      that the new root lists
 //!                                ├─ all there ──▶ publish: the new generation is shown
-//!                                └─ not all  ──▶ the one before stays; the next request tries again
+//!                                └─ not all  ──▶ the one before stays; it is tried again by itself,
+//!                                                and by the next request
 //! client asks for a child ──▶ the bytes that *its* root lists, or an error: never others
 //! ```
 //!
@@ -25,12 +26,17 @@
 
 pub mod binding;
 mod bring;
+pub mod catalogue;
 mod check;
 mod format;
 mod held;
 mod listing;
+mod packages;
 mod publish;
+mod retry;
 mod set;
+pub mod sets;
+pub mod unpack;
 mod wanted;
 
 pub use bring::Missing;
@@ -38,4 +44,6 @@ pub use check::Checked;
 pub use format::{Format, RootFile};
 pub use held::{Generation, RootBlob};
 pub use listing::{Child, Listing};
+pub use packages::Found;
 pub use set::{Asking, Options, Set};
+pub use sets::Sets;

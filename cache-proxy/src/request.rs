@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
 
 use crate::hosted::Admitted;
@@ -27,4 +28,14 @@ pub struct Request {
     pub client: SocketAddr,
     /// What the client may do with private packages: the engine finds out.
     pub admitted: Admitted,
+}
+
+impl Request {
+    /// Says whether it reads what everybody may read: an ecosystem that keeps whole index sets has
+    /// nothing to say of what is shown to one user, nor of what a query asks for.
+    pub fn reads_for_all(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
+            && self.target.url().query().is_none()
+            && !self.headers.contains_key(AUTHORIZATION)
+    }
 }

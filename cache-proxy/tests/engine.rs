@@ -10,6 +10,7 @@
 )]
 #[path = "../../tests/support/origin.rs"]
 mod origin;
+mod started;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
@@ -17,19 +18,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use boatyard_cache_proxy::engine::{Engine, EngineOptions};
-use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
-use boatyard_cache_proxy::policy::Rules;
+use boatyard_cache_proxy::engine::Engine;
 use boatyard_cache_proxy::request::Request;
-use boatyard_cache_proxy::statistics::Counters;
-use boatyard_cache_proxy::{Class, Classified, Ecosystem, Promise, Upstream, Upstreams};
+use boatyard_cache_proxy::{Class, Classified, Ecosystem, Promise, Upstream};
 use boatyard_content::local::RootOptions;
 use boatyard_content::{Root, Store as _};
-use boatyard_front::server::{Server, ServerOptions};
 use boatyard_oci::Digest;
-use boatyard_upstream::transport::{ProxyUse, Transport};
-use boatyard_upstream::{RetryPolicy, SystemClock, Timeouts, Trust, transfer};
-use http::HeaderValue;
 
 use origin::{Origin, Reply};
 
@@ -82,40 +76,8 @@ impl World {
         let archive = Arc::<Archive>::default();
         let bases = [origin.url(""), mirror.url("")];
         let upstream = Upstream::new("o", &bases).unwrap();
-        let timeouts = Timeouts::default();
-        let agent = HeaderValue::from_static("test");
-        let transport = Transport::new(Trust::default(), timeouts, agent, ProxyUse::Never);
-        let retry = RetryPolicy {
-            attempts_max: 2,
-            delay_first: Duration::from_millis(1),
-            ..RetryPolicy::default()
-        };
-        let options = EngineOptions {
-            upstreams: Upstreams::new(vec![upstream]).unwrap(),
-            ecosystems: vec![Arc::clone(&archive) as Arc<dyn Ecosystem>],
-            transport: Arc::new(transport),
-            limits: transfer::Limits {
-                idle: Duration::from_millis(300),
-                retry: retry.clone(),
-                ..transfer::Limits::default()
-            },
-            rules: Rules::default(),
-            upload_max: 1 << 20,
-            retry,
-            bytes_max: None,
-            grace: Duration::ZERO,
-            absent_for: Duration::from_secs(20),
-            rest_for: Duration::ZERO,
-            clock: Arc::new(SystemClock),
-            statistics: Arc::new(Counters::default()),
-        };
-        let engine = Engine::new(&root, options);
-        let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        let server = Server::bind(ServerOptions { addresses, ..ServerOptions::default() }).unwrap();
-        let address = server.local_addrs()[0];
-        let proxy = Proxy::new(engine.clone(), ProxyOptions::default());
-        let serve = move |stream, client, stop| proxy.clone().serve(stream, client, stop);
-        tokio::spawn(server.serve_by(serve, std::future::pending()));
+        let ecosystems = vec![Arc::clone(&archive) as Arc<dyn Ecosystem>];
+        let (engine, address) = started::start(&root, upstream, ecosystems);
         World { origin, mirror, archive, root, engine, address, _directory: directory }
     }
 

@@ -86,6 +86,7 @@ pub fn run(world: &World, args: &Args) -> Result<ExitCode> {
             routes: routes.clone(),
             tending: answers.tend(),
             tls,
+            proxy: proxy.as_ref().map(|listening| listening.proxy.clone()),
         };
         let following = tokio::spawn(running.follow());
         let proxied = proxied(proxy, stop_signal()?);

@@ -9,12 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boatyard_cache_proxy::forward::Proxy;
 use boatyard_front::{Routes, Tls};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::{Services, Tending};
 use crate::config::Config;
+use crate::proxy::Changed;
 use crate::report::{Context as _, Result};
 use crate::world::World;
 
@@ -34,6 +36,8 @@ pub struct Running {
     pub tending: Tending,
     /// Its certificate.
     pub tls: Option<Arc<Tls>>,
+    /// The cache proxy, where it listens.
+    pub proxy: Option<Proxy>,
 }
 
 impl Running {
@@ -68,13 +72,21 @@ impl Running {
     fn read_again(&mut self) {
         let read = self.world.read_again().and_then(|world| {
             let answers = self.services.answers(&world)?;
+            let changed = self
+                .proxy
+                .as_ref()
+                .map(|proxy| Changed::of(&world, services, proxy))
+                .transpose()?;
             self.services.configure(&world)?;
             self.services.decide(&answers)?;
-            Ok((world, answers))
+            Ok((world, answers, changed))
         });
         self.services.metrics().reloaded(read.is_ok());
         match read {
-            Ok((world, answers)) => {
+            Ok((world, answers, changed)) => {
+                if let (Some(changed), Some(proxy)) = (changed, &self.proxy) {
+                    changed.apply(proxy);
+                }
                 self.tending = answers.tend();
                 self.routes.replace(answers.router);
                 for key in fixed(&self.world.config, &world.config) {
@@ -103,7 +115,8 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[log]", old.log != new.log),
         ("[traces]", old.traces != new.traces),
         ("gc.every", old.gc.every != new.gc.every),
-        ("[proxy]", old.proxy != new.proxy),
+        ("proxy.listen", old.proxy.listen != new.proxy.listen),
+        ("proxy.off", old.proxy.off != new.proxy.off),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

@@ -2,7 +2,7 @@
 //! the clients that others wrote, images to send about, and trees of files to compare.
 //!
 //! These tests need root, and from Debian: skopeo, podman, runc, docker.io, containerd, curl,
-//! busybox-static, debootstrap and gnupg. Nothing is skipped: what is not installed fails and says so.
+//! busybox-static, debootstrap, gnupg, dnf, createrepo-c and rpm. Nothing is skipped: what is not installed fails and says so.
 
 #![allow(clippy::allow_attributes, reason = "each test file uses its own part of this module")]
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of this module")]
@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod receiver;
 pub mod relay;
 pub mod rendezvous;
+pub mod secure;
 pub mod server;
 pub mod tree;
 

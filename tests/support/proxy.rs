@@ -119,6 +119,18 @@ pub fn start_at(place: &Place, root: &Path, origin: &Origin, more: &str) -> Serv
     Server::configured(place, root, &config)
 }
 
+/// Starts a server whose proxy trusts an authority, as systems are told to.
+pub fn trusting(place: &Place, authority: Option<&Path>, proxy: &str) -> Server {
+    let config = place.write("b.toml", format!("[proxy]\nlisten = ['127.0.0.1:0']\n{proxy}"));
+    let root = place.root();
+    let serve = place.boatyard_at(&root, ["serve", "--listen", "127.0.0.1:0"]);
+    let serve = serve.env("BOATYARD_CONFIG", config);
+    Server::run(match authority {
+        Some(authority) => serve.env("SSL_CERT_FILE", authority),
+        None => serve,
+    })
+}
+
 /// Returns where a server's proxy listens.
 pub fn proxy_of(server: &Server) -> String {
     let mark = "the cache proxy listens on ";

@@ -85,6 +85,11 @@ impl Server {
         self.process.id()
     }
 
+    /// Has it read its configuration again.
+    pub fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::HUP).unwrap();
+    }
+
     /// Returns what it logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")

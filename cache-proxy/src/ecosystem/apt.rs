@@ -2,7 +2,7 @@
 //!
 //! A suite is an index set of [`crate::generation`]: `InRelease`, or `Release` with `Release.gpg`,
 //! lists the other indexes by their digests. `Packages` and `Sources` list the package files by
-//! theirs; [`catalogue`] finds one among all of a generation. So every byte is checked by what names
+//! theirs; a [`crate::generation::catalogue`] finds one among all of a generation. So every byte is checked by what names
 //! it, from the root down, and a package file that is replaced under its name is fetched anew. What
 //! no index names is revalidated on each use.
 //!
@@ -11,15 +11,14 @@
 
 pub mod address;
 mod archives;
-pub mod catalogue;
 pub mod clearsign;
 pub mod date;
 mod format;
+pub mod packages;
 pub mod pdiff;
 pub mod release;
 pub mod signature;
 pub mod stanza;
-pub mod unpack;
 
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,7 @@ impl Engine {
     /// Sweeps if enough has come since the last time.
     pub(super) fn swept_after(&self, bytes: u64) {
         let shared = &self.shared;
-        let Some(most) = shared.options.bytes_max else { return };
+        let Some(most) = shared.settings().bytes_max else { return };
         let since = shared.since_sweep.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if since < most / SHARE {
             return;
@@ -112,7 +112,7 @@ impl Shared {
                 blobs.push(blob.clone());
             }
         }
-        let options = GcOptions { grace: self.options.grace, ..GcOptions::default() };
+        let options = GcOptions { grace: self.settings().grace, ..GcOptions::default() };
         let freed = match gc::collect_only(&self.root, &blobs, &options) {
             Ok(report) => report.freed_bytes(),
             Err(GcError::Running) => 0,

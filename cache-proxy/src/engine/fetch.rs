@@ -233,7 +233,10 @@ impl Engine {
             }
         };
         let answered = Arc::new(Answered { status, headers, body });
-        self.remember_absent(&question.request, &answered);
+        // What an index lists may come at any moment.
+        if question.promise().is_none() {
+            self.remember_absent(&question.request, &answered);
+        }
         News::Answered(answered)
     }
 

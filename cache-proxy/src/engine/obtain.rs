@@ -98,6 +98,10 @@ impl Fetcher for Engine {
         &self.shared.root
     }
 
+    fn share(&self) -> Option<Arc<dyn Fetcher>> {
+        Some(Arc::new(self.clone()))
+    }
+
     fn now(&self) -> Timestamp {
         self.shared.options.clock.now()
     }

@@ -97,7 +97,7 @@ impl Engine {
     ) -> Result<Incoming, TransportError> {
         let method = method.clone();
         let outgoing = Outgoing { method, url: url.clone(), headers, payload, unchecked: false };
-        let sent = self.shared.options.transport.send(outgoing).await;
+        let sent = self.settings().transport.send(outgoing).await;
         let answered = sent.as_ref().map_or_else(|error| !error.is_retryable(), |_| true);
         self.note_answer(&url, answered);
         sent

@@ -257,7 +257,10 @@ impl Engine {
                     let reason = format!("it answered {}", answered.status);
                     self.serve_stale(request, class, known, &reason).await
                 }
-                None => self.relay(&answered, outcome),
+                None => match class.promise().filter(|_| is_absent(answered.status)) {
+                    Some(promise) => unpublished(request, promise, answered.status),
+                    None => self.relay(&answered, outcome),
+                },
             },
             News::Failed(failed) => match (failed.kind, known) {
                 (FailedKind::Abandoned, _) => return None,
@@ -411,6 +414,26 @@ pub(super) fn recipe(class: &Class) -> Option<&str> {
 /// Says whether an answer is about the upstream's own state, and not about what was asked for.
 fn is_its_fault(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+fn is_absent(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
+/// Returns the answer for what an index lists and no server has: an archive that is being published
+/// has its index first. Clients show the words of the status.
+fn unpublished(request: &Request, promise: &Promise, status: StatusCode) -> Answer {
+    let servers = match request.upstream.as_ref().map_or(1, |upstream| upstream.bases.len()) {
+        1 => "the upstream answers".to_owned(),
+        count => format!("all {count} servers of the upstream answer"),
+    };
+    let message = format!(
+        "{}: {} lists it, and {servers} {status}: it is not published yet, or not any more",
+        request.target, promise.by
+    );
+    tracing::warn!("{message}");
+    let reason = Some("Listed but not at the upstream");
+    Answer { reason, ..Answer::own(status, &message) }
 }
 
 fn question(request: &Request, class: &Class, known: Option<Arc<Entry>>) -> Question {

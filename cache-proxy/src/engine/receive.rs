@@ -145,7 +145,7 @@ impl Engine {
         let upload = match self.taken(&hosted, payload).await {
             Ok(upload) => upload,
             Err(Untaken::TooLong) => {
-                let most = self.shared.options.upload_max;
+                let most = self.settings().upload_max;
                 let message = format!("no more than {most} bytes are taken at once (upload_max)");
                 return refuse(StatusCode::PAYLOAD_TOO_LARGE, &message);
             }
@@ -166,7 +166,7 @@ impl Engine {
 
     /// Puts a body on disk.
     async fn taken(&self, hosted: &Arc<Hosted>, payload: Payload) -> Result<Upload, Untaken> {
-        let most = self.shared.options.upload_max;
+        let most = self.settings().upload_max;
         let lease = self.lease().await?;
         let mut ingest = self.shared.store.ingest(&IngestKey::random(), &lease).await?;
         let taken: Result<(), Untaken> = async {

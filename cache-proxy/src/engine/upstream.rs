@@ -113,6 +113,7 @@ impl Engine {
         let mut headers = self.dressed(request, headers::shared(&request.headers));
         headers.extend(question.conditions());
         let options = &self.shared.options;
+        let transport = &self.settings().transport;
         let source = |(at, url): (usize, Url)| {
             let judge = Judge {
                 question: Arc::clone(question),
@@ -123,7 +124,7 @@ impl Engine {
             };
             let name = server(&url);
             let source = HttpSource {
-                transport: Arc::clone(&options.transport),
+                transport: Arc::clone(transport),
                 url: url.clone(),
                 headers: headers.clone(),
                 name,

@@ -16,7 +16,7 @@ use super::body::{self, BodyEnd};
 use super::parse::{self, Head, Length};
 use super::queue::{Asked, Due, Pending, Queue};
 use super::route::{Route, route};
-use super::{Inner, help, tunnel, write};
+use super::{Inner, help, refusal, tunnel, write};
 use crate::answer::Answer;
 use crate::headers::strip_hop_by_hop;
 use crate::hosted::Admitted;
@@ -94,7 +94,8 @@ impl Incoming<'_> {
 
     /// Reads a head; `None` where the client sends no more. An error is a message for the client.
     async fn head(&mut self) -> Result<Option<Head>, String> {
-        let limits = &self.inner.options.limits;
+        let options = self.inner.options();
+        let limits = &options.limits;
         let mut begun: Option<Instant> = None;
         loop {
             if !self.buffer.is_empty()
@@ -145,8 +146,14 @@ impl Incoming<'_> {
     /// Begins to answer a request.
     async fn begin(&mut self, mut head: Head) -> io::Result<Option<End>> {
         let closes = closes(&head);
+        // Who was served when this connection began need not be served any more.
+        if !self.inner.options().clients.serves(self.client.ip()) {
+            self.reject(StatusCode::FORBIDDEN, &refusal(self.client));
+            return Ok(Some(End::Closed));
+        }
         let mut asked = asked(&head, closes);
-        let found = route(self.inner.engine.upstreams(), &head.method, &head.target, &head.headers);
+        let settings = self.inner.engine.settings();
+        let found = route(&settings.upstreams, &head.method, &head.target, &head.headers);
         let reads = matches!(head.method, Method::GET | Method::HEAD);
         match found {
             _ if reads && head.length != Length::None => {
@@ -233,7 +240,7 @@ impl Incoming<'_> {
     ) -> io::Result<Option<End>> {
         self.queue.idle().await;
         let closes = asked.closes;
-        let stall = self.inner.options.limits.stall_timeout;
+        let stall = self.inner.options().limits.stall_timeout;
         let expects = head.headers.contains_key(EXPECT) && head.length != Length::None;
         match head.length {
             Length::None => {

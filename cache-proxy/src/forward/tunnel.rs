@@ -24,7 +24,7 @@ pub(super) async fn run(
     (host, port): (&str, u16),
     rest: &[u8],
 ) {
-    let options = &inner.options;
+    let options = inner.options();
     let stall = options.limits.stall_timeout;
     let refuse = async |status: StatusCode, message: String| {
         tracing::info!(%client, host, port, message, "no tunnel");
@@ -39,7 +39,7 @@ pub(super) async fn run(
         let message = format!("tunnels to {host} are not allowed (see connect_hosts of [proxy])");
         return refuse(StatusCode::FORBIDDEN, message).await;
     }
-    let other = match inner.engine.transport().tunnel(host, port, CONNECT).await {
+    let other = match inner.engine.settings().transport.tunnel(host, port, CONNECT).await {
         Ok(other) => other,
         Err(error) => {
             let status = match guard::denied(&error) {

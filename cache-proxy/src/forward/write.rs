@@ -25,7 +25,7 @@ pub(super) async fn answers(
     client: SocketAddr,
     queue: &Queue,
 ) -> bool {
-    let wire = Wire::new(stream, inner.options.limits.stall_timeout);
+    let wire = Wire::new(stream, inner.options().limits.stall_timeout);
     // What an answer takes is in a box of its own, and gone while the connection is idle.
     while let Some(due) = queue.next().await {
         if !Box::pin(next(inner, stream, &wire, client, queue, due)).await {
@@ -46,7 +46,7 @@ async fn next(
     Due { answer, asked, expects }: Due,
 ) -> bool {
     if expects {
-        if go_on(stream, inner.options.limits.stall_timeout).await.is_err() {
+        if go_on(stream, inner.options().limits.stall_timeout).await.is_err() {
             return false;
         }
         queue.told_to_go_on();
@@ -63,7 +63,7 @@ pub(super) async fn now(
     answer: Answer,
     asked: &Asked,
 ) -> bool {
-    let wire = Wire::new(stream, inner.options.limits.stall_timeout);
+    let wire = Wire::new(stream, inner.options().limits.stall_timeout);
     finish(stream, &one(inner, &wire, client, answer, asked).await, asked)
 }
 
@@ -92,7 +92,7 @@ async fn one(
     let upstream = asked.upstream.as_str();
     let served = Served { client: client.ip(), ecosystem, upstream, outcome, bytes: sent };
     inner.engine.statistics().served(&served);
-    if inner.options.log_access {
+    if inner.options().log_access {
         let cut = if result.is_err() { " CUT" } else { "" };
         let took = asked.since.elapsed().as_millis();
         tracing::info!(

@@ -1,9 +1,9 @@
 //! Bringing children: the bytes that the root lists, or none.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use boatyard_content::Store as _;
 use futures_util::stream::{self, StreamExt as _};
 use http::{HeaderMap, Method};
 
@@ -46,12 +46,8 @@ impl Set {
         let now = asking.fetcher.now();
         let wanted = self.state().wanted.within(self.options.wanted_for, now);
         let listing = &candidate.listing;
-        let listed = |path: Box<str>| {
-            let child = listing.children.get(&path)?.clone();
-            Some((path, child))
-        };
         let mut missing =
-            self.bring_all(asking, listing, wanted.iter().cloned().filter_map(listed)).await;
+            self.bring_all(asking, listing, self.listed_of(listing, &wanted).into_iter()).await;
         // What the children list that is new: clients follow from the one to the other.
         let was = self.state().shown().map(Arc::clone);
         let becomes = Generation::new(0, candidate, now);
@@ -76,6 +72,18 @@ impl Set {
         missing
     }
 
+    /// Returns the children that are of these roles.
+    pub(super) fn listed_of(
+        &self,
+        listing: &Listing,
+        roles: &[Box<str>],
+    ) -> Vec<(Box<str>, Child)> {
+        let roles: BTreeSet<&str> = roles.iter().map(|role| &**role).collect();
+        let children = listing.children.iter();
+        let wanted = children.filter(|(path, _)| roles.contains(&*self.format.role(path)));
+        wanted.map(|(path, child)| (path.clone(), child.clone())).collect()
+    }
+
     async fn bring_all(
         &self,
         asking: Asking<'_>,
@@ -98,7 +106,7 @@ impl Set {
         path: &str,
         child: &Child,
     ) -> Result<(), Missing> {
-        if matches!(self.root.store().stat(&child.digest).await, Ok(Some(_))) {
+        if self.is_there(&child.digest).await {
             return Ok(());
         }
         let (mut why, mut is_absent) = (String::new(), true);

@@ -83,6 +83,9 @@ impl Set {
             let checked = self.check_now(asking).await;
             self.tell(&checked);
             self.state().checked = Some(checked.clone());
+            if matches!(checked, Checked::Incomplete(_)) {
+                self.retry(asking);
+            }
             *answered = last;
             checked
         };
@@ -190,12 +193,13 @@ impl Set {
                         let blob = entry.blob.clone();
                         roots.push(RootBlob { name: (*name).to_owned(), blob });
                     }
-                    Err(ObtainError::Answered { status, .. }) if is_absent(status) => {
-                        if at == 0 {
-                            absent = status;
-                            break;
-                        }
+                    Err(ObtainError::Answered { status, .. }) if at == 0 && is_absent(status) => {
+                        absent = status;
+                        break;
                     }
+                    // Object stores forbid what is not there.
+                    Err(ObtainError::Answered { status, .. })
+                        if at > 0 && (is_absent(status) || status == StatusCode::FORBIDDEN) => {}
                     Err(error) => return Found::Nothing(Checked::Unreachable(error.to_string())),
                 }
             }

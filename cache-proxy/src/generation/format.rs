@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
+use super::catalogue::{CatalogueError, Records};
 use super::listing::{Child, Listing};
+use super::unpack::Unpacked;
 
 /// A file of a root.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,9 @@ pub struct RootFile<'a> {
 /// A set has a root, in one of several forms, and children below the root's directory. The root lists
 /// the children; some of these list further ones.
 pub trait Format: fmt::Debug + Send + Sync {
+    /// Returns its name, which keeps sets of several formats at one address apart.
+    fn kind(&self) -> &'static str;
+
     /// Returns the forms of a root, the best first. Each is the files that it consists of; all but
     /// the first may be absent.
     fn forms(&self) -> &'static [&'static [&'static str]];
@@ -42,6 +47,26 @@ pub trait Format: fmt::Debug + Send + Sync {
 
     /// Returns where a child can be had, best first, below the set's address.
     fn places(&self, path: &str, child: &Child, by_digest: bool) -> Vec<String>;
+
+    /// Returns what a child is, whatever its file is called in this generation: what a client wanted
+    /// of one generation, it will want of the next.
+    fn role(&self, path: &str) -> String {
+        path.to_owned()
+    }
+
+    /// Says whether a child, or a file of the root, lists package files.
+    fn lists_packages(&self, path: &str) -> bool;
+
+    /// Reads the package files that such a file lists. Blocking.
+    ///
+    /// # Errors
+    /// Where it is none.
+    fn packages(
+        &self,
+        path: &str,
+        index: Unpacked,
+        records: &mut Records,
+    ) -> Result<(), CatalogueError>;
 
     /// Says whether clients with this `User-Agent` fetch a whole set over one connection.
     fn keeps_connection(&self, agent: &str) -> bool;

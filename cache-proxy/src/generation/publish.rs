@@ -9,7 +9,7 @@ use boatyard_content::local::write_unsynced;
 use jiff::Timestamp;
 
 use super::held::{Candidate, Generation};
-use super::set::{ADDRESS, DERIVED, Set};
+use super::set::{ADDRESS, DERIVED, FIRST_KIND, Set};
 
 impl Set {
     /// Shows a complete candidate. `false` where that has to be tried again.
@@ -29,7 +29,10 @@ impl Set {
         let modified = Timestamp::from_second(second).unwrap_or(now);
         let wanted = self.state().wanted.within(self.options.wanted_for, now);
         let becomes = Generation::new(0, candidate, modified);
-        let children = wanted.iter().filter_map(|path| self.look(&becomes, path));
+        let listed =
+            self.listed_of(&candidate.listing, &wanted).into_iter().map(|(_, child)| child);
+        let further = wanted.iter().filter(|path| self.format.index_of(path).is_some());
+        let children = listed.chain(further.filter_map(|path| self.look(&becomes, path)));
         let mut blobs: Vec<_> = candidate.roots.iter().map(|root| root.blob.clone()).collect();
         for child in children {
             // One that was held back too long lacks some.
@@ -82,7 +85,11 @@ impl Set {
     /// Writes down where the set is, for the next start.
     fn write_address(&self) -> Result<(), StoreError> {
         let path = self.root.generations().directory(&self.name).join(ADDRESS);
-        write_unsynced(&path, format!("{}\n", self.address).as_bytes())
+        let text = match self.format.kind() {
+            FIRST_KIND => format!("{}\n", self.address),
+            kind => format!("{}\n{kind}\n", self.address),
+        };
+        write_unsynced(&path, text.as_bytes())
     }
 
     /// Gives up generations that nobody asks for any more, and what was made of their children.
@@ -104,7 +111,9 @@ impl Set {
         }
         let held: Vec<_> = self.state().held.iter().map(Arc::clone).collect();
         let children = held.iter().flat_map(|held| held.listing.children.values());
-        let listed: BTreeSet<&str> = children.map(|child| child.digest.hex()).collect();
+        let roots = held.iter().flat_map(|held| held.roots.iter().map(|root| root.blob.hex()));
+        let listed: BTreeSet<&str> =
+            children.map(|child| child.digest.hex()).chain(roots).collect();
         let derived = self.root.generations().directory(&self.name).join(DERIVED);
         for file in fs_err::read_dir(derived).into_iter().flatten().flatten() {
             if !file.file_name().to_str().is_some_and(|name| listed.contains(name)) {

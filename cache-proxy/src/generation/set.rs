@@ -1,6 +1,6 @@
 //! One index set: what is held of it, and what its clients are given.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use crate::target::Target;
 
 const WANTED: &str = "wanted";
 pub(super) const ADDRESS: &str = "address";
+/// The format whose sets have no other name than their address.
+pub(super) const FIRST_KIND: &str = "apt";
 pub(super) const DERIVED: &str = "derived";
 
 /// How generations are kept.
@@ -41,6 +43,11 @@ pub struct Options {
     pub patience: Duration,
     /// How long a generation that lacks a child which clients want is held back at most.
     pub held_back_max: Duration,
+    /// How long after a newer generation was found incomplete it is asked for again by itself; each
+    /// further time twice as long.
+    pub retry_first: Duration,
+    /// The longest that is waited so.
+    pub retry_max: Duration,
     /// A child that is larger goes to its client while it arrives.
     pub stream_from: u64,
 }
@@ -52,6 +59,8 @@ impl Default for Options {
             wanted_for: Duration::from_secs(14 * 24 * 3600),
             patience: Duration::from_secs(15),
             held_back_max: Duration::from_secs(3 * 24 * 3600),
+            retry_first: Duration::from_secs(5),
+            retry_max: Duration::from_secs(300),
             stream_from: 1 << 20,
         }
     }
@@ -85,6 +94,8 @@ pub struct Set {
     /// The number of the last request that a check answers; held while one is made.
     pub(super) checking: tokio::sync::Mutex<u64>,
     pub(super) arrivals: AtomicU64,
+    /// What is incomplete is asked for again without a client.
+    pub(super) retrying: AtomicBool,
 }
 
 /// What changes of a set.
@@ -134,21 +145,28 @@ impl Set {
         format: Arc<dyn Format>,
         options: Options,
     ) -> Result<Set, StoreError> {
-        let name = SetName::of(address.as_str());
+        let name = SetName::of(&match format.kind() {
+            FIRST_KIND => address.to_string(),
+            kind => format!("{kind} {address}"),
+        });
         let wanted = root.generations().directory(&name).join(WANTED);
         let wanted = fs_err::read(wanted).map(|bytes| Wanted::parse(&bytes)).unwrap_or_default();
         let state = Mutex::new(State { wanted, ..State::default() });
         let (checking, arrivals) = (tokio::sync::Mutex::new(0), AtomicU64::new(0));
-        let set = Set { address, name, format, root, options, state, checking, arrivals };
+        let retrying = AtomicBool::new(false);
+        let set = Set { address, name, format, root, options, state, checking, arrivals, retrying };
         set.reload()?;
         Ok(set)
     }
 
-    /// Returns the addresses of all sets of a root of which something is held. Blocking.
-    pub fn addresses(root: &Root) -> Vec<Target> {
+    /// Returns the addresses of all sets of a kind of which something is held on a root. Blocking.
+    pub fn addresses(root: &Root, kind: &str) -> Vec<Target> {
         let sets = fs_err::read_dir(root.layout().generations()).into_iter().flatten().flatten();
         let address = |set: fs_err::DirEntry| {
-            fs_err::read_to_string(set.path().join(ADDRESS)).ok()?.trim_end().parse().ok()
+            let text = fs_err::read_to_string(set.path().join(ADDRESS)).ok()?;
+            let mut lines = text.lines();
+            let address = lines.next()?.parse().ok()?;
+            (lines.next().unwrap_or(FIRST_KIND) == kind).then_some(address)
         };
         sets.filter_map(address).collect()
     }
@@ -326,8 +344,7 @@ impl Set {
         child: &Child,
     ) -> Resolution {
         let now = asking.fetcher.now();
-        let store = self.root.store();
-        let there = matches!(store.stat(&child.digest).await, Ok(Some(_)));
+        let there = self.is_there(&child.digest).await;
         if !there && child.size > self.options.stream_from {
             return Resolution::Class(Class::promised(self.promise(child)));
         }
@@ -346,6 +363,10 @@ impl Set {
         answer
     }
 
+    pub(super) async fn is_there(&self, blob: &Digest) -> bool {
+        matches!(self.root.store().stat(blob).await, Ok(Some(_)))
+    }
+
     /// Does what touches files on a thread of its own; `None` where that stopped, which is a bug of
     /// ours.
     pub(super) async fn blocking<T: Send + 'static>(
@@ -362,7 +383,7 @@ impl Set {
         let kept = self.root.generations().hold(&self.name, generation.number, blob);
         let bytes = {
             let mut state = self.state();
-            state.wanted.note(path, now).then(|| state.wanted.to_bytes())
+            state.wanted.note(&self.format.role(path), now).then(|| state.wanted.to_bytes())
         };
         let file = self.root.generations().directory(&self.name).join(WANTED);
         let noted = bytes.map_or(Ok(()), |bytes| write_unsynced(&file, &bytes));

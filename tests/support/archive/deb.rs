@@ -4,6 +4,11 @@ use std::io::Write as _;
 
 /// Makes a package that holds one small file, always of the same bytes for the same version.
 pub fn make(name: &str, version: &str) -> Vec<u8> {
+    holding(name, version, version.as_bytes())
+}
+
+/// Makes a package that holds one file of these bytes.
+pub fn holding(name: &str, version: &str, content: &[u8]) -> Vec<u8> {
     let control = format!(
         "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: A Test <test@example>\n\
          Description: a test\n"
@@ -11,7 +16,7 @@ pub fn make(name: &str, version: &str) -> Vec<u8> {
     let members = [
         ("debian-binary", b"2.0\n".to_vec()),
         ("control.tar.gz", tar("./control", control.as_bytes())),
-        ("data.tar.gz", tar(&format!("./usr/share/{name}"), version.as_bytes())),
+        ("data.tar.gz", tar(&format!("./usr/share/{name}"), content)),
     ];
     let mut ar = b"!<arch>\n".to_vec();
     for (name, bytes) in members {

@@ -29,6 +29,11 @@ impl Key {
         &self.public
     }
 
+    /// Returns the public key, as it is written for mails.
+    pub fn armored(&self) -> Vec<u8> {
+        self.gpg(&["--armor", "--export"], b"")
+    }
+
     /// Signs a text in place.
     pub fn clearsign(&self, text: &[u8]) -> Vec<u8> {
         self.gpg(&["--clearsign"], text)

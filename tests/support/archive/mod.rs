@@ -13,6 +13,8 @@ use std::io::Write as _;
 
 use boatyard_oci::Digest;
 
+use super::images;
+
 pub use apt::{Apt, Ran};
 pub use key::Key;
 pub use origin::{Fault, Origin};
@@ -89,11 +91,30 @@ pub struct Edition {
 impl Edition {
     /// Makes the edition of a number: each package of it has that version.
     pub fn new(layout: Layout, key: &Key, number: i64, packages: &[&str]) -> Edition {
+        let version = format!("{number}.0");
+        let packages = packages.iter().map(|name| (*name, deb::make(name, &version)));
+        Edition::of(layout, key, number, packages.collect())
+    }
+
+    /// Makes an edition whose packages hold so many bytes each that cannot be packed.
+    pub fn large(
+        layout: Layout,
+        key: &Key,
+        number: i64,
+        packages: &[&str],
+        bytes: usize,
+    ) -> Edition {
+        let version = format!("{number}.0");
+        let noise = |at: usize| images::noise(at as u64, bytes);
+        let packages = packages.iter().enumerate();
+        let make = packages.map(|(at, name)| (*name, deb::holding(name, &version, &noise(at))));
+        Edition::of(layout, key, number, make.collect())
+    }
+
+    fn of(layout: Layout, key: &Key, number: i64, packages: Vec<(&str, Vec<u8>)>) -> Edition {
         let mut edition = Edition::default();
-        let mut text = String::new();
-        for name in packages {
-            let version = format!("{number}.0");
-            let deb = deb::make(name, &version);
+        let (mut text, version) = (String::new(), format!("{number}.0"));
+        for (name, deb) in packages {
             let file = format!("{name}_{version}_all.deb");
             text.push_str(&stanza(name, &version, &format!("{}{file}", layout.pool()), &deb));
             edition

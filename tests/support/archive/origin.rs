@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::Step;
 
@@ -20,6 +21,7 @@ pub enum Fault {
 pub struct Origin {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    gathered: Arc<Condvar>,
 }
 
 #[derive(Default)]
@@ -31,6 +33,8 @@ struct State {
     requests: usize,
     changes: i64,
     is_stopped: bool,
+    /// How many requests for files with this ending wait for one another, and how many do.
+    gathering: Option<(String, usize, usize)>,
 }
 
 impl State {
@@ -54,14 +58,16 @@ impl Origin {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
+        let gathered = Arc::new(Condvar::new());
+        let gathers = Arc::clone(&gathered);
         std::thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
-                let state = Arc::clone(&shared);
+                let (state, gathered) = (Arc::clone(&shared), Arc::clone(&gathers));
                 // A client that hangs up ends its connection; nothing else is to be done.
-                std::thread::spawn(move || drop(serve(&connection, &state)));
+                std::thread::spawn(move || drop(serve(&connection, &state, &gathered)));
             }
         });
-        Origin { address, state }
+        Origin { address, state, gathered }
     }
 
     /// Returns the URL of the archive.
@@ -108,13 +114,44 @@ impl Origin {
         self.state.lock().unwrap().is_stopped = is_stopped;
     }
 
+    /// Answers requests for files with this ending when so many of them are here at once.
+    pub fn gather(&self, ending: &str, count: usize) {
+        self.state.lock().unwrap().gathering = Some((ending.to_owned(), count, 0));
+        self.gathered.notify_all();
+    }
+
+    /// Says whether all that were to be here at once were.
+    pub fn has_gathered(&self) -> bool {
+        self.state.lock().unwrap().gathering.is_none()
+    }
+
     /// Returns the paths that were asked for since the last time.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
     }
 }
 
-fn serve(connection: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+/// Has a request wait for others, where it is to; not for ever.
+fn gather<'a>(
+    mut state: MutexGuard<'a, State>,
+    gathered: &Condvar,
+    path: &str,
+) -> MutexGuard<'a, State> {
+    let Some((ending, count, here)) = &mut state.gathering else { return state };
+    if !path.ends_with(ending.as_str()) {
+        return state;
+    }
+    *here += 1;
+    if here == count {
+        state.gathering = None;
+        gathered.notify_all();
+        return state;
+    }
+    let waiting = |state: &mut State| state.gathering.is_some();
+    gathered.wait_timeout_while(state, Duration::from_secs(60), waiting).unwrap().0
+}
+
+fn serve(connection: &TcpStream, state: &Mutex<State>, gathered: &Condvar) -> std::io::Result<()> {
     let mut reader = BufReader::new(connection.try_clone()?);
     let mut writer = connection.try_clone()?;
     loop {
@@ -147,6 +184,7 @@ fn serve(connection: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
                 state.make(&step);
             }
             state.asked.push(path.to_owned());
+            let state = gather(state, gathered, path);
             (state.files.get(path).cloned(), state.faults.get(path).cloned())
         };
         let Some((mut body, time)) = found else {

@@ -8,6 +8,8 @@
 //! <archive>/<directory>/InRelease                       a flat repository's root
 //! ```
 
+pub use crate::generation::sets::{directories, split};
+
 /// The files that a suite's root consists of: signed in place, or beside.
 pub const ROOTS: [&str; 3] = ["InRelease", "Release", "Release.gpg"];
 
@@ -35,16 +37,6 @@ pub fn root(path: &str) -> Option<RootPath<'_>> {
         return None;
     }
     Some(RootPath { directory, name })
-}
-
-/// Splits a path behind its last slash.
-pub fn split(path: &str) -> (&str, &str) {
-    path.split_at(path.rfind('/').map_or(0, |slash| slash + 1))
-}
-
-/// Returns the directories above a file, nearest first, each with a slash at its end.
-pub fn directories(path: &str) -> impl Iterator<Item = &str> {
-    path.rmatch_indices('/').map(|(slash, _)| &path[..=slash])
 }
 
 /// Returns the directory of the archive to which a suite's directory belongs: file names in its
@@ -118,8 +110,6 @@ mod tests {
         assert_eq!(archive("/debian/dists/stable/"), Some("/debian/"));
         assert_eq!(archive("/dists/stable/"), Some("/"));
         assert_eq!(archive("/flat/"), None);
-        let above: Vec<&str> = directories("/a/b/c").collect();
-        assert_eq!(above, ["/a/b/", "/a/", "/"]);
     }
 
     #[test]

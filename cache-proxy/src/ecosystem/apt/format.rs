@@ -5,7 +5,9 @@ use std::error::Error;
 
 use super::release::{self, ReleaseError};
 use super::signature::{self, Fit};
-use super::{address, clearsign, pdiff};
+use super::{address, clearsign, packages, pdiff};
+use crate::generation::catalogue::{CatalogueError, Records};
+use crate::generation::unpack::Unpacked;
 use crate::generation::{Child, Format, Listing, RootFile};
 
 /// The suites of archives, and flat repositories.
@@ -38,6 +40,10 @@ pub enum RootError {
 }
 
 impl Format for Suites {
+    fn kind(&self) -> &'static str {
+        "apt"
+    }
+
     fn forms(&self) -> &'static [&'static [&'static str]] {
         &[&["InRelease"], &["Release", "Release.gpg"]]
     }
@@ -74,6 +80,19 @@ impl Format for Suites {
         let by_hash = format!("{directory}by-hash/{list}/{}", child.digest.hex());
         let by_hash = by_digest.then_some(by_hash);
         by_hash.into_iter().chain([path.to_owned()]).collect()
+    }
+
+    fn lists_packages(&self, path: &str) -> bool {
+        address::lists_packages(path)
+    }
+
+    fn packages(
+        &self,
+        _path: &str,
+        index: Unpacked,
+        records: &mut Records,
+    ) -> Result<(), CatalogueError> {
+        packages::read(index, records)
     }
 
     /// > "User-Agent: Debian APT-HTTP/1.3 (2.6.1)": one process, and one connection, for each host.
