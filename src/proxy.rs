@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boatyard_cache_proxy::ecosystem::apt::Apt;
+use boatyard_cache_proxy::ecosystem::npm::Npm;
+use boatyard_cache_proxy::ecosystem::pypi::Pypi;
 use boatyard_cache_proxy::engine::{Engine, EngineOptions};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
@@ -115,7 +117,11 @@ pub fn listen(
 
 /// Returns the ecosystems, in the order in which they are asked.
 fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
-    vec![Arc::new(Apt::new(Arc::clone(root), generation::Options::default()))]
+    vec![
+        Arc::new(Apt::new(Arc::clone(root), generation::Options::default())),
+        Arc::new(Npm::default()),
+        Arc::new(Pypi::default()),
+    ]
 }
 
 /// Returns the engine on a root. Blocking: it reads what is held of archives.

@@ -2,6 +2,10 @@
 //! for them, which must agree with one another.
 
 pub mod apt;
+mod json;
+pub mod npm;
+pub mod pypi;
+mod site;
 
 use std::collections::HashSet;
 use std::fmt;

@@ -19,6 +19,7 @@ pub mod git;
 pub mod http;
 pub mod images;
 pub mod lab;
+pub mod npm;
 pub mod origin;
 pub mod place;
 pub mod process;

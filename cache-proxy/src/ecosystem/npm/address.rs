@@ -51,7 +51,8 @@ impl Address {
         let (before, _) = path.split_once("/-/")?;
         let segments: Vec<&str> = before.rsplitn(3, '/').collect();
         let scoped = segments.get(1).is_some_and(|scope| scope.starts_with('@'));
-        let taken = if scoped { segments[0].len() + 1 + segments[1].len() } else { segments[0].len() };
+        let taken =
+            if scoped { segments[0].len() + 1 + segments[1].len() } else { segments[0].len() };
         let (base, below) = path.split_at(before.len() - taken);
         let address = Address::parse(below)?;
         matches!(address, Address::Tarball(..)).then_some((base, address))

@@ -181,6 +181,9 @@ impl World {
             Some(Classified::Resolve) => apt.resolve(&request, self).await,
         };
         match resolution {
+            Resolution::Instead(..) | Resolution::Moved(_) => {
+                unreachable!("apt says no such thing")
+            }
             Resolution::Refused { status, message } => Answer {
                 status: status.as_u16(),
                 body: message.into_bytes(),
