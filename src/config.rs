@@ -88,6 +88,23 @@ pub struct Proxy {
     pub parent: Option<String>,
     /// Writes no line to the log for each answer.
     pub quiet: bool,
+    /// How old a public version must be before it is shown: `3d`; nothing is held back without it.
+    #[serde(with = "quantity::optional_duration")]
+    #[schemars(with = "Option<String>", extend("x-kind" = "duration"))]
+    pub minimum_release_age: Option<Duration>,
+    /// The packages of which every version is shown at once: `acme-*`.
+    pub minimum_release_age_exclude: Vec<String>,
+    /// What becomes of what its author withdrew: it is served as the upstream serves it, each time
+    /// with a line in the log, or refused.
+    pub withdrawn: Option<Withdrawn>,
+    /// How many bytes a client may publish at once; 2GB otherwise.
+    #[serde(with = "quantity::optional_size")]
+    #[schemars(with = "Option<String>", extend("x-kind" = "size"))]
+    pub upload_max: Option<u64>,
+    /// What URLs are that no ecosystem knows: each a table with `url`, `is` and `for`, as
+    /// `[[proxy.rule]]`. The first that names a URL decides; `rules` of its upstream come first.
+    #[serde(rename = "rule")]
+    pub rules: Vec<ProxyRule>,
     /// The upstreams that have a name, several servers, or want credentials.
     pub upstream: Vec<ProxyUpstream>,
 }
@@ -98,8 +115,8 @@ pub struct Proxy {
 pub struct ProxyUpstream {
     /// What it is called in paths (`/NAME/...`), messages and statistics.
     pub name: String,
-    /// Its URL.
-    pub url: String,
+    /// Its URL; without one there are only private packages.
+    pub url: Option<String>,
     /// Others that have the same, asked where the first gives a wrong answer or none.
     #[serde(default)]
     pub also: Vec<String>,
@@ -107,8 +124,66 @@ pub struct ProxyUpstream {
     pub username: Option<String>,
     /// The file that holds the password, or, without a user, a token.
     pub password_file: Option<PathBuf>,
-    /// The kind of archive it is, where that is not to be guessed: `apt`.
+    /// The kind of archive it is, where that is not to be guessed: `apt`. `generic` is none of
+    /// those that are known.
     pub ecosystem: Option<String>,
+    /// The names of [private packages](packages.md): never looked up at the upstream, and published
+    /// here. `acme-*`, `@acme/*`.
+    #[serde(default)]
+    pub private: Vec<String>,
+    /// As in `[proxy]`, for this upstream; `0s` holds nothing back.
+    #[serde(default, with = "quantity::optional_duration")]
+    #[schemars(with = "Option<String>", extend("x-kind" = "duration"))]
+    pub minimum_release_age: Option<Duration>,
+    /// As in `[proxy]`, besides those.
+    #[serde(default)]
+    pub minimum_release_age_exclude: Vec<String>,
+    /// As in `[proxy]`, for this upstream.
+    pub withdrawn: Option<Withdrawn>,
+    /// As `[[proxy.rule]]`, for URLs below this upstream: a `url` may begin with `/`, below it.
+    #[serde(default)]
+    pub rules: Vec<ProxyRule>,
+}
+
+/// What becomes of what its author withdrew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Withdrawn {
+    /// It is served as the upstream serves it.
+    Serve,
+    /// It is served, and the log has a line each time.
+    Warn,
+    /// It is refused.
+    Refuse,
+}
+
+/// What URLs that a pattern names are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyRule {
+    /// The pattern: `*` is any number of characters but `/`, `**` any number of all.
+    pub url: String,
+    /// What they are.
+    pub is: UrlIs,
+    /// How long what is kept serves before it is revalidated, with `revalidate`: `10m`; each use
+    /// asks otherwise.
+    #[serde(default, with = "quantity::optional_duration")]
+    #[schemars(with = "Option<String>", extend("x-kind" = "duration"))]
+    pub r#for: Option<Duration>,
+}
+
+/// What a URL is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum UrlIs {
+    /// Its bytes never change.
+    Immutable,
+    /// It changes.
+    Revalidate,
+    /// It passes through and is never kept.
+    Pass,
 }
 
 /// `[serve]`: the server.

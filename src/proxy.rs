@@ -1,5 +1,6 @@
 //! The cache proxy that `boatyard serve` runs.
 
+pub mod policy;
 pub mod record;
 
 use std::collections::BTreeSet;
@@ -7,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boatyard_access::Authority;
 use boatyard_cache_proxy::ecosystem::apt::Apt;
 use boatyard_cache_proxy::ecosystem::npm::Npm;
 use boatyard_cache_proxy::ecosystem::pypi::Pypi;
@@ -15,7 +17,7 @@ use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
 use boatyard_cache_proxy::generation;
 use boatyard_cache_proxy::statistics::Statistics;
-use boatyard_cache_proxy::{Ecosystem, Target, Upstream, Upstreams};
+use boatyard_cache_proxy::{Ecosystem, Hosted, Target, Upstream, Upstreams};
 use boatyard_content::Root;
 use boatyard_front::{Limits, Server, ServerError, ServerOptions};
 use boatyard_upstream::guard::Guard;
@@ -42,6 +44,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const ABSENT: Duration = Duration::from_secs(20);
 /// How long an upstream that failed is not asked for what is kept.
 const REST: Duration = Duration::from_secs(15);
+/// How many bytes a client may publish at once, where nothing else is configured.
+const UPLOAD_MAX: u64 = 2_000_000_000;
 /// How many objects are fetched at once from one upstream.
 const PER_UPSTREAM: usize = 64;
 
@@ -77,7 +81,7 @@ pub fn listen(
     };
     let recorder = Arc::new(Recorder::new(root, Arc::clone(services.metrics())));
     let statistics = Arc::clone(&recorder) as Arc<dyn Statistics>;
-    let engine = engine(world, root, statistics)?;
+    let engine = engine(world, root, services.authority(), statistics)?;
     let options = ServerOptions { addresses, limits: limits.clone(), ..ServerOptions::default() };
     let server = match Server::bind(options) {
         Ok(server) => server,
@@ -125,8 +129,17 @@ fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
 }
 
 /// Returns the engine on a root. Blocking: it reads what is held of archives.
-pub fn engine(world: &World, root: &Arc<Root>, statistics: Arc<dyn Statistics>) -> Result<Engine> {
+pub fn engine(
+    world: &World,
+    root: &Arc<Root>,
+    authority: &Arc<Authority>,
+    statistics: Arc<dyn Statistics>,
+) -> Result<Engine> {
     let config = &world.config.proxy;
+    let upstream = |configured: &config::ProxyUpstream| {
+        let upstream = upstream(configured, config)?;
+        hosting(upstream, configured, root, authority)
+    };
     let upstreams = config.upstream.iter().map(upstream).collect::<Result<Vec<_>>>()?;
     let upstreams =
         Upstreams::new(upstreams).context("the upstreams of the cache proxy cannot be used")?;
@@ -154,6 +167,8 @@ pub fn engine(world: &World, root: &Arc<Root>, statistics: Arc<dyn Statistics>) 
             idle: IDLE,
             ..transfer::Limits::default()
         },
+        rules: policy::rules(&config.rules, None)?,
+        upload_max: config.upload_max.unwrap_or(UPLOAD_MAX),
         retry: RetryPolicy {
             attempts_max: 2,
             retry_after_max: Duration::from_secs(2),
@@ -172,8 +187,9 @@ pub fn engine(world: &World, root: &Arc<Root>, statistics: Arc<dyn Statistics>) 
 /// Understands an address as people write it, as a request for it would be: a URL, or
 /// `NAME/path` of a configured upstream; `None` where it is neither.
 pub fn target_of(world: &World, text: &str) -> Result<Option<(Target, Option<Arc<Upstream>>)>> {
-    let configured =
-        world.config.proxy.upstream.iter().map(upstream).collect::<Result<Vec<_>>>()?;
+    let config = &world.config.proxy;
+    let upstream = |configured| upstream(configured, config);
+    let configured = config.upstream.iter().map(upstream).collect::<Result<Vec<_>>>()?;
     let upstreams =
         Upstreams::new(configured).context("the upstreams of the cache proxy cannot be used")?;
     if let Some((name, below)) = text.trim_start_matches('/').split_once('/')
@@ -200,17 +216,49 @@ fn guard(config: &config::Proxy, upstreams: &Upstreams) -> Guard {
     guard
 }
 
-fn upstream(configured: &config::ProxyUpstream) -> Result<Upstream> {
-    let mut bases = vec![configured.url.clone()];
-    bases.extend(configured.also.iter().cloned());
+fn upstream(configured: &config::ProxyUpstream, defaults: &config::Proxy) -> Result<Upstream> {
     let name = &configured.name;
     if ["livez", "readyz", "metrics"].contains(&name.as_str()) {
         return Err(Failure::usage(format!("no upstream can be called `{name}`")));
     }
-    let mut upstream =
-        Upstream::new(name, &bases).context("an upstream of the cache proxy cannot be used")?;
+    let made = match &configured.url {
+        Some(url) => {
+            let bases: Vec<_> = [url].into_iter().chain(&configured.also).cloned().collect();
+            Upstream::new(name, &bases)
+        }
+        None if configured.also.is_empty() => Upstream::alone(name),
+        None => {
+            return Err(Failure::usage(format!("the upstream `{name}` has `also`, and no `url`")));
+        }
+    };
+    let mut upstream = made.context("an upstream of the cache proxy cannot be used")?;
     upstream.credential = credential(configured)?;
     upstream.ecosystem = configured.ecosystem.clone();
+    upstream.policy = policy::of(configured, defaults, upstream.bases[0].as_str())?;
+    Ok(upstream)
+}
+
+/// Gives an upstream its private packages, where it has some.
+fn hosting(
+    mut upstream: Upstream,
+    configured: &config::ProxyUpstream,
+    root: &Arc<Root>,
+    authority: &Arc<Authority>,
+) -> Result<Upstream> {
+    if configured.private.is_empty() && !upstream.is_alone() {
+        return Ok(upstream);
+    }
+    let Some(ecosystem) = &configured.ecosystem else {
+        let name = &configured.name;
+        return Err(Failure::usage(format!(
+            "the upstream `{name}` has private packages: of what kind?"
+        ))
+        .hint("say it with `ecosystem`, such as ecosystem = \"npm\""));
+    };
+    let place = (ecosystem.as_str(), configured.name.as_str());
+    let names = upstream.policy.private.clone();
+    let hosted = Hosted::new(root, Arc::clone(authority), place, names, upstream.is_alone());
+    upstream.hosted = Some(Arc::new(hosted));
     Ok(upstream)
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 15] = [
     "docs/configuration.md",
     "docs/running.md",
     "docs/registry.md",
+    "docs/packages.md",
     "docs/dockerfile.md",
     "docs/storage.md",
     "docs/lint.md",

@@ -119,7 +119,9 @@ impl Surroundings {
         let peer = connection.peer.map(|peer| peer.to_canonical());
         let by_proxy = peer.is_some_and(|peer| self.is_proxy(peer));
         let host = one(headers, header::HOST.as_str()).or(authority).filter(|host| is_host(host));
-        let is_local = self.all_loopback && !is_forwarded(headers) && host.is_some_and(is_local);
+        let is_near = peer.is_none_or(|peer| peer.is_loopback());
+        let is_local =
+            self.all_loopback && is_near && !is_forwarded(headers) && host.is_some_and(is_local);
         let told = |name: &str| one(headers, name).filter(|_| by_proxy);
         let https = match told(FORWARDED_PROTO) {
             Some("https") => true,
@@ -279,6 +281,8 @@ mod tests {
             assert!(!is_local(&around, &[("host", "localhost"), (name, "")]), "{name}");
         }
         assert!(!is_local(&around, &[]));
+        let host = headers(&[("host", "localhost")]);
+        assert!(!around.origin(&host, None, &from("192.0.2.1")).is_local);
         assert!(!is_local(&around, &[("host", "localhost"), ("host", "localhost")]));
         assert!(!is_local(&Surroundings::default(), &[("host", "localhost")]));
     }

@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::engine::Bypass;
 use crate::headers::strip_hop_by_hop;
+use crate::reply::Reply;
 use crate::selection::{Selection, select};
 use crate::statistics::Outcome;
 
@@ -133,6 +134,13 @@ impl Answer {
             Err(_) => return Answer::own(StatusCode::BAD_REQUEST, "the address is none"),
         }
         answer
+    }
+
+    /// Returns what an ecosystem answers, as it is.
+    pub(crate) fn replied(reply: Reply) -> Answer {
+        let Reply { status, headers, body } = reply;
+        let body = Body::Bytes(body);
+        Answer { status, headers, body, outcome: Outcome::Own, ecosystem: None, reason: None }
     }
 
     /// Returns the answer to a GET or HEAD for bytes that are kept or arriving.

@@ -1,5 +1,7 @@
 //! What kind of resource a target is: how long its bytes hold, and what vouches for them.
 
+use std::time::Duration;
+
 use boatyard_content::Expected;
 use boatyard_oci::Digest;
 use http::HeaderName;
@@ -12,6 +14,9 @@ pub enum Class {
     /// It changes: what is kept serves while it is fresh by HTTP's rules, and is revalidated
     /// otherwise, and whenever a client asks for that (`max-age=0`).
     Mutable(Mutable),
+    /// It changes: what is kept serves for so long after the upstream was asked, whatever that says
+    /// about freshness, and is revalidated then, and whenever a client asks for that.
+    Revalidate(Duration),
     /// It passes through and is never kept.
     Pass,
     /// HTTP's own rules decide.

@@ -21,6 +21,8 @@ use jiff::Timestamp;
 
 use crate::class::Class;
 use crate::entry::Entry;
+use crate::hosted::{Hosted, Upload};
+use crate::reply::Reply;
 use crate::request::Request;
 use crate::target::Target;
 
@@ -79,6 +81,31 @@ pub trait Ecosystem: fmt::Debug + Send + Sync {
         Ok(HeaderMap::new())
     }
 
+    /// Says whether a request that is neither GET nor HEAD changes private packages, or asks
+    /// something about them: then [`Ecosystem::receive`] answers it. Asked only of upstreams that
+    /// host packages ([`crate::Upstream::hosted`]); what is not received passes to the upstream,
+    /// where there is one. Quick.
+    fn receives(&self, request: &Request) -> bool {
+        let _ = request;
+        false
+    }
+
+    /// Answers a request that it receives: publishes what was sent, withdraws, removes.
+    ///
+    /// The client is known by then (401 otherwise: [`Ecosystem::refusal`] says it), the body is on
+    /// disk. What the client may do with which package is asked of [`Hosted::publish`] and its kin,
+    /// once the package's name is read. Blocking.
+    fn receive(&self, request: &Request, hosted: &Hosted, upload: &Upload) -> Reply {
+        let _ = (request, hosted, upload);
+        self.refusal(StatusCode::METHOD_NOT_ALLOWED, "nothing is published in this way")
+    }
+
+    /// Says why there is nothing, as its clients show it: a line of text, where they have no form
+    /// of their own.
+    fn refusal(&self, status: StatusCode, message: &str) -> Reply {
+        Reply::text(status, message)
+    }
+
     /// Returns the blobs that must stay however long nobody asks for them. Blocking.
     fn needed(&self) -> HashSet<Digest> {
         HashSet::new()
@@ -115,6 +142,8 @@ pub enum Resolution {
     Moved(String),
     /// These bytes are the answer.
     Blob(Resolved),
+    /// This is the answer, made here. It is not kept.
+    Reply(Reply),
     /// There is none.
     Refused {
         /// The status.

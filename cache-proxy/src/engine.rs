@@ -25,6 +25,7 @@ mod kept;
 mod obtain;
 mod pass;
 mod read;
+mod receive;
 mod remember;
 mod render;
 mod upstream;
@@ -46,10 +47,12 @@ use boatyard_upstream::transfer::{Limits, Transfers};
 use boatyard_upstream::transport::{Payload, Transport};
 use http::header::{ACCEPT_ENCODING, VIA};
 use http::{HeaderValue, Method, StatusCode};
+use tokio::sync::Semaphore;
 
 use crate::answer::Answer;
 use crate::class::Class;
 use crate::ecosystem::{Classified, Ecosystem};
+use crate::policy::{Rules, Treatment};
 use crate::request::Request;
 use crate::statistics::Statistics;
 use crate::upstreams::Upstreams;
@@ -80,6 +83,10 @@ pub struct EngineOptions {
     pub transport: Arc<Transport>,
     /// The limits of transfers.
     pub limits: Limits,
+    /// What URLs are that no ecosystem knows, wherever they are.
+    pub rules: Rules,
+    /// The most bytes that a client may publish at once.
+    pub upload_max: u64,
     /// How often an upstream is asked again.
     pub retry: RetryPolicy,
     /// The most bytes that are kept.
@@ -117,6 +124,8 @@ struct Shared {
     since_sweep: AtomicU64,
     /// What was forgotten and could not be deleted: somebody reads it, or the grace period holds it.
     forgotten: Mutex<Vec<Digest>>,
+    /// How many passwords are computed at once.
+    passwords: Semaphore,
     pseudonym: String,
     via: HeaderValue,
 }
@@ -151,6 +160,7 @@ impl Engine {
             resting: Resting::default(),
             since_sweep: AtomicU64::new(0),
             forgotten: Mutex::default(),
+            passwords: Semaphore::new(receive::PASSWORDS_AT_ONCE),
             pseudonym,
             via,
             options,
@@ -181,10 +191,16 @@ impl Engine {
         }
         // Bytes are kept as they are, so nobody chooses an encoding.
         request.headers.remove(ACCEPT_ENCODING);
+        if let Err(answer) = self.admit(&mut request).await {
+            return answer;
+        }
         let (ecosystem, classified) = self.classify(&request);
         let mut answer = match request.method {
             Method::GET | Method::HEAD => self.read(&request, ecosystem, classified).await,
-            _ => self.write(&request, payload).await,
+            _ => match self.receiver(&request) {
+                Some(receiver) => self.receive(&request, receiver, payload).await,
+                None => self.write(&request, payload).await,
+            },
         };
         answer.ecosystem = ecosystem.map(|ecosystem| ecosystem.name());
         self.note(&request, &answer);
@@ -206,7 +222,23 @@ impl Engine {
             .iter()
             .filter(|ecosystem| wanted.is_none_or(|wanted| wanted == ecosystem.name()))
             .find_map(|ecosystem| Some((Some(ecosystem), ecosystem.classify(request)?)))
-            .unwrap_or((None, Classified::As(Class::Http)))
+            .unwrap_or_else(|| (None, Classified::As(self.by_rules(request))))
+    }
+
+    /// Returns what the operator says of a target that no ecosystem knows.
+    fn by_rules(&self, request: &Request) -> Class {
+        let options = &self.shared.options;
+        let of_upstream = request
+            .upstream
+            .as_ref()
+            .and_then(|upstream| upstream.policy.rules.of(&request.target));
+        match of_upstream.or_else(|| options.rules.of(&request.target)) {
+            None => Class::Http,
+            Some(Treatment::Pass) => Class::Pass,
+            Some(Treatment::Immutable) => Class::immutable(),
+            Some(Treatment::Revalidate(Duration::ZERO)) => Class::index(),
+            Some(Treatment::Revalidate(time)) => Class::Revalidate(time),
+        }
     }
 
     /// Runs blocking work; `None` where the program is stopping.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+use crate::hosted::Admitted;
 use crate::target::Target;
 use crate::upstreams::Upstream;
 
@@ -24,4 +25,6 @@ pub struct Request {
     pub base: Option<String>,
     /// The client.
     pub client: SocketAddr,
+    /// What the client may do with private packages: the engine finds out.
+    pub admitted: Admitted,
 }

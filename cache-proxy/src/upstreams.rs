@@ -5,7 +5,12 @@ use std::sync::Arc;
 use boatyard_upstream::Credential;
 use url::Url;
 
+use crate::hosted::Hosted;
+use crate::policy::Policy;
 use crate::target::{Target, TargetError};
+
+/// Where upstreams are that have only private packages: a name that no server can have (RFC 6761).
+const NOWHERE: &str = "packages.invalid";
 
 /// A configured upstream.
 #[derive(Clone, Debug)]
@@ -19,6 +24,10 @@ pub struct Upstream {
     pub credential: Option<Credential>,
     /// The name of the ecosystem, where it is not to be guessed.
     pub ecosystem: Option<String>,
+    /// What the operator wants of it.
+    pub policy: Policy,
+    /// The private packages, where it has any.
+    pub hosted: Option<Arc<Hosted>>,
 }
 
 /// All configured upstreams.
@@ -83,7 +92,29 @@ impl Upstream {
             })
         };
         let bases = bases.iter().map(base).collect::<Result<_, _>>()?;
-        Ok(Upstream { name: name.to_owned(), bases, credential: None, ecosystem: None })
+        Ok(Upstream {
+            name: name.to_owned(),
+            bases,
+            credential: None,
+            ecosystem: None,
+            policy: Policy::default(),
+            hosted: None,
+        })
+    }
+
+    /// Returns one that is nothing but its private packages: its base leads nowhere, and is never
+    /// asked.
+    ///
+    /// # Errors
+    /// Where the name cannot be a part of a path.
+    pub fn alone(name: &str) -> Result<Upstream, UpstreamsError> {
+        Upstream::new(name, &[format!("http://{name}.{NOWHERE}/")])
+    }
+
+    /// Says whether there is no upstream behind it.
+    pub fn is_alone(&self) -> bool {
+        let host = self.bases[0].host_str().unwrap_or_default();
+        host.strip_suffix(NOWHERE).is_some_and(|name| name.ends_with('.'))
     }
 
     /// Returns what lies at a path below the first base: `debian/dists/sid/InRelease`.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use boatyard_cache_proxy::engine::{Engine, EngineOptions};
 use boatyard_cache_proxy::forward::{Proxy, ProxyOptions};
+use boatyard_cache_proxy::policy::Rules;
 use boatyard_cache_proxy::request::Request;
 use boatyard_cache_proxy::statistics::Counters;
 use boatyard_cache_proxy::{Class, Classified, Ecosystem, Promise, Upstream, Upstreams};
@@ -98,6 +99,8 @@ impl World {
                 retry: retry.clone(),
                 ..transfer::Limits::default()
             },
+            rules: Rules::default(),
+            upload_max: 1 << 20,
             retry,
             bytes_max: None,
             grace: Duration::ZERO,

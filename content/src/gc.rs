@@ -28,6 +28,7 @@ use crate::ingest::IngestKey;
 use crate::lease::Holding;
 use crate::local::layout::shard_name;
 use crate::local::{Lock, Root, changed, discard_ingest, entries, holdings};
+use crate::packages;
 use crate::repository::{Repository, RepositoryError};
 use crate::store::{BlobInfo, StoreError};
 
@@ -142,6 +143,7 @@ pub fn collect(root: &Root, options: &GcOptions) -> Result<GcReport, GcError> {
     if !options.dry_run {
         report.abandoned += abandon_ingests(root, stale)?;
         remove_temporary(&root.layout().leases(), stale);
+        packages::remove_temporary(root, stale);
     }
     let sweep = Sweep { root, held: held(root)?, before, dry_run: options.dry_run };
     for algorithm in Algorithm::ALL {

@@ -34,6 +34,8 @@ pub enum Holder<'a> {
     Entry(&'a EntryKey),
     /// A generation of index sets that the cache proxy holds, by the name of its directory.
     Generation(&'a str),
+    /// A private package, by its place below `packages/`.
+    Package(&'a str),
 }
 
 impl fmt::Display for Holder<'_> {
@@ -51,6 +53,7 @@ impl fmt::Display for Holder<'_> {
             Holder::Generation(set) => {
                 write!(f, "the cache proxy: a generation of {set}")
             }
+            Holder::Package(place) => write!(f, "the private package {place}"),
         }
     }
 }
@@ -71,6 +74,7 @@ pub fn each(root: &Root, visit: &mut dyn FnMut(&Digest, &Holder<'_>)) -> Result<
         }
     }
     root.generations().each(&mut |set, blob| visit(blob, &Holder::Generation(set)))?;
+    root.packages().each(&mut |place, blob| visit(blob, &Holder::Package(place)))?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ pub mod ingest;
 pub mod lease;
 pub mod local;
 pub mod memory;
+pub mod packages;
 pub mod repository;
 pub mod store;
 pub mod testing;

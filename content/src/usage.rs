@@ -31,6 +31,8 @@ pub enum Group {
     BuildCache,
     /// What the cache proxy keeps.
     Proxy,
+    /// The private packages.
+    Packages,
 }
 
 /// A number of blobs or files, and their bytes.
@@ -122,6 +124,7 @@ impl Holders {
         let group = self.number(Who::Group(match (repository, holder) {
             (Some(repository), _) => group_of(repository),
             (None, Holder::Layer(_)) => Group::BuildCache,
+            (None, Holder::Package(_)) => Group::Packages,
             (None, _) => Group::Proxy,
         }));
         let repository =

@@ -105,6 +105,7 @@ fn group_name(group: &Group) -> String {
         Group::Images => "images of this machine".to_owned(),
         Group::BuildCache => "build cache".to_owned(),
         Group::Proxy => "cache proxy".to_owned(),
+        Group::Packages => "private packages".to_owned(),
     }
 }
 

@@ -24,6 +24,7 @@ pub mod origin;
 pub mod place;
 pub mod process;
 pub mod proxy;
+pub mod pypi;
 pub mod relay;
 pub mod rendezvous;
 pub mod server;

@@ -73,8 +73,12 @@ impl Credential {
         if values.next().is_some() || value.len() > AUTHORIZATION_BYTES_MAX {
             return Credential::Unreadable;
         }
-        let pair = value.to_str().ok().and_then(|text| text.trim().split_once(' '));
-        let Some((scheme, rest)) = pair else { return Credential::Unreadable };
+        let text = value.to_str().ok().map(str::trim).unwrap_or_default();
+        let Some((scheme, rest)) = text.split_once(' ') else {
+            // gem and cargo send the token alone.
+            let is_alone = is_token(text);
+            return if is_alone { Credential::Bearer(text.to_owned()) } else { Credential::Unreadable };
+        };
         match (scheme.to_ascii_lowercase().as_str(), rest.trim()) {
             ("basic", rest) => Credential::basic(rest).unwrap_or(Credential::Unreadable),
             ("bearer", rest) => Credential::Bearer(rest.to_owned()),

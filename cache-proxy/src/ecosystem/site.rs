@@ -154,6 +154,7 @@ mod tests {
             upstream: Some(upstream),
             base: Some("http://proxy.example/i".to_owned()),
             client: ([127, 0, 0, 1], 1).into(),
+            admitted: crate::hosted::Admitted::default(),
         }
     }
 

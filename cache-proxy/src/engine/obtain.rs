@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use boatyard_content::Root;
+use http::StatusCode;
 use jiff::Timestamp;
 
 use super::Engine;
@@ -12,6 +13,7 @@ use super::fetch::Asking;
 use super::flight::{FailedKind, News};
 use super::judge::{Question, keeps_promise};
 use super::read::Plan;
+use super::receive::is_alone;
 use crate::ecosystem::{Ask, Fetcher, Obtain, ObtainError, Obtained};
 use crate::entry::Entry;
 
@@ -23,6 +25,9 @@ impl Fetcher for Engine {
     async fn obtain(&self, wanted: &Obtain) -> Result<Obtained, ObtainError> {
         let Obtain { request, class, ask } = wanted;
         let target = || request.target.clone();
+        if is_alone(request) {
+            return Err(ObtainError::Answered { target: target(), status: StatusCode::NOT_FOUND });
+        }
         let kept = self.kept(&request.target, &request.headers).await;
         let kept = kept.filter(|kept| keeps_promise(class.promise(), &kept.blob));
         let fresh = |entry: Arc<Entry>| Ok(Obtained { entry, stale: false });

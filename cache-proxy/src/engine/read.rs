@@ -14,11 +14,14 @@ use super::fetch::Asking;
 use super::flight::{Answered, Failed, FailedKind, News};
 use super::judge::{Question, keeps_promise};
 use super::kept::Opened;
+use super::receive::is_alone;
 use crate::answer::{Answer, Body, Bytesource, Coming, Said};
 use crate::class::{Class, Promise};
 use crate::ecosystem::{Classified, Ecosystem, Resolution, Resolved};
 use crate::entry::Entry;
+use crate::reply::Reply;
 use crate::request::Request;
+use crate::selection::insists;
 use crate::statistics::Outcome;
 
 /// How often a request asks anew whose flight ended without a word for it.
@@ -44,22 +47,32 @@ impl Engine {
         classified: Classified,
     ) -> Answer {
         match (classified, ecosystem) {
-            (Classified::As(class), _) => self.read_as(request, class).await,
-            (Classified::Resolve, None) => self.read_as(request, Class::Http).await,
-            (Classified::Resolve, Some(ecosystem)) => {
-                match ecosystem.resolve(request, self).await {
-                    Resolution::Class(class) => self.read_as(request, class).await,
-                    Resolution::Instead(request, class) => self.read_as(&request, class).await,
-                    Resolution::Blob(resolved) => self.resolved(request, resolved).await,
-                    Resolution::Moved(to) => Answer::moved(&to),
-                    Resolution::Refused { status, message } => Answer::own(status, &message),
+            (Classified::As(class), _) => self.read_as(request, ecosystem, class).await,
+            (Classified::Resolve, None) => self.read_as(request, None, Class::Http).await,
+            (Classified::Resolve, Some(known)) => match known.resolve(request, self).await {
+                Resolution::Class(class) => self.read_as(request, ecosystem, class).await,
+                Resolution::Instead(request, class) => {
+                    self.read_as(&request, ecosystem, class).await
                 }
-            }
+                Resolution::Blob(resolved) => self.resolved(request, resolved).await,
+                Resolution::Reply(reply) => self.replied(request, reply),
+                Resolution::Moved(to) => Answer::moved(&to),
+                Resolution::Refused { status, message } => Answer::own(status, &message),
+            },
         }
     }
 
     /// Answers for a target of a class.
-    async fn read_as(&self, request: &Request, class: Class) -> Answer {
+    async fn read_as(
+        &self,
+        request: &Request,
+        ecosystem: Option<&Arc<dyn Ecosystem>>,
+        class: Class,
+    ) -> Answer {
+        if is_alone(request) {
+            let message = "nothing of that name is published here";
+            return Engine::refused(ecosystem, StatusCode::NOT_FOUND, message);
+        }
         if class == Class::Pass {
             return self.pass(request).await;
         }
@@ -120,6 +133,12 @@ impl Engine {
                     _ => true,
                 };
                 Plan::Ask { known: Some(kept), on_error }
+            }
+            (Class::Revalidate(time), Some(kept), Some(_)) => {
+                if kept.policy.age(now) < *time && !insists(&request.headers) {
+                    return Plan::Serve(kept);
+                }
+                Plan::Ask { known: Some(kept), on_error: true }
             }
             (_, Some(kept), Some(Decision::Fresh { .. })) => Plan::Serve(kept),
             (_, Some(kept), Some(Decision::Revalidate(conditions))) if conditions.meanwhile => {
@@ -324,6 +343,16 @@ impl Engine {
         self.mark_used(&request.target);
         let outcome = if resolved.stale.is_some() { Outcome::Stale } else { Outcome::Hit };
         self.answer_with(request, &resolved.headers, opened.into(), outcome, resolved.stale)
+    }
+
+    /// Answers with what an ecosystem made: in parts and under conditions, as if it were kept.
+    pub(super) fn replied(&self, request: &Request, reply: Reply) -> Answer {
+        let reads = matches!(request.method, Method::GET | Method::HEAD);
+        if !reads || reply.status != StatusCode::OK {
+            return Answer::replied(reply);
+        }
+        let bytes = Bytesource::Memory(reply.body);
+        self.answer_with(request, &reply.headers, bytes, Outcome::Own, None)
     }
 
     fn answer_with(

@@ -20,6 +20,7 @@ use super::route::{Route, route};
 use super::{Inner, help, tunnel, write};
 use crate::answer::Answer;
 use crate::headers::strip_hop_by_hop;
+use crate::hosted::Admitted;
 use crate::request::Request;
 
 /// How much of heads is read at once.
@@ -183,7 +184,8 @@ impl Incoming<'_> {
                 let mut headers = head.headers.clone();
                 strip_hop_by_hop(&mut headers);
                 let (method, client) = (head.method.clone(), self.client);
-                let request = Request { method, target, headers, upstream, base, client };
+                let admitted = Admitted::default();
+                let request = Request { method, target, headers, upstream, base, client, admitted };
                 if reads {
                     let pending = self.answer(request, Payload::Empty);
                     self.due(&head, closes, pending);

@@ -13,6 +13,7 @@ use super::listing::{Child, Listing};
 use super::set::{Asking, Set};
 use crate::class::Class;
 use crate::ecosystem::{Ask, Obtain, ObtainError, Obtained};
+use crate::hosted::Admitted;
 use crate::request::Request;
 
 /// How many children are brought at once.
@@ -137,6 +138,7 @@ impl Set {
             upstream: asking.request.upstream.clone(),
             base: None,
             client: asking.request.client,
+            admitted: Admitted::default(),
         };
         asking.fetcher.obtain(&Obtain { request, class, ask }).await
     }

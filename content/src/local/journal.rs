@@ -44,6 +44,9 @@ pub enum EventKind {
     Tag,
     /// A blob was linked or unlinked.
     Blob,
+    /// A file of a private package was published, withdrawn or removed. The repository is
+    /// `packages/<ecosystem>/<name>/<package>`.
+    Package,
 }
 
 /// The journal of a root.

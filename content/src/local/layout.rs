@@ -134,6 +134,16 @@ impl Layout {
         self.root.join("locks/generations").join(set)
     }
 
+    /// Returns the directory of private packages.
+    pub fn packages(&self) -> PathBuf {
+        self.root.join("packages")
+    }
+
+    /// Returns the lock under which the packages of a repository change.
+    pub fn package_lock(&self, repository: &str) -> PathBuf {
+        self.root.join("locks/packages").join(repository)
+    }
+
     /// Returns the directory that names the blobs of layers which builds made.
     pub fn encodings(&self) -> PathBuf {
         self.cache().join("encodings")

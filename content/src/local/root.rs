@@ -21,6 +21,7 @@ use crate::local::layout::Layout;
 use crate::local::leases::{Member, Membership, holdings, members};
 use crate::local::lock::try_lock;
 use crate::local::shelves::{LocalStore, entries};
+use crate::packages::Packages;
 use crate::repository::Repositories;
 use crate::store::{Doing as _, StoreError};
 
@@ -207,6 +208,11 @@ impl Root {
     /// Returns the index generations that the cache proxy holds.
     pub fn generations(&self) -> Generations {
         Generations::new(Arc::clone(&self.shared))
+    }
+
+    /// Returns the private packages.
+    pub fn packages(&self) -> Packages {
+        Packages::new(Arc::clone(&self.shared))
     }
 
     /// Returns the journal of what changes in repositories.

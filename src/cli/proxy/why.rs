@@ -7,11 +7,12 @@ use std::time::Duration;
 use boatyard_cache_proxy::catalogue;
 use boatyard_cache_proxy::engine::Explanation;
 use boatyard_cache_proxy::statistics::Counters;
-use boatyard_cache_proxy::{Class, Entry, Request};
+use boatyard_cache_proxy::{Admitted, Class, Entry, Request};
 use boatyard_upstream::freshness::{Decision, Directives};
 use http::{HeaderMap, Method};
 use serde::Serialize;
 
+use crate::access;
 use crate::cli::runtime;
 use crate::output;
 use crate::proxy::record::Recorded;
@@ -74,8 +75,10 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
         upstream: upstream.clone(),
         base: None,
         client: ([127, 0, 0, 1], 0).into(),
+        admitted: Admitted::default(),
     };
-    let engine = engine(world, &root, Arc::new(Counters::default()))?;
+    let authority = access::open(world, &root, &[])?;
+    let engine = engine(world, &root, &authority, Arc::new(Counters::default()))?;
     let explanation = runtime()?.block_on(engine.explain(&request));
     let (would, why) = verdict(&explanation);
     let kept = catalogue::of(&root, &target).map(|listed| listed.entries).unwrap_or_default();

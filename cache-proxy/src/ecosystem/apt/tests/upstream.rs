@@ -23,6 +23,7 @@ use crate::ecosystem::{
 };
 use crate::entry::Entry;
 use crate::generation::Options;
+use crate::hosted::Admitted;
 use crate::request::Request;
 use crate::target::Target;
 
@@ -174,7 +175,9 @@ impl World {
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         let client = SocketAddr::from(([127, 0, 0, 1], connection));
         let (method, target) = (Method::GET, target(path));
-        let request = Request { method, target, headers, upstream: None, base: None, client };
+        let admitted = Admitted::default();
+        let request =
+            Request { method, target, headers, upstream: None, base: None, client, admitted };
         let resolution = match apt.classify(&request) {
             None => Resolution::Class(Class::Http),
             Some(Classified::As(class)) => Resolution::Class(class),
