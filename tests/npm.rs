@@ -192,3 +192,102 @@ fn files_on_other_hosts_are_fetched_where_a_document_names_them_and_nowhere_else
     assert_eq!(got.status, 403, "{}", got.text());
     assert_eq!(files.asked(), Vec::<String>::new());
 }
+
+/// A registry of private packages beside an upstream, where everybody on this machine may publish.
+fn private(more: &str) -> World {
+    let (place, origin) = (Place::new(), Origin::start());
+    let config = format!(
+        "[proxy]\nlisten = ['127.0.0.1:0']\n{more}\n[[proxy.upstream]]\nname = 'npm'\nurl = '{}'\n\
+         ecosystem = 'npm'\nprivate = ['@acme/*']\n",
+        origin.url("")
+    );
+    let server = Server::configured(&place, &place.root(), &config);
+    let registry = format!("http://{}/npm/", proxy_of(&server));
+    World { origin, _server: server, place, registry }
+}
+
+#[test]
+fn what_npm_publishes_is_private_and_stays() {
+    if !has("npm") {
+        return;
+    }
+    let world = private("");
+    // The same name, and a higher version, upstream: nobody ever sees it.
+    Package::new(&world.origin, "@acme/tool").version("9.0.0", json!({}));
+    let scope = "packages/**:pull,push,delete";
+    let token = world.place.boatyard(["token", "create", "ci", "--scope", scope]).ok().text();
+    let host = world.registry.trim_start_matches("http:");
+    let login = format!("{host}:_authToken={}\n", token.trim());
+    let npm = |name: &str, version: &str, args: &[&str]| {
+        let project = Project::new(&world.place, name, &world.registry, &json!({}));
+        let about = json!({ "name": "@acme/tool", "version": version, "main": "index.js" });
+        project.write("package.json", &about.to_string());
+        project.write("index.js", &format!("module.exports = '{name} {version}'"));
+        project.write(".npmrc", &login);
+        project.run("npm", args).run()
+    };
+    let first = npm("first", "1.0.0", &["publish"]);
+    assert_eq!(first.code, Some(0), "{first}");
+    assert_eq!(npm("second", "1.1.0", &["publish"]).code, Some(0));
+    let again = npm("again", "1.0.0", &["publish"]);
+    assert_ne!(again.code, Some(0), "what is published stays: {again}");
+    let foreign = world.get("left", &["-X", "PUT", "-d", "{}"]);
+    assert_eq!(foreign.status, 404, "a public name is the upstream's: {}", foreign.text());
+    let login = format!("Authorization: Bearer {}", token.trim());
+    let change = |path: &str, how: &[&str]| {
+        let got = world.get(path, &[&["-H", &login], how].concat());
+        assert_eq!(got.status, 200, "{path}: {}", got.text());
+    };
+
+    let user = Project::new(&world.place, "user", &world.registry, &json!({ "@acme/tool": "*" }));
+    user.run("npm", &["install"]).ok();
+    assert_eq!(user.exports("@acme/tool"), "second 1.1.0");
+    let asked = world.origin.asked();
+    assert!(asked.iter().all(|line| !line.contains("GET /@acme")), "{asked:?}");
+
+    let tag = "-/package/@acme%2ftool/dist-tags";
+    change(&format!("{tag}/old"), &["-X", "PUT", "-d", "\"1.0.0\""]);
+    assert!(world.get(tag, &[]).text().contains("\"old\":\"1.0.0\""));
+    let deprecated = npm("third", "1.0.0", &["deprecate", "@acme/tool@1.0.0", "it is old"]);
+    assert_eq!(deprecated.code, Some(0), "{deprecated}");
+    assert!(world.get("@acme/tool/1.0.0", &[]).text().contains("\"deprecated\":\"it is old\""));
+    let removed = npm("fourth", "1.0.0", &["unpublish", "--force", "@acme/tool@1.1.0"]);
+    assert_eq!(removed.code, Some(0), "{removed}");
+    let left: serde_json::Value =
+        serde_json::from_slice(&world.get("@acme%2ftool", &[]).body).unwrap();
+    assert_eq!(
+        (&left["dist-tags"]["latest"], left["versions"].as_object().unwrap().len()),
+        (&json!("1.0.0"), 1)
+    );
+    assert_eq!(world.get("@acme/other", &[]).status, 404);
+}
+
+#[test]
+fn versions_too_young_or_deprecated_are_not_shown() {
+    let world = private("minimum_release_age = '3d'\nwithdrawn = 'refuse'");
+    let dist = |version: &str| json!({ "tarball": world.origin.url(&format!("/left/-/left-{version}.tgz")) });
+    let document = json!({
+        "name": "left", "dist-tags": { "latest": "3.0.0", "next": "3.0.0" },
+        "versions": {
+            "1.0.0": { "dist": dist("1.0.0") },
+            "2.0.0": { "dist": dist("2.0.0"), "deprecated": "it is bad" },
+            "3.0.0": { "dist": dist("3.0.0") },
+        },
+        "time": { "1.0.0": "2020-01-01T00:00:00.000Z", "2.0.0": "2020-01-02T00:00:00.000Z",
+            "3.0.0": "2999-01-01T00:00:00.000Z" },
+    });
+    world.origin.put("/left", Reply::fresh(document.to_string()));
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        world.origin.put(&format!("/left/-/left-{version}.tgz"), Reply::fresh("bytes"));
+    }
+    for agent in ["npm/11.0.0", "pnpm/9.0.0 npm/?"] {
+        let got = world.get("left", &["-A", agent]);
+        let shown: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
+        assert_eq!(shown["dist-tags"], json!({ "latest": "1.0.0" }), "{agent}");
+        let versions: Vec<_> = shown["versions"].as_object().unwrap().keys().collect();
+        assert_eq!(versions, ["1.0.0"], "{agent}");
+    }
+    let statuses = ["1.0.0", "2.0.0", "3.0.0"]
+        .map(|version| world.get(&format!("left/-/left-{version}.tgz"), &[]).status);
+    assert_eq!(statuses, [200, 403, 403]);
+}

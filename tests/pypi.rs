@@ -39,7 +39,10 @@ impl World {
     fn installs(&self, is_json: bool, install: impl Fn(&Machine<'_>, &[&str]) -> Run) {
         let cold = Machine::new(&self.place, "cold", &self.url);
         install(&cold, &["top"]).ok();
-        assert_eq!((cold.version("top"), cold.version("needed")), ("top 1.0".into(), "needed 1.0".into()));
+        assert_eq!(
+            (cold.version("top"), cold.version("needed")),
+            ("top 1.0".into(), "needed 1.0".into())
+        );
         let asked = self.index.files.asked();
         let wheels = asked.iter().filter(|line| line.ends_with(".whl")).count();
         assert_eq!(wheels, 2, "each wheel once: {asked:?}");
@@ -64,7 +67,7 @@ fn pip_installs_through_us() {
         return;
     }
     for is_json in [true, false] {
-        World::new(is_json).installs(is_json, Machine::pip);
+        World::new(is_json).installs(is_json, |machine, args| machine.pip(args));
     }
 }
 
@@ -143,4 +146,72 @@ fn a_page_never_goes_back() {
     assert_eq!(kept.cache(), "STALE");
     world.index.publish("top", &[&world.wheels[1]], true, 10);
     assert!(!world.get("top/", &[]).text().contains("top-2.0"));
+}
+
+#[test]
+fn what_twine_uploads_is_private_and_stays() {
+    if Run::new("sh").args(["-c", "command -v twine"]).run().code != Some(0) {
+        eprintln!("skipped: twine is not installed");
+        return;
+    }
+    let (place, index) = (Place::new(), Index::start());
+    let server = Server::configured(&place, &place.root(), &index.config("private = ['acme*']"));
+    let address = format!("http://{}/pypi", proxy_of(&server));
+    // The same name, and a higher version, upstream: nobody ever sees it.
+    let evil = Wheel::new(&place, "acme_tool", "9.0", "");
+    index.publish("acme-tool", &[&evil], true, 1);
+    let scope = "packages/**:pull,push,delete";
+    let token = place.boatyard(["token", "create", "ci", "--scope", scope]).ok().text();
+    let machine = Machine::new(&place, "machine", &format!("{address}/simple/"));
+    let upload = |wheel: &Wheel| {
+        let file = place.write(&format!("dist/{}", wheel.file), &wheel.bytes);
+        let login = ["-u", "__token__", "-p", token.trim()];
+        let run = machine.run("twine", &["upload", "--non-interactive", "--repository-url"]);
+        run.arg(format!("{address}/legacy/")).args(login).arg(file).run()
+    };
+    let wheel = Wheel::new(&place, "acme_tool", "1.0", "");
+    let first = upload(&wheel);
+    assert_eq!(first.code, Some(0), "{first}");
+    assert_eq!(upload(&wheel).code, Some(0), "the same once more is no harm");
+    let other = Wheel::new(&place, "acme_tool", "1.0", "other");
+    let refused = upload(&other);
+    assert!(refused.code != Some(0) && format!("{refused}").contains("409"), "{refused}");
+    let public = upload(&Wheel::new(&place, "other", "1.0", ""));
+    assert_ne!(public.code, Some(0), "a public name is the upstream's: {public}");
+
+    machine.pip(&["acme-tool"]).ok();
+    assert_eq!(machine.version("acme_tool"), "acme_tool 1.0");
+    let asked = index.pages.asked();
+    assert!(asked.iter().all(|line| !line.contains("GET /simple/acme")), "{asked:?}");
+}
+
+#[test]
+fn files_too_young_or_yanked_are_not_shown() {
+    let (place, index) = (Place::new(), Index::start());
+    let config = index.config("minimum_release_age = '3d'\nwithdrawn = 'refuse'");
+    let server = Server::configured(&place, &place.root(), &config);
+    let url = format!("http://{}/pypi/simple/", proxy_of(&server));
+    let file = |version: &str, uploaded: &str, yanked: bool| {
+        let name = format!("top-{version}.tar.gz");
+        index.files.put(&format!("/{name}"), Reply::fresh("bytes"));
+        serde_json::json!({
+            "filename": name, "url": index.files.url(&format!("/{name}")), "hashes": {},
+            "upload-time": uploaded, "yanked": yanked,
+        })
+    };
+    let files = [
+        file("1.0", "2020-01-01T00:00:00Z", false),
+        file("2.0", "2020-01-01T00:00:00Z", true),
+        file("3.0", "2999-01-01T00:00:00Z", false),
+    ];
+    let page =
+        serde_json::json!({ "meta": { "api-version": "1.1" }, "name": "top", "files": files });
+    index.pages.put("/simple/top/", Reply::fresh(page.to_string()));
+    let get = |path: &str| curl(&place, &[], &[], &format!("{url}{path}"));
+    let shown = get("top/");
+    let has = ["1.0", "2.0", "3.0"].map(|version| shown.text().contains(&format!("top-{version}")));
+    assert_eq!(has, [true, false, false], "{}", shown.text());
+    let statuses =
+        ["1.0", "2.0", "3.0"].map(|version| get(&format!("top/files/top-{version}.tar.gz")).status);
+    assert_eq!(statuses, [200, 403, 403]);
 }

@@ -88,7 +88,8 @@ impl Index {
                      data-dist-info-metadata=\"sha256={metadata}\">{name}</a><br>"
                 )
             });
-            let page = format!("<!DOCTYPE html><html><body>{}</body></html>", links.collect::<String>());
+            let page =
+                format!("<!DOCTYPE html><html><body>{}</body></html>", links.collect::<String>());
             ("text/html", page)
         };
         let tag = Digest::sha256(body.as_bytes()).hex()[..16].to_owned();

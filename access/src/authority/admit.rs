@@ -77,7 +77,11 @@ impl Credential {
         let Some((scheme, rest)) = text.split_once(' ') else {
             // gem and cargo send the token alone.
             let is_alone = is_token(text);
-            return if is_alone { Credential::Bearer(text.to_owned()) } else { Credential::Unreadable };
+            return if is_alone {
+                Credential::Bearer(text.to_owned())
+            } else {
+                Credential::Unreadable
+            };
         };
         match (scheme.to_ascii_lowercase().as_str(), rest.trim()) {
             ("basic", rest) => Credential::basic(rest).unwrap_or(Credential::Unreadable),

@@ -10,7 +10,9 @@ mod catalogue;
 mod document;
 mod integrity;
 mod name;
+mod private;
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -18,14 +20,19 @@ use async_trait::async_trait;
 use boatyard_content::Blob;
 use boatyard_content::cache::Cache;
 use boatyard_oci::Digest;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT, VARY};
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, USER_AGENT, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 
 use crate::class::{Class, Mutable, Promise};
 use crate::ecosystem::site::{Site, bring, is_of_unknown_age};
-use crate::ecosystem::{Ask, Classified, Ecosystem, Explained, Fetcher, ObtainError, Resolution};
+use crate::ecosystem::{
+    Ask, Classified, Ecosystem, Explained, Fetcher, ObtainError, Resolution, Resolved,
+};
 use crate::entry::Entry;
+use crate::hosted::{Hosted, Seen, Upload};
+use crate::policy::{Policy, Withdrawn};
+use crate::reply::Reply;
 use crate::request::Request;
 
 use address::Address;
@@ -33,6 +40,7 @@ use catalogue::{Catalogue, Version};
 use document::{Addresses, Recipe};
 use integrity::Integrity;
 use name::PackageName;
+use private::Change;
 
 /// How many bytes of what documents say are kept in memory.
 const MEMORY_BYTES: usize = 32 * 1024 * 1024;
@@ -147,12 +155,25 @@ impl Ecosystem for Npm {
 
     async fn resolve(&self, request: &Request, fetcher: &dyn Fetcher) -> Resolution {
         let Some(asked) = asked(request) else { return Resolution::Class(Class::Http) };
+        let hosted = request.upstream.as_ref().and_then(|upstream| upstream.hosted.as_ref());
+        if let Some(hosted) = hosted {
+            // Who comes through the forward door reads nothing private, nor asks the upstream.
+            let seen = asked.site.seen().unwrap_or_default().to_owned();
+            let hosted = Arc::clone(hosted);
+            let (request, address) = (request.clone(), asked.address.clone());
+            let read = move || read_private(&request, &hosted, &address, &seen);
+            if let Ok(Some(private)) = tokio::task::spawn_blocking(read).await {
+                return private;
+            }
+        }
         match &asked.address {
             Address::Document(name) => self.document(request, &asked, name, fetcher).await,
             Address::Version(name, version) => version_document(request, &asked, name, version),
-            Address::Tarball(name, file) => self.tarball(&asked, name, file, fetcher).await,
-            Address::Tags => Resolution::Class(Class::index()),
-            Address::Passing => Resolution::Class(Class::Pass),
+            Address::Tarball(name, file) => {
+                self.tarball(request, &asked, name, file, fetcher).await
+            }
+            Address::Tags(_) => Resolution::Class(Class::index()),
+            Address::Whoami | Address::Passing => Resolution::Class(Class::Pass),
         }
     }
 
@@ -173,8 +194,10 @@ impl Ecosystem for Npm {
                 let note = format!("{file} of {name}: held against the digest in its document");
                 (Class::immutable(), note)
             }
-            Address::Tags => (Class::index(), "the tags of a package".to_owned()),
-            Address::Passing => (Class::Pass, "a question to the registry itself".to_owned()),
+            Address::Tags(_) => (Class::index(), "the tags of a package".to_owned()),
+            Address::Whoami | Address::Passing => {
+                (Class::Pass, "a question to the registry itself".to_owned())
+            }
         };
         Explained { class: Some(class), notes: vec![note] }
     }
@@ -192,7 +215,91 @@ impl Ecosystem for Npm {
         changed.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(changed)
     }
+
+    fn receives(&self, request: &Request) -> bool {
+        change(request).is_some()
+    }
+
+    fn receive(&self, request: &Request, hosted: &Hosted, upload: &Upload) -> Reply {
+        match change(request) {
+            Some(change) => private::receive(request, hosted, upload, &change),
+            None => self.refusal(StatusCode::METHOD_NOT_ALLOWED, "nothing is published so"),
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, message: &str) -> Reply {
+        private::refusal(status, message)
+    }
 }
+
+/// Returns what a request changes among the private packages of its upstream.
+fn change(request: &Request) -> Option<Change> {
+    let hosted = request.upstream.as_ref()?.hosted.as_ref()?;
+    let (_, below) = Site::configured(request)?;
+    let change = Change::parse(&request.method, below)?;
+    hosted.is_private(&change.name().to_string()).then_some(change)
+}
+
+/// Answers for a private package; `None` where it is none. Blocking.
+fn read_private(
+    request: &Request,
+    hosted: &Hosted,
+    address: &Address,
+    seen: &str,
+) -> Option<Resolution> {
+    let name = match address {
+        Address::Document(name)
+        | Address::Version(name, _)
+        | Address::Tarball(name, _)
+        | Address::Tags(name) => name,
+        Address::Whoami => {
+            let caller = request.admitted.caller.as_ref()?;
+            let who = serde_json::json!({ "username": caller.identity().to_string() });
+            return Some(Resolution::Reply(Reply::json(StatusCode::OK, &who)));
+        }
+        Address::Passing => return None,
+    };
+    let key = name.to_string();
+    if !hosted.is_private(&key) {
+        return None;
+    }
+    let absent = || {
+        let message = format!("nothing is published here as {name}");
+        Resolution::Reply(private::refusal(StatusCode::NOT_FOUND, &message))
+    };
+    let package = match hosted.package(request, &key) {
+        Seen::Hidden => {
+            let message = "private packages are shown to who has logged in and may `pull` there";
+            let reply = private::refusal(StatusCode::UNAUTHORIZED, message).asking();
+            return Some(Resolution::Reply(reply));
+        }
+        Seen::There(package) if !package.files.is_empty() => package,
+        Seen::There(_) | Seen::Absent => return Some(absent()),
+    };
+    let tags = private::tags(hosted, &package);
+    let reply = |value: &serde_json::Value| Resolution::Reply(private::reply(value));
+    Some(match address {
+        Address::Version(_, version) => {
+            let version = tags.get(version).unwrap_or(version);
+            let file = package.version(version).next();
+            file.map_or_else(absent, |file| reply(&private::version(file, seen)))
+        }
+        Address::Tarball(_, file) => package.file(file).map_or_else(absent, |file| {
+            let mut headers = HeaderMap::new();
+            let kind = HeaderValue::from_static("application/octet-stream");
+            headers.insert(CONTENT_TYPE, kind);
+            if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", file.blob.hex())) {
+                headers.insert(ETAG, tag);
+            }
+            Resolution::Blob(Resolved { blob: file.blob.clone(), headers, stale: None })
+        }),
+        Address::Tags(_) => reply(&serde_json::json!(tags)),
+        _ => reply(&private::read(&package, &tags, seen)),
+    })
+}
+
+/// Versions that are left out, and what becomes of the tags that point at them.
+type LeftOut = (Vec<String>, BTreeMap<String, Option<String>>);
 
 /// Returns how a client that sees the registry below us needs a document.
 fn recipe(
@@ -200,11 +307,11 @@ fn recipe(
     asked: &Asked<'_>,
     name: &PackageName,
     is_version: bool,
+    (without, tags): LeftOut,
 ) -> Option<String> {
     let seen = asked.site.seen().filter(|_| asked.is_configured)?;
     let agent = request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     let addresses = Addresses::of(agent.unwrap_or_default(), seen);
-    let (without, tags) = Default::default();
     let recipe = Recipe { name: name.to_string(), is_version, addresses, without, tags };
     recipe.changes().then(|| recipe.text())
 }
@@ -216,7 +323,7 @@ fn version_document(
     version: &str,
 ) -> Resolution {
     let path = format!("{}/{version}", name.path());
-    let class = document_class(false, recipe(request, asked, name, true));
+    let class = document_class(false, recipe(request, asked, name, true, Default::default()));
     match asked.site.client(&path, Kind::Full.accept()) {
         Some(request) => Resolution::Instead(Box::new(request), class),
         None => Resolution::Class(Class::Http),
@@ -231,8 +338,17 @@ impl Npm {
         name: &PackageName,
         fetcher: &dyn Fetcher,
     ) -> Resolution {
-        let kind = Kind::of(&request.headers);
-        let recipe = recipe(request, asked, name, false);
+        let policy = request.upstream.as_ref().map(|upstream| &upstream.policy);
+        let policy = policy.filter(|policy| asked.is_configured && policy.changes_indexes());
+        // When a version was published only the full document says.
+        let kind = if policy.is_some() { Kind::Full } else { Kind::of(&request.headers) };
+        let recipe = match policy {
+            None => recipe(request, asked, name, false, Default::default()),
+            Some(policy) => {
+                let left_out = self.left_out(policy, asked, name, fetcher).await;
+                recipe(request, asked, name, false, left_out)
+            }
+        };
         let of = |kind: Kind| asked.site.client(&name.path(), kind.accept());
         let (Some(wanted), Some(other)) = (of(kind), of(kind.other())) else {
             return Resolution::Class(Class::Http);
@@ -250,21 +366,75 @@ impl Npm {
         Resolution::Instead(Box::new(wanted), document_class(always_ask, recipe))
     }
 
+    /// Returns the versions that the operator wants nobody to see, for now or for good.
+    async fn left_out(
+        &self,
+        policy: &Policy,
+        asked: &Asked<'_>,
+        name: &PackageName,
+        fetcher: &dyn Fetcher,
+    ) -> LeftOut {
+        let nothing = LeftOut::default();
+        let Some(document) = asked.site.own(&name.path(), Kind::Full.accept()) else {
+            return nothing;
+        };
+        let class = document_class(is_of_unknown_age(fetcher, &document).await, None);
+        let Ok(brought) = bring(fetcher, document, class, Ask::IfStale).await else {
+            return nothing;
+        };
+        let Some(catalogue) = self.catalogue(name, &brought.entry, fetcher).await else {
+            return nothing;
+        };
+        let now = fetcher.now();
+        let is_out = |version: &&Version| refused(policy, name, version, now).is_some();
+        let without: Vec<String> = catalogue
+            .versions
+            .iter()
+            .filter(is_out)
+            .map(|version| version.number.clone())
+            .collect();
+        // > "latest" of what is left: the newest that is no pre-release, by when it was published
+        let shown = catalogue.versions.iter().filter(|version| !is_out(version));
+        let newest = shown
+            .filter(|version| !version.number.contains('-'))
+            .max_by_key(|version| version.published)
+            .map(|version| version.number.clone());
+        let moved = catalogue.tags.iter().filter(|(_, version)| without.contains(version));
+        let tags = moved
+            .map(|(tag, _)| (tag.clone(), newest.clone().filter(|_| tag == "latest")))
+            .collect();
+        (without, tags)
+    }
+
     async fn tarball(
         &self,
+        client: &Request,
         asked: &Asked<'_>,
         name: &PackageName,
         file: &str,
         fetcher: &dyn Fetcher,
     ) -> Resolution {
         let by_name = asked.site.client(&format!("{name}/-/{file}"), "*/*");
-        let Some((entry, version)) = self.version_of(asked, name, file, fetcher).await else {
+        let Some((entry, version)) = self.version_of(client, asked, name, file, fetcher).await
+        else {
             // Nobody vouches for it, but clients have digests of their own.
             return match by_name {
                 Some(request) => Resolution::Instead(Box::new(request), Class::immutable()),
                 None => Resolution::Class(Class::immutable()),
             };
         };
+        let policy = client.upstream.as_ref().map(|upstream| &upstream.policy);
+        if let Some(policy) = policy.filter(|_| asked.is_configured) {
+            if let Some(message) = refused(policy, name, &version, fetcher.now()) {
+                let message = format!("{name} {}: {message}", version.number);
+                return Resolution::Refused { status: StatusCode::FORBIDDEN, message };
+            }
+            if let Some(why) = &version.deprecated
+                && policy.withdrawn == Withdrawn::Warn
+            {
+                tracing::warn!(%name, version = version.number, why, "it is deprecated, and served");
+            }
+        }
         let request = asked.site.file(&entry.target, &version.tarball).or(by_name);
         let Some(request) = request else { return Resolution::Class(Class::immutable()) };
         let class = match &version.integrity {
@@ -338,13 +508,23 @@ impl Npm {
     /// Returns what a package's document says of the version that a file is the tarball of.
     async fn version_of(
         &self,
+        client: &Request,
         asked: &Asked<'_>,
         name: &PackageName,
         file: &str,
         fetcher: &dyn Fetcher,
     ) -> Option<(Arc<Entry>, Version)> {
+        let policy = client.upstream.as_ref().map(|upstream| &upstream.policy);
+        // Only the full one has times.
+        let first = match policy.is_some_and(Policy::changes_indexes) {
+            true => Kind::Full,
+            false => Kind::Abbreviated,
+        };
         let mut is_kept = false;
-        for kind in [Kind::Abbreviated, Kind::Full] {
+        for kind in [first, first.other()] {
+            if kind != first && first == Kind::Full {
+                break;
+            }
             let document = asked.site.own(&name.path(), kind.accept())?;
             let class = document_class(false, None);
             if let Ok(kept) = bring(fetcher, document, class, Ask::Never).await {
@@ -357,7 +537,7 @@ impl Npm {
         if !asked.is_configured {
             return None;
         }
-        let document = asked.site.own(&name.path(), Kind::Abbreviated.accept())?;
+        let document = asked.site.own(&name.path(), first.accept())?;
         let ask = if is_kept { Ask::Always } else { Ask::IfAbsent };
         let brought = bring(fetcher, document, document_class(false, None), ask).await.ok()?;
         self.found(name, file, brought.entry, fetcher).await
@@ -404,6 +584,20 @@ impl Npm {
             }
         }
     }
+}
+
+/// Says why a version is not to be had, if the operator wants that.
+fn refused(
+    policy: &Policy,
+    name: &PackageName,
+    version: &Version,
+    now: Timestamp,
+) -> Option<&'static str> {
+    if policy.holds_back(&name.to_string(), version.published, now) {
+        return Some("it is too young to be had (minimum_release_age)");
+    }
+    let deprecated = version.deprecated.is_some() && policy.withdrawn == Withdrawn::Refuse;
+    deprecated.then_some("its authors have deprecated it (withdrawn = \"refuse\")")
 }
 
 async fn is_absent(fetcher: &dyn Fetcher, request: &Request) -> bool {

@@ -7,8 +7,10 @@
 
 mod address;
 mod catalogue;
+mod form;
 mod html;
 mod page;
+mod private;
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -17,19 +19,24 @@ use async_trait::async_trait;
 use boatyard_content::Blob;
 use boatyard_content::cache::Cache;
 use boatyard_oci::Digest;
-use http::header::{ACCEPT, CONTENT_TYPE, VARY};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 
 use crate::class::{Class, Mutable, Promise};
 use crate::ecosystem::site::{Site, bring, is_of_unknown_age};
-use crate::ecosystem::{Ask, Classified, Ecosystem, Explained, Fetcher, ObtainError, Resolution};
+use crate::ecosystem::{
+    Ask, Classified, Ecosystem, Explained, Fetcher, ObtainError, Resolution, Resolved,
+};
 use crate::entry::Entry;
+use crate::hosted::{Hosted, Seen, Upload};
+use crate::policy::{Policy, Withdrawn};
+use crate::reply::Reply;
 use crate::request::Request;
 
 use address::{Address, ProjectName};
 use catalogue::{Catalogue, File};
-use page::Form;
+use page::{Form, Recipe};
 
 /// How many bytes of what pages say are kept in memory.
 const MEMORY_BYTES: usize = 32 * 1024 * 1024;
@@ -72,8 +79,9 @@ fn asked(request: &Request) -> Option<Asked<'_>> {
         Some(rest) => ("simple/", rest),
         None if base.ends_with("/simple/") => ("", below),
         None => {
-            let is_about = below.starts_with("pypi/") && below.ends_with("/json");
-            return is_about.then_some(Asked { site, prefix: "", address: Address::About });
+            let project = below.strip_prefix("pypi/")?.strip_suffix("/json")?.split('/').next()?;
+            let address = Address::About(ProjectName::parse(project)?);
+            return Some(Asked { site, prefix: "", address });
         }
     };
     let address = Address::parse(rest, &request.target.file_name())?;
@@ -116,17 +124,23 @@ impl Ecosystem for Pypi {
 
     async fn resolve(&self, request: &Request, fetcher: &dyn Fetcher) -> Resolution {
         let Some(asked) = asked(request) else { return Resolution::Class(Class::Http) };
+        if let Some(hosted) =
+            request.upstream.as_ref().and_then(|upstream| upstream.hosted.as_ref())
+            && let Some(private) = read_private(request, hosted, &asked.address)
+        {
+            return private;
+        }
         match &asked.address {
             Address::Root => Resolution::Class(page_class(false, None, vec![ACCEPT])),
-            Address::About => Resolution::Class(page_class(false, None, Vec::new())),
+            Address::About(_) => Resolution::Class(page_class(false, None, Vec::new())),
             Address::Misspelt(name) => match asked.site.seen() {
                 Some(seen) => {
                     Resolution::Moved(format!("{seen}/{}{}/", asked.prefix, name.as_str()))
                 }
                 None => Resolution::Class(Class::Http),
             },
-            Address::Project(name) => page(request, &asked, name, fetcher).await,
-            Address::File(name, file) => self.file(&asked, name, file, fetcher).await,
+            Address::Project(name) => self.page(request, &asked, name, fetcher).await,
+            Address::File(name, file) => self.file(request, &asked, name, file, fetcher).await,
         }
     }
 
@@ -136,7 +150,7 @@ impl Ecosystem for Pypi {
             Address::Root => {
                 (page_class(false, None, Vec::new()), "the names of all projects".to_owned())
             }
-            Address::About => {
+            Address::About(_) => {
                 (page_class(false, None, Vec::new()), "what is known of a project".to_owned())
             }
             Address::Misspelt(name) => {
@@ -160,38 +174,114 @@ impl Ecosystem for Pypi {
         from: &mut dyn Read,
         to: &mut dyn Write,
     ) -> io::Result<HeaderMap> {
-        let form = Form::ALL.into_iter().find(|form| form.name() == recipe);
-        let form = form.ok_or_else(|| io::Error::other("there is no such form of a page"))?;
-        let kind = page::render(form, from, to)?;
+        let recipe: Recipe = serde_json::from_str(recipe)?;
+        let kind = page::render(&recipe, from, to)?;
         let mut changed = HeaderMap::new();
         changed.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         changed.insert(VARY, HeaderValue::from_static("Accept"));
         Ok(changed)
     }
+
+    fn receives(&self, request: &Request) -> bool {
+        let below = Site::configured(request).map(|(_, below)| below);
+        request.method == Method::POST && matches!(below, Some("" | "legacy" | "legacy/"))
+    }
+
+    fn receive(&self, request: &Request, hosted: &Hosted, upload: &Upload) -> Reply {
+        private::receive(request, hosted, upload)
+    }
 }
 
-async fn page(
-    request: &Request,
-    asked: &Asked<'_>,
-    name: &ProjectName,
-    fetcher: &dyn Fetcher,
-) -> Resolution {
-    let path = format!("{}{}/", asked.prefix, name.as_str());
-    if asked.site.seen().is_none() {
-        // Who uses us as a forward proxy fetches the files where the page says.
-        return Resolution::Class(page_class(false, None, vec![ACCEPT]));
-    }
-    let Some(client) = asked.site.client(&path, PAGES) else {
-        return Resolution::Class(Class::Http);
+/// Answers for a private project; `None` where it is none.
+fn read_private(request: &Request, hosted: &Hosted, address: &Address) -> Option<Resolution> {
+    let (Address::Project(name)
+    | Address::Misspelt(name)
+    | Address::File(name, _)
+    | Address::About(name)) = address
+    else {
+        return None;
     };
-    let always_ask = is_of_unknown_age(fetcher, &client).await;
-    let recipe = Form::of(&request.headers).name().to_owned();
-    Resolution::Instead(Box::new(client), page_class(always_ask, Some(recipe), Vec::new()))
+    if !hosted.is_private(name.as_str()) {
+        return None;
+    }
+    let absent = || {
+        let message = format!("nothing is published here as {}", name.as_str());
+        Resolution::Reply(Reply::text(StatusCode::NOT_FOUND, &message))
+    };
+    let package = match hosted.package(request, name.as_str()) {
+        Seen::Hidden => return Some(Resolution::Reply(Reply::unauthorized())),
+        Seen::Absent => return Some(absent()),
+        Seen::There(package) => package,
+    };
+    Some(match address {
+        Address::Project(_) => {
+            Resolution::Reply(private::read_page(&package, Form::of(&request.headers)))
+        }
+        // Its right spelling is found as that of any other.
+        Address::Misspelt(_) if request.base.is_some() => return None,
+        Address::File(_, file) => package.file(file).map_or_else(absent, |file| {
+            let mut headers = HeaderMap::new();
+            let kind = HeaderValue::from_static("application/octet-stream");
+            headers.insert(CONTENT_TYPE, kind);
+            if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", file.blob.hex())) {
+                headers.insert(ETAG, tag);
+            }
+            Resolution::Blob(Resolved { blob: file.blob.clone(), headers, stale: None })
+        }),
+        _ => absent(),
+    })
 }
 
 impl Pypi {
+    async fn page(
+        &self,
+        request: &Request,
+        asked: &Asked<'_>,
+        name: &ProjectName,
+        fetcher: &dyn Fetcher,
+    ) -> Resolution {
+        let path = format!("{}{}/", asked.prefix, name.as_str());
+        if asked.site.seen().is_none() {
+            // Who uses us as a forward proxy fetches the files where the page says.
+            return Resolution::Class(page_class(false, None, vec![ACCEPT]));
+        }
+        let Some(client) = asked.site.client(&path, PAGES) else {
+            return Resolution::Class(Class::Http);
+        };
+        let always_ask = is_of_unknown_age(fetcher, &client).await;
+        let without = self.left_out(request, asked, &path, name, fetcher).await;
+        let recipe = Recipe { form: Form::of(&request.headers), without }.text();
+        Resolution::Instead(Box::new(client), page_class(always_ask, Some(recipe), Vec::new()))
+    }
+
+    /// Returns the files that the operator wants nobody to see, for now or for good.
+    async fn left_out(
+        &self,
+        request: &Request,
+        asked: &Asked<'_>,
+        path: &str,
+        name: &ProjectName,
+        fetcher: &dyn Fetcher,
+    ) -> Vec<String> {
+        let policy = request.upstream.as_ref().map(|upstream| &upstream.policy);
+        let Some(policy) = policy.filter(|policy| policy.changes_indexes()) else {
+            return Vec::new();
+        };
+        let Some(page) = asked.site.own(path, PAGES) else { return Vec::new() };
+        let class = page_class(is_of_unknown_age(fetcher, &page).await, None, Vec::new());
+        let Ok(page) = bring(fetcher, page, class, Ask::IfStale).await else { return Vec::new() };
+        let Some(catalogue) = self.catalogue(&page.entry, fetcher).await else { return Vec::new() };
+        let now = fetcher.now();
+        let files =
+            catalogue.files().filter(|(_, file)| refused(policy, name, file, now).is_some());
+        let mut without: Vec<String> = files.map(|(file, _)| file.clone()).collect();
+        without.sort();
+        without
+    }
+
     async fn file(
         &self,
+        request: &Request,
         asked: &Asked<'_>,
         project: &ProjectName,
         name: &str,
@@ -224,6 +314,17 @@ impl Pypi {
                 }
             };
             let Some(catalogue) = self.catalogue(&entry, fetcher).await else { break };
+            let policy = request.upstream.as_ref().map(|upstream| &upstream.policy);
+            let file = catalogue.get(name.strip_suffix(".metadata").unwrap_or(name));
+            if let Some((policy, file)) = policy.zip(file) {
+                if let Some(message) = refused(policy, project, file, fetcher.now()) {
+                    let message = format!("{name}: {message}");
+                    return Resolution::Refused { status: StatusCode::FORBIDDEN, message };
+                }
+                if file.is_yanked && policy.withdrawn == Withdrawn::Warn {
+                    tracing::warn!(file = name, "it was yanked by its authors, and is served");
+                }
+            }
             if let Some(found) = found(asked, &entry, &catalogue, name) {
                 return found;
             }
@@ -257,13 +358,27 @@ impl Pypi {
     }
 }
 
+/// Says why a file is not to be had, if the operator wants that.
+fn refused(
+    policy: &Policy,
+    name: &ProjectName,
+    file: &File,
+    now: Timestamp,
+) -> Option<&'static str> {
+    if policy.holds_back(name.as_str(), file.uploaded, now) {
+        return Some("it is too young to be had (minimum_release_age)");
+    }
+    let yanked = file.is_yanked && policy.withdrawn == Withdrawn::Refuse;
+    yanked.then_some("it was yanked by its authors (withdrawn = \"refuse\")")
+}
+
 /// Returns where a file is, or the `.metadata` beside one, and what its bytes must be.
 fn found(asked: &Asked<'_>, page: &Entry, catalogue: &Catalogue, name: &str) -> Option<Resolution> {
     let (file, suffix) = match catalogue.get(name) {
         Some(file) => (file, ""),
         None => (catalogue.get(name.strip_suffix(".metadata")?)?, ".metadata"),
     };
-    let File { url, digest, metadata } = file;
+    let File { url, digest, metadata, .. } = file;
     let digest = if suffix.is_empty() { digest } else { metadata };
     let (path, query) = url.split_at(url.find('?').unwrap_or(url.len()));
     let url = format!("{path}{suffix}{query}");

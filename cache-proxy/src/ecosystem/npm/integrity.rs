@@ -78,7 +78,8 @@ impl Integrity {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Writes bytes as digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

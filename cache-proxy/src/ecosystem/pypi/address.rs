@@ -23,7 +23,7 @@ pub(super) enum Address {
     /// A file of a project, or its `.metadata`.
     File(ProjectName, String),
     /// What is known of a project beside its files.
-    About,
+    About(ProjectName),
 }
 
 /// The name of a project, normalised.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
 
 use boatyard_oci::Digest;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -35,6 +36,10 @@ pub(super) struct File {
     pub(super) digest: Option<Digest>,
     /// The digest of its `.metadata`.
     pub(super) metadata: Option<Digest>,
+    /// When it was uploaded, where the page says so.
+    pub(super) uploaded: Option<Timestamp>,
+    /// Its authors have withdrawn it.
+    pub(super) is_yanked: bool,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +54,10 @@ struct Known {
     dist_info_metadata: Value,
     #[serde(default, rename = "data-dist-info-metadata")]
     data_dist_info_metadata: Value,
+    #[serde(default, rename = "upload-time")]
+    upload_time: Value,
+    #[serde(default)]
+    yanked: Value,
 }
 
 impl Catalogue {
@@ -66,7 +75,7 @@ impl Catalogue {
                 match item {
                     Item::Base(base) => catalogue.base = catalogue.base.take().or(Some(base)),
                     Item::Meta(..) => {}
-                    Item::Link(link) => catalogue.link(link),
+                    Item::Link(link) => catalogue.link(&link),
                 }
                 Ok(())
             })?;
@@ -79,18 +88,25 @@ impl Catalogue {
         self.files.get(name)
     }
 
+    /// Returns all files, in no order.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&String, &File)> {
+        self.files.iter()
+    }
+
     /// Returns about how many bytes it takes.
     pub(super) fn weight(&self) -> usize {
         let of = |(name, file): (&String, &File)| 384 + name.len() + file.url.len();
         256 + self.files.iter().map(of).sum::<usize>()
     }
 
-    fn link(&mut self, link: Link) {
+    fn link(&mut self, link: &Link) {
         let digest = sha256_of_fragment(&link.fragment);
         let metadata = ["data-core-metadata", "data-dist-info-metadata"]
             .into_iter()
             .find_map(|name| sha256_of_fragment(link.get(name)?));
-        self.add(link.file_name(), File { url: link.url, digest, metadata });
+        let is_yanked = link.get("data-yanked").is_some();
+        let file = File { url: link.url.clone(), digest, metadata, uploaded: None, is_yanked };
+        self.add(link.file_name(), file);
     }
 
     fn add(&mut self, name: String, file: File) {
@@ -122,7 +138,9 @@ impl Members for Catalogue {
                 metadata.into_iter().find_map(|hashes| sha256(hashes["sha256"].as_str()?));
             let digest = known.hashes["sha256"].as_str().and_then(sha256);
             let url = known.url.split('#').next().unwrap_or_default().to_owned();
-            self.add(known.filename, File { url, digest, metadata });
+            let uploaded = known.upload_time.as_str().and_then(|time| time.parse().ok());
+            let is_yanked = matches!(known.yanked, Value::Bool(true) | Value::String(_));
+            self.add(known.filename, File { url, digest, metadata, uploaded, is_yanked });
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use http::HeaderMap;
 use http::header::ACCEPT;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -11,8 +12,29 @@ use super::address::is_file;
 use super::html::{self, Item, Link};
 use crate::ecosystem::json::{self, Members};
 
+/// What is made of a page. Its text is the recipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Recipe {
+    /// How it is written.
+    pub(super) form: Form,
+    /// Files that are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) without: Vec<String>,
+}
+
+impl Recipe {
+    /// Returns its text.
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    fn shows(&self, file: &str) -> bool {
+        is_file(file) && !self.without.iter().any(|without| without == file)
+    }
+}
+
 /// How a page is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Form {
     /// PEP 691's JSON.
     Json,
@@ -23,9 +45,6 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// All of them.
-    pub(super) const ALL: [Form; 3] = [Form::Json, Form::Html, Form::OldHtml];
-
     /// Returns what a client prefers. Who names neither of the new ones gets the old one.
     pub(super) fn of(headers: &HeaderMap) -> Form {
         let accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -49,15 +68,6 @@ impl Form {
         best.1
     }
 
-    /// Returns its name, which is also the recipe.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Form::Json => "json",
-            Form::Html => "html",
-            Form::OldHtml => "old-html",
-        }
-    }
-
     fn content_type(self) -> &'static str {
         match self {
             Form::Json => "application/vnd.pypi.simple.v1+json",
@@ -73,11 +83,12 @@ impl Form {
 /// # Errors
 /// Where the upstream's bytes are no such page.
 pub(super) fn render(
-    form: Form,
+    recipe: &Recipe,
     from: &mut dyn Read,
     to: &mut dyn Write,
 ) -> io::Result<&'static str> {
     let mut from = BufReader::with_capacity(64 * 1024, from);
+    let form = recipe.form;
     if !is_json(&mut from)? {
         let mut writer = html::Writer::new(to)?;
         html::read(from, |item| match item {
@@ -85,7 +96,7 @@ pub(super) fn render(
             Item::Meta(name, content) => writer.meta(&name, &content),
             Item::Link(link) => {
                 let file = link.file_name();
-                if !is_file(&file) {
+                if !recipe.shows(&file) {
                     return Ok(());
                 }
                 writer.link(&Link { url: local(&file), ..link }, &file)
@@ -96,11 +107,11 @@ pub(super) fn render(
         return Ok(form.content_type());
     }
     if form == Form::Json {
-        let mut rendering = Json { writer: json::Writer::new(to)? };
+        let mut rendering = Json { recipe, writer: json::Writer::new(to)? };
         json::read(from, &mut rendering)?;
         rendering.writer.finish()?;
     } else {
-        let mut rendering = Html { writer: html::Writer::new(to)? };
+        let mut rendering = Html { recipe, writer: html::Writer::new(to)? };
         json::read(from, &mut rendering)?;
         rendering.writer.finish()?;
     }
@@ -118,6 +129,7 @@ fn local(file: &str) -> String {
 }
 
 struct Json<'w> {
+    recipe: &'w Recipe,
     writer: json::Writer<'w>,
 }
 
@@ -137,7 +149,7 @@ impl Members for Json<'_> {
         let Some(members) = json::members(value) else { return Ok(()) };
         let name = members.iter().find(|(key, _)| key == "filename");
         let name = name.and_then(|(_, name)| serde_json::from_str::<String>(name.get()).ok());
-        let Some(name) = name.filter(|name| is_file(name)) else { return Ok(()) };
+        let Some(name) = name.filter(|name| self.recipe.shows(name)) else { return Ok(()) };
         let url = json::string(&local(&name));
         let changed = members.iter().map(|(key, value)| {
             (key.as_str(), if key == "url" { url.as_str() } else { value.get() })
@@ -151,6 +163,7 @@ impl Members for Json<'_> {
 }
 
 struct Html<'w> {
+    recipe: &'w Recipe,
     writer: html::Writer<'w>,
 }
 
@@ -186,7 +199,7 @@ impl Members for Html<'_> {
 
 impl Html<'_> {
     fn file(&mut self, file: &Value) -> io::Result<()> {
-        let Some(name) = file["filename"].as_str().filter(|name| is_file(name)) else {
+        let Some(name) = file["filename"].as_str().filter(|name| self.recipe.shows(name)) else {
             return Ok(());
         };
         let mut data = Vec::new();
@@ -234,11 +247,13 @@ mod tests {
         {"filename":"six-1+l.whl","url":"https://files.example/p/six-1%2Bl.whl","hashes":{"md5":"0","sha256":"ab"},
          "requires-python":">=3","core-metadata":{"sha256":"cd"},"yanked":"<bad>","upload-time":"2026-01-01T00:00:00Z","size":3},
         {"filename":"../evil.whl","url":"https://files.example/evil.whl","hashes":{}},
+        {"filename":"left-out.whl","url":"https://files.example/evil2.whl"},
         {"filename":5},7],"versions":["1"]}"#;
 
     fn render_as(form: Form, page: &str) -> (String, &'static str) {
         let mut to = Vec::new();
-        let kind = render(form, &mut page.as_bytes(), &mut to).unwrap();
+        let recipe = Recipe { form, without: vec!["left-out.whl".to_owned()] };
+        let kind = render(&recipe, &mut page.as_bytes(), &mut to).unwrap();
         (String::from_utf8(to).unwrap(), kind)
     }
 
@@ -264,7 +279,7 @@ mod tests {
         assert!(text.contains("<meta name=\"pypi:repository-version\" content=\"1.1\">"));
         assert!(!text.contains("evil"), "{text}");
         // From HTML comes the same HTML, whatever is asked for.
-        for form in Form::ALL {
+        for form in [Form::Json, Form::Html, Form::OldHtml] {
             let (again, kind) = render_as(form, &text);
             assert_eq!(again, text);
             assert!(kind.contains("html"));
@@ -295,7 +310,8 @@ mod tests {
     fn what_is_no_page_is_an_error_or_empty() {
         for bad in ["{", "{}x", "{\"files\":5}", "{\"files\":"] {
             let mut to = Vec::new();
-            assert!(render(Form::Json, &mut bad.as_bytes(), &mut to).is_err(), "{bad}");
+            let recipe = Recipe { form: Form::Json, without: Vec::new() };
+            assert!(render(&recipe, &mut bad.as_bytes(), &mut to).is_err(), "{bad}");
         }
         for odd in ["", "\u{0}", "<a href", "<a href='x", "[]"] {
             render_as(Form::Html, odd);

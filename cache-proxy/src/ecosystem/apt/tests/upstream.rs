@@ -184,7 +184,7 @@ impl World {
             Some(Classified::Resolve) => apt.resolve(&request, self).await,
         };
         match resolution {
-            Resolution::Instead(..) | Resolution::Moved(_) => {
+            Resolution::Instead(..) | Resolution::Moved(_) | Resolution::Reply(_) => {
                 unreachable!("apt says no such thing")
             }
             Resolution::Refused { status, message } => Answer {
