@@ -58,7 +58,10 @@ fn installs(program: &str, lock: &str) {
     let cold = world.project("cold");
     cold.run(program, &install).ok();
     assert_eq!(cold.exports("@scope/top"), "@scope/top 2.0.0");
-    assert_eq!(cold.exports("left"), "left 1.0.0");
+    // pnpm shows a project what it named, and nothing else.
+    if program != "pnpm" {
+        assert_eq!(cold.exports("left"), "left 1.0.0");
+    }
     let asked = world.origin.asked();
     let tarballs: Vec<_> = asked.iter().filter(|line| line.ends_with(".tgz")).collect();
     assert_eq!(tarballs.len(), 2, "each tarball once: {asked:?}");

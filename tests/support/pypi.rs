@@ -109,7 +109,8 @@ impl Index {
         json!({
             "filename": wheel.file, "url": self.files.url(&path),
             "hashes": { "sha256": digest.hex() }, "requires-python": ">=3",
-            "core-metadata": metadata, "dist-info-metadata": metadata,
+            // Not by its older name: the pip that wants that cannot read it.
+            "core-metadata": metadata,
             "upload-time": "2020-01-01T00:00:00Z", "size": wheel.bytes.len(),
         })
     }

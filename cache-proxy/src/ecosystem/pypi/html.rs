@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write};
 
-use html5gum::{IoReader, Token, Tokenizer};
+use html5gum::{DefaultEmitter, IoReader, Token, Tokenizer};
 
 /// The longest page that is read.
 const LENGTH_MAX: u64 = 512 * 1024 * 1024;
@@ -56,7 +56,11 @@ pub(super) fn read(
     from: impl Read,
     mut item: impl FnMut(Item) -> io::Result<()>,
 ) -> io::Result<()> {
-    for token in Tokenizer::new(IoReader::new(from.take(LENGTH_MAX))) {
+    let mut emitter = DefaultEmitter::default();
+    // What looks like a tag within a script or a comment is none.
+    emitter.naively_switch_states(true);
+    let reader = IoReader::new(from.take(LENGTH_MAX));
+    for token in Tokenizer::new_with_emitter(reader, emitter) {
         let Token::StartTag(tag) = token? else { continue };
         let attribute = |name: &[u8]| {
             let value = tag.attributes.get(name)?;

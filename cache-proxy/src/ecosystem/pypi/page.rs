@@ -220,6 +220,7 @@ impl Html<'_> {
             _ => None,
         };
         add("data-yanked", yanked);
+        data.sort();
         let fragment = hash(&file["hashes"]).unwrap_or_default();
         self.writer.link(&Link { url: local(name), fragment, data }, name)
     }
@@ -272,8 +273,8 @@ mod tests {
     fn html_says_what_it_can() {
         let (text, kind) = render_as(Form::OldHtml, JSON);
         assert_eq!(kind, "text/html; charset=utf-8");
-        let link = "<a href=\"files/six-1%2Bl.whl#sha256=ab\" data-requires-python=\"&gt;=3\" \
-            data-dist-info-metadata=\"sha256=cd\" data-core-metadata=\"sha256=cd\" \
+        let link = "<a href=\"files/six-1%2Bl.whl#sha256=ab\" data-core-metadata=\"sha256=cd\" \
+            data-dist-info-metadata=\"sha256=cd\" data-requires-python=\"&gt;=3\" \
             data-yanked=\"&lt;bad&gt;\">six-1+l.whl</a><br>";
         assert!(text.contains(link), "{text}");
         assert!(text.contains("<meta name=\"pypi:repository-version\" content=\"1.1\">"));
