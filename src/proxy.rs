@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use boatyard_access::Authority;
 use boatyard_cache_proxy::ecosystem::apt::Apt;
+use boatyard_cache_proxy::ecosystem::maven::Maven;
 use boatyard_cache_proxy::ecosystem::npm::Npm;
 use boatyard_cache_proxy::ecosystem::pypi::Pypi;
 use boatyard_cache_proxy::engine::{Engine, EngineOptions};
@@ -125,6 +126,7 @@ fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
         Arc::new(Apt::new(Arc::clone(root), generation::Options::default())),
         Arc::new(Npm::default()),
         Arc::new(Pypi::default()),
+        Arc::new(Maven::default()),
     ]
 }
 

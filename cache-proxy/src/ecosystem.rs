@@ -3,6 +3,7 @@
 
 pub mod apt;
 mod json;
+pub mod maven;
 pub mod npm;
 pub mod pypi;
 mod site;

@@ -235,7 +235,8 @@ fn entry(caller: &Caller, deed: Deed) -> Entry {
 /// Returns what rules call a private package: `packages/<upstream>/<package>`, in lower case, without
 /// the `@` of a scope, with `-` for whatever no repository's name has. `None` where nothing is left.
 pub fn rule_name(upstream: &str, package: &str) -> Option<RepositoryName> {
-    let parts = package.split(['/', ':']).map(part);
+    // The plugins of a Maven group are called `com.acme:`.
+    let parts = package.trim_end_matches(':').split(['/', ':']).map(part);
     let parts = ["packages".to_owned(), part(upstream)].into_iter().chain(parts);
     parts.collect::<Vec<_>>().join("/").parse().ok()
 }
@@ -279,6 +280,7 @@ mod tests {
             ("acme+tools..x", Some("packages/up/acme-tools--x")),
             ("_acme_", Some("packages/up/acme")),
             ("com.acme:app", Some("packages/up/com.acme/app")),
+            ("com.acme:", Some("packages/up/com.acme")),
             ("corp.example/a/B", Some("packages/up/corp.example/a/b")),
             ("@", None),
             ("a//b", None),

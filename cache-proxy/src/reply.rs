@@ -31,6 +31,11 @@ impl Reply {
         Reply::new(status, "text/plain; charset=utf-8", format!("{message}\n"))
     }
 
+    /// Returns an answer without a body.
+    pub fn empty(status: StatusCode) -> Reply {
+        Reply { status, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
     /// Returns an answer in JSON.
     pub fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
         Reply::new(status, "application/json", value.to_string())

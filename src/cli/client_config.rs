@@ -1,6 +1,8 @@
 //! `boatyard client-config`
 
 mod images;
+mod lines;
+mod packages;
 mod place;
 
 use std::path::PathBuf;
@@ -8,24 +10,37 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+use crate::config::ProxyUpstream;
 use crate::output;
 use crate::report::{Failure, Result};
 use crate::world::World;
 
 use images::{MirrorOf, Server};
+use packages::{Proxy, Scope};
+use place::Settings;
 
-/// Print what points a client at this server's mirrors, or write it.
+/// Print what points a client at this server, or write it.
 ///
-/// Without --mirror, the mirrors are those of the configuration.
+/// Clients of registries are pointed at its mirrors; without --mirror, at those of the configuration.
+/// Clients of packages are pointed at its cache proxy.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which client
     #[arg(value_name = "CLIENT")]
     client: ClientKind,
-    /// How clients reach this server, such as https://mirror.lan:5000 [default: the address that
-    /// `serve` listens on]
+    /// How clients reach this server, such as https://mirror.lan:5000, or its cache proxy, such as
+    /// http://mirror.lan:3142 [default: the address that `serve` listens on]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+    /// The upstream of the cache proxy, by its name [default: the one of the client's ecosystem]
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    /// The settings of the user; the default, where the client has such
+    #[arg(long, conflicts_with = "system")]
+    user: bool,
+    /// The settings of the machine
+    #[arg(long)]
+    system: bool,
     /// A registry that the server mirrors, and what it calls it; may be repeated
     #[arg(long = "mirror", value_name = "HOST[=NAME]")]
     mirrors: Vec<String>,
@@ -35,8 +50,11 @@ pub struct Args {
     /// Write the files, instead of printing them
     #[arg(long)]
     write: bool,
+    /// Put back what was there before --write
+    #[arg(long, conflicts_with = "write")]
+    undo: bool,
     /// Write below this directory instead of /, as into an image that is being made
-    #[arg(long, value_name = "DIR", requires = "write")]
+    #[arg(long, value_name = "DIR")]
     prefix: Option<PathBuf>,
 }
 
@@ -51,20 +69,76 @@ enum ClientKind {
     Podman,
     /// buildkitd
     Buildkit,
+    /// apt, of Debian and its kin
+    Apt,
+    /// gem
+    Gem,
+    /// bundler
+    Bundler,
+    /// pip
+    Pip,
+    /// uv
+    Uv,
+    /// npm
+    Npm,
+    /// yarn, classic or later
+    Yarn,
+    /// pnpm
+    Pnpm,
+    /// cargo
+    Cargo,
+    /// go
+    Go,
+    /// dnf, of Fedora and its kin
+    Dnf,
+    /// Maven
+    Maven,
+    /// apk, of Alpine
+    Apk,
+}
+
+impl ClientKind {
+    /// Returns the ecosystem of a client of packages, as upstreams name it.
+    fn ecosystem(self) -> Option<&'static str> {
+        Some(match self {
+            ClientKind::Docker
+            | ClientKind::Containerd
+            | ClientKind::Podman
+            | ClientKind::Buildkit => return None,
+            ClientKind::Apt => "apt",
+            ClientKind::Gem | ClientKind::Bundler => "gem",
+            ClientKind::Pip | ClientKind::Uv => "pypi",
+            ClientKind::Npm | ClientKind::Yarn | ClientKind::Pnpm => "npm",
+            ClientKind::Cargo => "cargo",
+            ClientKind::Go => "go",
+            ClientKind::Dnf => "rpm",
+            ClientKind::Maven => "maven",
+            ClientKind::Apk => "apk",
+        })
+    }
+
+    /// Says whether there are only settings of the machine.
+    fn is_of_machine(self) -> bool {
+        matches!(self, ClientKind::Apt | ClientKind::Dnf | ClientKind::Apk)
+    }
 }
 
 /// Prints or writes the settings.
 pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
-    let server = Server::new(&server_url(args, world)?, args.ca.clone())?;
-    let mirrors = mirrors(args, world)?;
-    let settings = match args.client {
-        ClientKind::Docker => images::docker(&server, &mirrors),
-        ClientKind::Containerd => images::containerd(&server, &mirrors),
-        ClientKind::Podman => images::podman(&server, &mirrors),
-        ClientKind::Buildkit => images::buildkit(&server, &mirrors),
+    if args.prefix.is_some() && !(args.write || args.undo) {
+        return Err(Failure::usage("--prefix says where --write and --undo find files"));
+    }
+    let settings = match args.client.ecosystem() {
+        None => of_registries(args, world)?,
+        Some(ecosystem) => of_packages(args, world, ecosystem)?,
     };
-    if args.write {
-        for path in settings.write(args.prefix.as_deref())? {
+    let below = args.prefix.as_deref();
+    if args.undo {
+        for path in settings.undo(below)? {
+            output::line(&format!("as it was: {}", path.display()))?;
+        }
+    } else if args.write {
+        for path in settings.write(below)? {
             output::line(&format!("written: {}", path.display()))?;
         }
         for note in &settings.notes {
@@ -74,6 +148,90 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
         output::bytes(settings.to_string().as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn of_registries(args: &Args, world: &World) -> Result<Settings> {
+    if args.upstream.is_some() || args.user || args.system {
+        return Err(Failure::usage("--upstream, --user and --system are for clients of packages"));
+    }
+    let server = Server::new(&server_url(args, world)?, args.ca.clone())?;
+    let mirrors = mirrors(args, world)?;
+    Ok(match args.client {
+        ClientKind::Docker => images::docker(&server, &mirrors),
+        ClientKind::Containerd => images::containerd(&server, &mirrors),
+        ClientKind::Podman => images::podman(&server, &mirrors),
+        _ => images::buildkit(&server, &mirrors),
+    })
+}
+
+fn of_packages(args: &Args, world: &World, ecosystem: &str) -> Result<Settings> {
+    if !args.mirrors.is_empty() {
+        return Err(Failure::usage("--mirror is for clients of registries")
+            .hint("--upstream names an upstream of the cache proxy"));
+    }
+    let scope = match &world.environment.home {
+        _ if args.system || (!args.user && args.client.is_of_machine()) => Scope::System,
+        Some(home) => Scope::User(home.clone()),
+        None => return Err(Failure::usage("HOME is not set").hint("use --system")),
+    };
+    let proxy = Proxy::new(&proxy_url(args, world)?, args.ca.clone(), scope)?;
+    match args.client {
+        ClientKind::Apt => return packages::apt(&proxy),
+        ClientKind::Dnf => return packages::dnf(&proxy),
+        _ => {}
+    }
+    let upstream = upstream(args, world, ecosystem)?;
+    match args.client {
+        ClientKind::Gem => packages::gem(&proxy, upstream),
+        ClientKind::Bundler => packages::bundler(&proxy, upstream),
+        ClientKind::Pip => packages::pip(&proxy, upstream),
+        ClientKind::Uv => packages::uv(&proxy, upstream),
+        ClientKind::Yarn => packages::yarn(&proxy, upstream),
+        ClientKind::Cargo => packages::cargo(&proxy, upstream),
+        ClientKind::Go => packages::go(&proxy, upstream),
+        ClientKind::Maven => packages::maven(&proxy, upstream),
+        ClientKind::Apk => packages::apk(&proxy, upstream),
+        _ => packages::npm(&proxy, upstream),
+    }
+}
+
+/// Returns the upstream that a client is to use: the one that is named, or the only one of its
+/// ecosystem.
+fn upstream<'a>(args: &Args, world: &'a World, ecosystem: &str) -> Result<&'a ProxyUpstream> {
+    let all = &world.config.proxy.upstream;
+    if let Some(name) = &args.upstream {
+        return all.iter().find(|upstream| upstream.name == *name).ok_or_else(|| {
+            Failure::usage(format!("no upstream of the cache proxy is called `{name}`"))
+        });
+    }
+    let is_of = |upstream: &&ProxyUpstream| upstream.ecosystem.as_deref() == Some(ecosystem);
+    let mut found = all.iter().filter(is_of);
+    match (found.next(), found.next()) {
+        (Some(upstream), None) => Ok(upstream),
+        (Some(_), Some(_)) => Err(Failure::usage(format!(
+            "several upstreams have `ecosystem = \"{ecosystem}\"`: which one?"
+        ))
+        .hint("name it with --upstream")),
+        (None, _) => {
+            Err(Failure::usage(format!("no [[proxy.upstream]] has `ecosystem = \"{ecosystem}\"`"))
+                .hint("add one to the configuration, or name one with --upstream"))
+        }
+    }
+}
+
+fn proxy_url(args: &Args, world: &World) -> Result<String> {
+    if let Some(url) = &args.server {
+        return Ok(url.clone());
+    }
+    let config = &world.config.proxy;
+    let listens = config.listen.first().copied().unwrap_or(([127, 0, 0, 1], 3142).into());
+    if listens.ip().is_unspecified() {
+        return Err(Failure::usage(
+            "the cache proxy listens on all addresses: which one do clients use?",
+        )
+        .hint("name it with --server, such as --server http://mirror.lan:3142"));
+    }
+    Ok(format!("http://{listens}"))
 }
 
 fn server_url(args: &Args, world: &World) -> Result<String> {

@@ -1,6 +1,7 @@
 //! `boatyard proxy`
 
 mod import;
+mod packages;
 mod purge;
 mod search;
 mod stats;
@@ -28,6 +29,7 @@ enum Command {
     Why(why::Args),
     Purge(purge::Args),
     Import(import::Args),
+    Packages(packages::Args),
 }
 
 /// Does what was asked for.
@@ -38,5 +40,6 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
         Command::Why(args) => why::run(args, world),
         Command::Purge(args) => purge::run(args, world),
         Command::Import(args) => import::run(args, world),
+        Command::Packages(args) => packages::run(args, world),
     }
 }

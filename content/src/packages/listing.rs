@@ -144,7 +144,7 @@ fn read_file(directory: &Path, package: &mut Package) -> Result<(), StoreError> 
     let Some(bytes) = read_if_there(&path)? else { return Ok(()) };
     let withdrawn = read_if_there(&directory.join(WITHDRAWN))?;
     let withdrawn = withdrawn.map(|why| String::from_utf8_lossy(&why).into_owned());
-    match PackageFile::read(&bytes, blob, withdrawn) {
+    match PackageFile::read(&bytes, &blob, withdrawn) {
         Some(file) => {
             package.name.clone_from(&file.package);
             package.files.push(Arc::new(file));

@@ -55,11 +55,11 @@ impl PackageFile {
     /// Reads a record; `None` where it makes no sense, or is not of the blob that its name holds.
     pub(super) fn read(
         bytes: &[u8],
-        blob: Digest,
+        blob: &Digest,
         withdrawn: Option<String>,
     ) -> Option<PackageFile> {
         let record = serde_json::from_slice::<PackageFile>(bytes).ok()?;
-        (record.blob == blob).then_some(PackageFile { withdrawn, ..record })
+        (record.blob == *blob).then_some(PackageFile { withdrawn, ..record })
     }
 }
 

@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(names, ["debian", "debian-2", "deb.example", "pypi"]);
         assert_eq!(upstreams[0].url.as_deref(), Some("http://deb.example/debian"));
         assert_eq!(upstreams[0].ecosystem.as_deref(), Some("apt"));
-        assert_eq!(upstreams[3].url, "https://pypi.example/\"x");
+        assert_eq!(upstreams[3].url.as_deref(), Some("https://pypi.example/\"x"));
         assert!(text.contains("\n# npm: two lines\n") && text.contains("\n# go: not installed\n"));
     }
 }

@@ -120,9 +120,7 @@ fn verdict(explanation: &Explanation) -> (&'static str, String) {
         };
     }
     match (class, kept, freshness) {
-        (None, ..) => {
-            ("serve", "it is of an index set, which is answered whole: see below".to_owned())
-        }
+        (None, ..) => ("serve", "its ecosystem answers for it: see below".to_owned()),
         (Some(Class::Pass), ..) => ("pass", "what is of this kind is never kept".to_owned()),
         (Some(Class::Immutable(_)), Some(_), _) => {
             ("serve", "what has such a name never changes".to_owned())
