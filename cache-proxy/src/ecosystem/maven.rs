@@ -29,6 +29,7 @@ use jiff::Timestamp;
 
 use super::{
     Ask, Classified, Ecosystem, Explained, Fetcher, Obtain, ObtainError, Obtained, Resolution,
+    Resolved,
 };
 use crate::class::{Class, Promise};
 use crate::hosted::{Hosted, Upload};
