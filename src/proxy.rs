@@ -15,6 +15,8 @@ use boatyard_cache_proxy::ecosystem::cargo::Cargo;
 use boatyard_cache_proxy::ecosystem::gem::Gem;
 use boatyard_cache_proxy::ecosystem::go::Go;
 use boatyard_cache_proxy::ecosystem::maven::Maven;
+use boatyard_cache_proxy::ecosystem::npm::Npm;
+use boatyard_cache_proxy::ecosystem::pypi::Pypi;
 use boatyard_cache_proxy::ecosystem::rpm::Rpm;
 use boatyard_cache_proxy::engine::{Engine, EngineOptions, Settings};
 use boatyard_cache_proxy::forward::clients::{Clients, NetworkError};
@@ -161,6 +163,8 @@ fn ecosystems(root: &Arc<Root>) -> Vec<Arc<dyn Ecosystem>> {
         Arc::new(Gem::new(Arc::clone(root))),
         Arc::new(Cargo::new(Arc::clone(root))),
         Arc::new(Go::new(Arc::clone(root))),
+        Arc::new(Npm::default()),
+        Arc::new(Pypi::default()),
         Arc::new(Maven::default()),
     ]
 }

@@ -7,8 +7,12 @@ pub mod cargo;
 pub mod gem;
 pub mod go;
 mod index;
+mod json;
 pub mod maven;
+pub mod npm;
+pub mod pypi;
 pub mod rpm;
+mod site;
 
 use std::collections::HashSet;
 use std::fmt;

@@ -130,6 +130,7 @@ struct Shared {
     absent: Mutex<HashMap<EntryKey, Absent>>,
     decisions: Cache<EntryKey, Decision>,
     resting: Resting,
+    rendering: render::Rendering,
     since_sweep: AtomicU64,
     /// What was forgotten and could not be deleted: somebody reads it, or the grace period holds it.
     forgotten: Mutex<Vec<Digest>>,
@@ -186,6 +187,7 @@ impl Engine {
             absent: Mutex::default(),
             decisions: Cache::new(20_000),
             resting: Resting::default(),
+            rendering: render::Rendering::default(),
             since_sweep: AtomicU64::new(0),
             forgotten: Mutex::default(),
             passwords: Semaphore::new(receive::PASSWORDS_AT_ONCE),

@@ -75,7 +75,7 @@ impl Running {
             let changed = self
                 .proxy
                 .as_ref()
-                .map(|proxy| Changed::of(&world, services, proxy))
+                .map(|proxy| Changed::of(&world, &self.services, proxy))
                 .transpose()?;
             self.services.configure(&world)?;
             self.services.decide(&answers)?;

@@ -85,7 +85,7 @@ impl Origin {
         format!("http://{}{path}", self.address)
     }
 
-    /// Puts an answer under a path.
+    /// Puts an answer under a path. `path type` is the answer for who asks for that type first.
     pub fn put(&self, path: &str, reply: Reply) {
         self.shared.replies.lock().unwrap().insert(path.to_owned(), reply);
     }
@@ -114,6 +114,11 @@ impl Origin {
     /// Closes every connection without an answer from now on.
     pub fn go_down(&self) {
         self.shared.down.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers again.
+    pub fn come_back(&self) {
+        self.shared.down.store(false, Ordering::SeqCst);
     }
 }
 
@@ -145,7 +150,11 @@ impl Shared {
         let shown = [&range, &tag, &login].into_iter().flatten();
         let shown = shown.map(|value| format!(" {value}")).collect::<String>();
         self.asked.lock().unwrap().push(format!("{method} {path}{shown}"));
-        let reply = self.replies.lock().unwrap().get(path).cloned();
+        let accept = header("accept").unwrap_or_default();
+        let accept = accept.split([',', ';']).next().unwrap_or_default();
+        let replies = self.replies.lock().unwrap();
+        let reply = replies.get(&format!("{path} {accept}")).or_else(|| replies.get(path)).cloned();
+        drop(replies);
         let reply = reply.unwrap_or(Reply { status: 404, ..Reply::default() });
         self.answer(stream, method, &reply, range.as_deref(), tag.as_deref())
     }

@@ -142,7 +142,7 @@ impl Maven {
         let [sha256, sha512, sha1] = {
             let of = |kind| sidecar(request, fetcher, kind);
             let (one, two, three) =
-                futures_util::join!(of(Checksum::Sha256), of(Checksum::Sha512), of(Checksum::Sha1));
+                tokio::join!(of(Checksum::Sha256), of(Checksum::Sha512), of(Checksum::Sha1));
             [one, two, three]
         };
         for (algorithm, text) in [(Algorithm::Sha256, sha256), (Algorithm::Sha512, sha512)] {

@@ -69,7 +69,9 @@ impl<'a> Site<'a> {
     /// Returns the client's request for a file that a document named. Nothing that was meant for
     /// the index is shown to another host.
     pub(super) fn file(&self, document: &Target, reference: &str) -> Option<Request> {
-        let mut target = document.join(reference).ok()?;
+        // A document may lead upwards, as `../../packages/f`; what it leads to may not any more.
+        let joined = document.url().join(reference).ok()?;
+        let mut target: Target = joined.as_str().parse().ok()?;
         let mut headers = self.headers(&HEEDED, "*/*");
         let mut upstream = self.request.upstream.clone();
         let below = upstream.as_ref().and_then(|upstream| {
@@ -152,6 +154,7 @@ mod tests {
             upstream: Some(upstream),
             base: Some("http://proxy.example/i".to_owned()),
             client: ([127, 0, 0, 1], 1).into(),
+            admitted: crate::hosted::Admitted::default(),
         }
     }
 
@@ -172,10 +175,11 @@ mod tests {
             ("http://two.example/f", "https://index.example/a/f true true"),
             ("https://index.example/b/f", "https://index.example/b/f true true"),
             ("f", "https://index.example/a/p/f true true"),
+            ("../g/f#sha256=0", "https://index.example/a/g/f true true"),
         ] {
             assert_eq!(of(reference).as_deref(), Some(expected), "{reference}");
         }
-        for bad in ["file:///etc/passwd", "https://u:p@files.example/f", "f/..%2fg", "a b"] {
+        for bad in ["file:///etc/passwd", "https://u:p@files.example/f", "f/..%2fg", "http://"] {
             assert_eq!(of(bad), None, "{bad}");
         }
     }

@@ -20,7 +20,9 @@ pub(super) enum Address {
     /// The files of one version; their name may be anything.
     Tarball(PackageName, String),
     /// The tags of a package.
-    Tags,
+    Tags(PackageName),
+    /// Who one is.
+    Whoami,
     /// Questions that have no lasting answer: searches, audits, who one is.
     Passing,
 }
@@ -29,8 +31,13 @@ impl Address {
     /// Understands a path without a slash in front.
     pub(super) fn parse(path: &str) -> Option<Address> {
         if let Some(rest) = path.strip_prefix("-/") {
-            let is_tags = rest.starts_with("package/") && rest.ends_with("/dist-tags");
-            return Some(if is_tags { Address::Tags } else { Address::Passing });
+            let tagged =
+                rest.strip_prefix("package/").and_then(|rest| rest.strip_suffix("/dist-tags"));
+            return Some(match tagged.and_then(PackageName::parse) {
+                Some(name) => Address::Tags(name),
+                None if rest == "whoami" => Address::Whoami,
+                None => Address::Passing,
+            });
         }
         if let Some((package, file)) = path.split_once("/-/") {
             let file = file.rsplit('/').next().unwrap_or_default();
@@ -51,7 +58,8 @@ impl Address {
         let (before, _) = path.split_once("/-/")?;
         let segments: Vec<&str> = before.rsplitn(3, '/').collect();
         let scoped = segments.get(1).is_some_and(|scope| scope.starts_with('@'));
-        let taken = if scoped { segments[0].len() + 1 + segments[1].len() } else { segments[0].len() };
+        let taken =
+            if scoped { segments[0].len() + 1 + segments[1].len() } else { segments[0].len() };
         let (base, below) = path.split_at(before.len() - taken);
         let address = Address::parse(below)?;
         matches!(address, Address::Tarball(..)).then_some((base, address))
@@ -85,7 +93,7 @@ mod tests {
             ("@s%2Fp/-/@s/p-1.0.0.tgz", Some(tarball("@s/p", "p-1.0.0.tgz"))),
             ("-/v1/search", Some(Address::Passing)),
             ("-/npm/v1/security/audits/quick", Some(Address::Passing)),
-            ("-/package/@s%2fp/dist-tags", Some(Address::Tags)),
+            ("-/package/@s%2Fp/dist-tags", Some(Address::Tags(name("@s/p")))),
             ("", None),
             ("a/b/c", None),
             ("p/-/", None),

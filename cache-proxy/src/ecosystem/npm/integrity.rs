@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use boatyard_oci::Digest;
-use boatyard_oci::digest::{Algorithm, Hasher};
+use boatyard_oci::digest::Hasher;
 use sha1::{Digest as _, Sha1};
 
 /// What vouches for bytes.
@@ -78,10 +78,8 @@ impl Integrity {
     }
 }
 
-/// The algorithm of [`Integrity::Strong`] that registries give.
-const _: Algorithm = Algorithm::Sha512;
-
-fn hex(bytes: &[u8]) -> String {
+/// Writes bytes as digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -90,4 +88,44 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
     Some(digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA512: &str = concat!(
+        "sha512-9/u6bgY2+JDlb7vzKD5STG+jIErimDgtYkdB0NxmODJuKCxBvl5CVNiCB3LFUYosWowMf37aGVlKfrU5RT4e",
+        "1w=="
+    );
+    const SHA1: &str = "0beec7b5ea3f0fdbc95d0dd47f3c5bc275da8a33";
+
+    #[test]
+    fn the_strongest_word_counts() {
+        let both = format!("sha1-C+7Hteo/D9vJXQ3UfzxbwnXaijM= {SHA512}?x");
+        let strong = Integrity::of(Some(&both), Some(SHA1));
+        assert!(matches!(&strong, Integrity::Strong(digest) if digest.hex().len() == 128));
+        let weak = Integrity::of(None, Some(SHA1));
+        assert!(matches!(weak, Integrity::Weak(_)));
+        assert_eq!(Integrity::of(Some("sha1-C+7Hteo/D9vJXQ3UfzxbwnXaijM="), None), weak);
+        for (integrity, shasum) in [
+            ("", ""),
+            ("sha512-", "xyz"),
+            ("sha512-!!", "0b"),
+            ("md5-aaaa", "é"),
+            ("sha512-AAAA", ""),
+        ] {
+            assert_eq!(Integrity::of(Some(integrity), Some(shasum)), Integrity::Nothing);
+        }
+        assert!(Integrity::of(Some(&both.replace(' ', "\n")), None) == strong);
+    }
+
+    #[test]
+    fn bytes_are_held_against_it() {
+        for integrity in [Integrity::of(Some(SHA512), None), Integrity::of(None, Some(SHA1))] {
+            assert!(integrity.holds(&b"foo"[..]).unwrap());
+            assert!(!integrity.holds(&b"fop"[..]).unwrap());
+        }
+        assert!(Integrity::Nothing.holds(&b"any"[..]).unwrap());
+    }
 }

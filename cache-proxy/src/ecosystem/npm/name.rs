@@ -25,11 +25,6 @@ impl PackageName {
         (good && text.len() <= LENGTH_MAX).then_some(PackageName(text))
     }
 
-    /// Returns its text.
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Returns it without its scope.
     pub(super) fn bare(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
@@ -75,11 +70,26 @@ mod tests {
             ("%40s%2Fp", "@s/p"),
             ("JSONStream", "JSONStream"),
         ] {
-            assert_eq!(PackageName::parse(text).unwrap().as_str(), name, "{text}");
+            assert_eq!(PackageName::parse(text).unwrap().to_string(), name, "{text}");
         }
-        for bad in ["", "-", ".", "..", "_all_docs", "@s", "@/p", "@s/", "@s/p/q", "a/b", "a%00b",
-            "<b>", "a b", "@s/-", "@../p", "a\"b"]
-        {
+        for bad in [
+            "",
+            "-",
+            ".",
+            "..",
+            "_all_docs",
+            "@s",
+            "@/p",
+            "@s/",
+            "@s/p/q",
+            "a/b",
+            "a%00b",
+            "<b>",
+            "a b",
+            "@s/-",
+            "@../p",
+            "a\"b",
+        ] {
             assert_eq!(PackageName::parse(bad), None, "{bad}");
         }
         assert_eq!(PackageName::parse(&"a".repeat(300)), None);

@@ -184,7 +184,9 @@ impl World {
             Some(Classified::Resolve) => apt.resolve(&request, self).await,
         };
         match resolution {
-            Resolution::Reply(reply) => unreachable!("apt answers with blobs: {reply:?}"),
+            Resolution::Instead(..) | Resolution::Moved(_) | Resolution::Reply(_) => {
+                unreachable!("apt says no such thing")
+            }
             Resolution::Refused { status, message } => Answer {
                 status: status.as_u16(),
                 body: message.into_bytes(),
