@@ -56,7 +56,7 @@ pub(in crate::bundle) fn write(
                 writer.same(&part.content, source, from)?;
             }
             None => {
-                writer.literal(&part.content, old.map(|(source, old)| (source, &old.content)))?
+                writer.literal(&part.content, old.map(|(source, old)| (source, &old.content)))?;
             }
         }
         end = part.content.end;
