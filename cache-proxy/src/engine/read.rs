@@ -60,11 +60,7 @@ impl Engine {
                     Resolution::Moved(to) => Answer::moved(&to),
                     Resolution::Refused { status, message } => Answer::own(status, &message),
                 }
-                Resolution::Blob(resolved) => self.resolved(request, resolved).await,
-                Resolution::Reply(reply) => self.replied(request, reply),
-                Resolution::Moved(to) => Answer::moved(&to),
-                Resolution::Refused { status, message } => Answer::own(status, &message),
-            },
+            }
         }
     }
 
