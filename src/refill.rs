@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use boatyard_cache_proxy::statistics::Counters;
-use boatyard_cache_proxy::{Engine, Entry, Request};
+use boatyard_cache_proxy::{Admitted, Engine, Entry, Request};
 use boatyard_content::entries::EntryKey;
 use boatyard_content::fsck::{Broken, Loss, Refill, RefillError};
 use boatyard_content::repository::Space;
@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 
 use crate::report::Result;
 use crate::world::World;
-use crate::{mirrors, proxy, remote};
+use crate::{access, mirrors, proxy, remote};
 
 /// Of how many holders of a blob the upstreams are asked.
 const ASKED_MAX: usize = 8;
@@ -120,11 +120,14 @@ impl Upstreams {
         let from = entry.target.to_string();
         let engine = self.engine.get_or_init(|| {
             let _inside = self.runtime.enter();
-            proxy::engine(&self.world, &self.root, Arc::new(Counters::default())).ok()
+            let authority = access::open(&self.world, &self.root, &[]).ok()?;
+            let counters = Arc::new(Counters::default());
+            proxy::engine(&self.world, &self.root, &authority, counters).ok()
         });
         let engine = engine.as_ref().ok_or(RefillError::Nowhere)?;
+        let settings = engine.settings();
         let upstream =
-            engine.upstreams().of(&entry.target).map(|(upstream, _)| Arc::clone(upstream));
+            settings.upstreams.of(&entry.target).map(|(upstream, _)| Arc::clone(upstream));
         let request = Request {
             method: Method::GET,
             target: entry.target.clone(),
@@ -132,6 +135,7 @@ impl Upstreams {
             upstream,
             base: None,
             client: ([127, 0, 0, 1], 0).into(),
+            admitted: Admitted::default(),
         };
         let answer = self.runtime.block_on(async {
             engine.forget(&entry.target).await?;

@@ -35,6 +35,7 @@ use crate::class::{Class, Promise};
 use crate::hosted::{Hosted, Upload};
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::statistics::Outcome;
 
 pub use layout::{Checksum, Place, What};
 
@@ -193,6 +194,7 @@ async fn metadata_of(request: &Request, fetcher: &dyn Fetcher) -> Resolution {
             blob: entry.blob.clone(),
             headers: entry.policy.headers.clone(),
             stale: stale.then(|| entry.policy.age(fetcher.now())),
+            outcome: Outcome::Revalidated,
         }),
         // What cannot be kept passes; and the engine has words for whatever went wrong.
         Err(_) => Resolution::Class(Class::index()),

@@ -34,6 +34,7 @@ use crate::hosted::{Hosted, Seen, Upload};
 use crate::policy::{Policy, Withdrawn};
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::statistics::Outcome;
 
 use address::Address;
 use catalogue::{Catalogue, Version};
@@ -291,7 +292,12 @@ fn read_private(
             if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", file.blob.hex())) {
                 headers.insert(ETAG, tag);
             }
-            Resolution::Blob(Resolved { blob: file.blob.clone(), headers, stale: None })
+            Resolution::Blob(Resolved {
+                blob: file.blob.clone(),
+                headers,
+                stale: None,
+                outcome: Outcome::Hit,
+            })
         }),
         Address::Tags(_) => reply(&serde_json::json!(tags)),
         _ => reply(&private::read(&package, &tags, seen)),

@@ -33,6 +33,7 @@ use crate::hosted::{Hosted, Seen, Upload};
 use crate::policy::{Policy, Withdrawn};
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::statistics::Outcome;
 
 use address::{Address, ProjectName};
 use catalogue::{Catalogue, File};
@@ -226,7 +227,12 @@ fn read_private(request: &Request, hosted: &Hosted, address: &Address) -> Option
             if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", file.blob.hex())) {
                 headers.insert(ETAG, tag);
             }
-            Resolution::Blob(Resolved { blob: file.blob.clone(), headers, stale: None })
+            Resolution::Blob(Resolved {
+                blob: file.blob.clone(),
+                headers,
+                stale: None,
+                outcome: Outcome::Hit,
+            })
         }),
         _ => absent(),
     })

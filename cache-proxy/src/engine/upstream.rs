@@ -63,7 +63,8 @@ impl Engine {
         if upstream.is_some_and(|upstream| upstream.below(&request.target).is_some()) {
             return request;
         }
-        let (upstream, target) = match self.upstreams().of(&request.target) {
+        let settings = self.settings();
+        let (upstream, target) = match settings.upstreams.of(&request.target) {
             Some((upstream, below)) => (Some(Arc::clone(upstream)), below),
             None => (None, request.target.clone()),
         };

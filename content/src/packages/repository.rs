@@ -13,7 +13,7 @@ use super::{
     CHANGED, NewFile, PackagesError, Published, REMOVED, WITHDRAWN, blob_of, check, file_name,
     names,
 };
-use crate::local::journal::{Event, EventKind, Journal};
+use crate::local::journal::{Change, Event, EventKind, Journal};
 use crate::local::layout::shard_name;
 use crate::local::{Lock, Shared, Staged, entries, read_if_there, touch, write_unsynced};
 use crate::store::{Doing as _, StoreError};
@@ -233,7 +233,8 @@ impl PackageRepository {
     fn tell(&self, package: &str, name: &str, at: Timestamp) -> Result<(), StoreError> {
         let repository = format!("packages/{}/{}/{package}", self.ecosystem, self.name);
         let kind = EventKind::Package;
-        let event = Event { at, repository, kind, name: name.to_owned() };
+        let (name, change) = (name.to_owned(), Change::Put);
+        let event = Event { at, repository, kind, name, change, digest: None, note: None };
         Journal::new(self.root.layout.clone()).append(&[event])
     }
 

@@ -181,7 +181,8 @@ fn one(
                     tell(event, action, Some(digest), None)?;
                 }
             }
-            (EventKind::Manifest, _) => {}
+            // Packages are no repository's of the registry.
+            (EventKind::Manifest | EventKind::Package, _) => {}
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ use crate::generation::catalogue::Sum;
 use crate::generation::sets::decode;
 use crate::generation::{Asking, Found, Options, Sets};
 use crate::request::Request;
+use crate::statistics::Outcome;
 
 /// How many packages are remembered that were found to be right.
 const CHECKED_MAX: usize = 20_000;
@@ -57,6 +58,7 @@ impl Apk {
             let (method, class) = (Method::GET, Class::immutable());
             let request = Request { method, ..request.clone() };
             let obtain = Obtain { request, class, ask: Ask::IfAbsent };
+            let begun = fetcher.now();
             let entry = match fetcher.obtain(&obtain).await {
                 Ok(obtained) => obtained.entry,
                 Err(error) => return refused(&error, found),
@@ -64,10 +66,13 @@ impl Apk {
             match self.check(&entry, found).await {
                 Ok(()) => {
                     let headers = entry.policy.headers.clone();
+                    let is_new = entry.policy.received >= begun;
+                    let outcome = if is_new { Outcome::Miss } else { Outcome::Hit };
                     return Resolution::Blob(Resolved {
                         blob: entry.blob.clone(),
                         headers,
                         stale: None,
+                        outcome,
                     });
                 }
                 Err(error) => why = error,

@@ -13,6 +13,7 @@ use crate::ecosystem::{Resolution, Resolved};
 use crate::hosted::{Hosted, Refused, Seen, Upload};
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::statistics::Outcome;
 
 /// The document that keeps what a group has of plugins.
 const PLUGINS: &str = "plugins";
@@ -101,7 +102,7 @@ fn resolved(file: &PackageFile) -> Resolved {
         _ => "application/octet-stream",
     };
     put(http::header::CONTENT_TYPE, kind);
-    Resolved { blob: file.blob.clone(), headers, stale: None }
+    Resolved { blob: file.blob.clone(), headers, stale: None, outcome: Outcome::Hit }
 }
 
 /// Answers a PUT, as `mvn deploy` and Gradle send it.
