@@ -152,7 +152,7 @@ fn we_say_why_apt_gets_what_it_gets() {
     wait_for("it to be kept", || world.why(deb).contains("would       serve: "));
     let root_known = world.why(root);
     assert!(root_known.contains("generation 1 of "), "{root_known}");
-    assert!(root_known.contains("index set, which is answered whole"), "{root_known}");
+    assert!(root_known.contains("its ecosystem answers for it"), "{root_known}");
     let asked = world.origin.asked().len();
     world.why(deb);
     assert_eq!((asked > 0, world.origin.asked().len()), (true, 0), "nobody is asked for that");

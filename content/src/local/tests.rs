@@ -42,7 +42,7 @@ struct Acknowledged {
 fn manifest_of(config: &Digest, note: &str) -> Raw<Manifest> {
     let text = serde_json::json!({
         "schemaVersion": 2,
-        "config": {"mediaType": MediaType::OCI_CONFIG, "digest": config, "size": 6},
+        "config": {"mediaType": MediaType::OCI_CONFIG, "digest": config, "size": note.len()},
         "layers": [],
         "annotations": {"note": note},
     });
