@@ -34,14 +34,14 @@ pub use durable::{create_unsynced, write_unsynced, write_whole};
 pub use leases::Member;
 pub use root::{FORMAT, Root, RootError, RootOptions};
 pub use shelves::LocalStore;
-pub use sys::{Mapping, keep_buffers};
+pub use sys::{Mapping, give_memory_back, keep_buffers};
 
 pub(crate) use durable::{Staged, make_directories, temporary_name};
 pub(crate) use ingest::discard as discard_ingest;
 pub(crate) use leases::{holdings, who_holds};
 pub(crate) use lock::{Lock, try_lock as lock_file};
 pub(crate) use root::Shared;
-pub(crate) use shelves::{changed, entries, read_if_there, touch};
+pub(crate) use shelves::{changed, each_name, entries, read_if_there, touch};
 
 #[cfg(test)]
 mod tests;

@@ -140,6 +140,8 @@ impl Registry {
 
     /// Ends upload sessions that nobody goes on with, again and again, for ever.
     pub async fn end_stale_uploads(self: Arc<Registry>) {
+        // A start does not begin with a walk through all repositories.
+        tokio::time::sleep(sessions::look_again(&self.limits).min(sessions::FIRST_LOOK)).await;
         loop {
             let registry = Arc::clone(&self);
             let end = move || {

@@ -11,6 +11,8 @@ use crate::limits::Limits;
 const COUNT_AGAIN: Duration = Duration::from_secs(10);
 /// The longest time between two looks for sessions that have expired.
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(3600);
+/// How long after a start sessions are looked for that have expired, at most.
+pub(crate) const FIRST_LOOK: Duration = Duration::from_secs(300);
 
 /// The number of sessions of all repositories.
 ///

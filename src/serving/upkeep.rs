@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use boatyard_content::Root;
 use boatyard_content::gc::{self, GcError, GcOptions};
+use boatyard_content::local;
 use boatyard_registry::Policies;
 use tokio::time::MissedTickBehavior;
 
@@ -63,6 +64,8 @@ pub async fn collect(root: Arc<Root>, config: config::Gc, retaining: Arc<Retaini
         let _ = tokio::task::spawn_blocking(move || {
             retaining.once();
             once(&root, &options);
+            // It knew the names of all blobs.
+            local::give_memory_back();
         })
         .await;
     }

@@ -4,7 +4,10 @@
 //! written out early, and telling the allocator to keep an upload's buffers. Nothing else in this
 //! crate is `unsafe`.
 
-#![expect(unsafe_code, reason = "mmap, sync_file_range and mallopt have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "mmap, sync_file_range, mallopt and malloc_trim have no safe wrapper"
+)]
 
 use std::fs::File;
 use std::io;
@@ -104,4 +107,11 @@ pub fn keep_buffers() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, HEAP_BLOCK_MAX);
         libc::mallopt(libc::M_TRIM_THRESHOLD, HEAP_SLACK_MAX);
     }
+}
+
+/// Gives the memory that the allocator keeps and nobody uses back to the kernel: after work that
+/// needed much more of it than what comes next, such as a collection of a server that is idle then.
+pub fn give_memory_back() {
+    // SAFETY: the call takes a number, and the allocator's own locks; memory in use it leaves alone.
+    unsafe { libc::malloc_trim(0) };
 }

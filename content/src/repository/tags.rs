@@ -8,7 +8,7 @@ use boatyard_oci::{Digest, Tag};
 
 use super::{Repository, RepositoryError, Told};
 use crate::local::journal::{Change, EventKind};
-use crate::local::{Staged, entries, read_if_there};
+use crate::local::{Staged, each_name, entries, read_if_there};
 use crate::store::{Doing as _, StoreError};
 
 impl Repository {
@@ -100,16 +100,19 @@ impl Repository {
     /// Where the directory cannot be listed.
     pub fn tags(&self, after: Option<&str>, most: usize) -> Result<Vec<Tag>, RepositoryError> {
         // The last of those that were found is on top.
-        let mut tags = BinaryHeap::new();
-        self.each_tag(|tag| {
-            if after.is_some_and(|after| tag.as_str() <= after) {
-                return Ok(());
+        let mut tags: BinaryHeap<Tag> = BinaryHeap::new();
+        each_name(&self.directory.join("_tags"), &mut |name| {
+            let is_full = tags.len() >= most;
+            let is_behind_all = || tags.peek().is_none_or(|last| name >= last.as_str());
+            if after.is_some_and(|after| name <= after) || (is_full && is_behind_all()) {
+                return;
             }
+            // Only what belongs on the page so far is worth a closer look.
+            let Ok(tag) = name.parse() else { return };
             tags.push(tag);
             if tags.len() > most {
                 tags.pop();
             }
-            Ok(())
         })?;
         Ok(tags.into_sorted_vec())
     }
