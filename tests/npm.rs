@@ -43,6 +43,7 @@ impl World {
 }
 
 /// Says whether a client is here; a line says so where it is not.
+#[expect(clippy::print_stderr, reason = "who reads the tests' output sees what was not tested")]
 fn has(program: &str) -> bool {
     let found = Run::new("sh").args(["-c", &format!("command -v {program}")]).run().code == Some(0);
     if !found {

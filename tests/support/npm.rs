@@ -30,6 +30,7 @@ impl<'o> Package<'o> {
     }
 
     /// Publishes a version that needs others.
+    #[expect(clippy::needless_pass_by_value, reason = "tests make it where they hand it over")]
     pub fn version(mut self, version: &str, needs: Value) -> Package<'o> {
         let tarball = tarball(self.name, version, &needs);
         let path = self.tarball(version);

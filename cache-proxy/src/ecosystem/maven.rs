@@ -155,10 +155,9 @@ impl Maven {
         }
         let Some((expected, by)) = sha1 else { return Resolution::Class(Class::immutable()) };
         for ask in [Ask::IfAbsent, Ask::Always] {
-            let obtained = match fetcher.obtain(&obtain(ask)).await {
-                Ok(obtained) => obtained,
+            let Ok(obtained) = fetcher.obtain(&obtain(ask)).await else {
                 // The engine says what is to be said of that.
-                Err(_) => return Resolution::Class(Class::immutable()),
+                return Resolution::Class(Class::immutable());
             };
             match self.sha1_of(fetcher, &obtained).await {
                 Some(sha1) if sha1 == expected => return Resolution::Class(Class::immutable()),

@@ -154,7 +154,9 @@ fn broken(why: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    fn parts(form: &[u8]) -> io::Result<Vec<(String, Option<String>, Vec<u8>)>> {
+    type Sent = (String, Option<String>, Vec<u8>);
+
+    fn parts(form: &[u8]) -> io::Result<Vec<Sent>> {
         let kind = "multipart/form-data; charset=x; boundary=\"B\"";
         let mut parts = Parts::new(form, kind).unwrap();
         let mut all = Vec::new();

@@ -35,6 +35,7 @@ pub(super) fn receive(request: &Request, hosted: &Hosted, upload: &Upload) -> Re
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "errors are handed over like that")]
 fn bad(message: impl ToString) -> (StatusCode, String) {
     (StatusCode::BAD_REQUEST, message.to_string())
 }

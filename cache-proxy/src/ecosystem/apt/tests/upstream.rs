@@ -198,9 +198,6 @@ impl World {
                 let is_stale = resolved.stale.is_some();
                 Answer { status: 200, body, headers: resolved.headers, is_stale }
             }
-            Resolution::Instead(..) | Resolution::Moved(_) | Resolution::Reply(_) => {
-                unreachable!("nothing moves, and nothing is published")
-            }
             Resolution::Class(class) => {
                 let ask = if class.promise().is_some() { Ask::IfAbsent } else { Ask::Always };
                 match self.obtain(&Obtain { request, class, ask }).await {
