@@ -2,7 +2,12 @@
 //! environment says: `BOATYARD_SMOKE_NPM=https://registry.example`, and likewise `_PYPI` (the index
 //! above `simple/`), `_GEM`, `_CARGO` (the sparse index) and `_GO`. Where there is none, or the client
 //! is not here, a test is skipped with a line that says so.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, and says why it does not begin"
+)]
 
 mod support;
 
