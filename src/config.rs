@@ -136,8 +136,8 @@ pub struct ProxyUpstream {
     pub username: Option<String>,
     /// The file that holds the password, or, without a user, a token.
     pub password_file: Option<PathBuf>,
-    /// The kind of archive it is, where that is not to be guessed: `apt`, `gem`, `cargo`, `go`.
-    /// `generic` is none of those that are known.
+    /// The kind of archive it is, where that is not to be guessed: `apt`, `rpm`, `apk`, `gem`, `pypi`,
+    /// `npm`, `cargo`, `go`, `maven`. `generic` is none of those.
     pub ecosystem: Option<String>,
     /// The names of [private packages](packages.md): never looked up at the upstream, and published
     /// here. `acme-*`, `@acme/*`.

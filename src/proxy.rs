@@ -55,6 +55,10 @@ const UPLOAD_MAX: u64 = 2_000_000_000;
 /// How many objects are fetched at once from one upstream.
 const PER_UPSTREAM: usize = 64;
 
+/// What an upstream's `ecosystem` may be.
+const ECOSYSTEMS: [&str; 10] =
+    ["apt", "rpm", "apk", "gem", "pypi", "npm", "cargo", "go", "maven", "generic"];
+
 /// The proxy, and where it listens.
 pub struct Listening {
     /// What serves its connections.
@@ -107,6 +111,7 @@ pub fn listen(
         }
     };
     let proxy = Proxy::new(engine, self::options(config, limits)?);
+    warn_of_unheeded(config);
     Ok(Some(Listening { proxy, server, recorder }))
 }
 
@@ -124,12 +129,29 @@ impl Changed {
     /// Where it asks for what cannot be.
     pub fn of(world: &World, services: &Services, proxy: &Proxy) -> Result<Changed> {
         let options = options(&world.config.proxy, proxy.options().limits.clone())?;
+        warn_of_unheeded(&world.config.proxy);
         Ok(Changed { options, settings: settings(world, services.root(), services.authority())? })
     }
 
     /// Has requests from now on answered so.
     pub fn apply(self, proxy: &Proxy) {
         proxy.configure(self.options, self.settings);
+    }
+}
+
+/// Says what a server would say of a configuration of the cache proxy, a line each.
+///
+/// # Errors
+/// Where it asks for what cannot be.
+pub fn check(world: &World, services: &Services) -> Result<Vec<String>> {
+    options(&world.config.proxy, Limits::default())?;
+    settings(world, services.root(), services.authority())?;
+    Ok(policy::unheeded(&world.config.proxy))
+}
+
+fn warn_of_unheeded(config: &config::Proxy) {
+    for line in policy::unheeded(config) {
+        tracing::warn!("{line}");
     }
 }
 
@@ -268,6 +290,14 @@ fn upstream(configured: &config::ProxyUpstream, defaults: &config::Proxy) -> Res
     let name = &configured.name;
     if ["livez", "readyz", "metrics"].contains(&name.as_str()) {
         return Err(Failure::usage(format!("no upstream can be called `{name}`")));
+    }
+    if let Some(ecosystem) = &configured.ecosystem
+        && !ECOSYSTEMS.contains(&ecosystem.as_str())
+    {
+        return Err(Failure::usage(format!(
+            "the upstream `{name}` is of an unknown ecosystem, `{ecosystem}`"
+        ))
+        .hint(format!("these are known: {}", ECOSYSTEMS.join(", "))));
     }
     let made = match &configured.url {
         Some(url) => {

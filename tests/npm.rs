@@ -13,7 +13,7 @@ use support::{Place, Server};
 /// A registry with a package that needs another, and a proxy that has it as `npm`.
 struct World {
     origin: Origin,
-    _server: Server,
+    server: Server,
     place: Place,
     registry: String,
 }
@@ -30,7 +30,7 @@ impl World {
         );
         let server = Server::configured(&place, &place.root(), &config);
         let registry = format!("http://{}/npm/", proxy_of(&server));
-        World { origin, _server: server, place, registry }
+        World { origin, server, place, registry }
     }
 
     fn project(&self, name: &str) -> Project<'_> {
@@ -55,6 +55,7 @@ fn has(program: &str) -> bool {
 /// Installs cold, then once more in a new home while the registry is away.
 fn installs(program: &str, lock: &str) {
     let world = World::new();
+    world.origin.put("/-/npm/v1/security/advisories/bulk", Reply::stale("{}"));
     let install = ["install", "--ignore-scripts"];
     let cold = world.project("cold");
     cold.run(program, &install).ok();
@@ -66,6 +67,8 @@ fn installs(program: &str, lock: &str) {
     let asked = world.origin.asked();
     let tarballs: Vec<_> = asked.iter().filter(|line| line.ends_with(".tgz")).collect();
     assert_eq!(tarballs.len(), 2, "each tarball once: {asked:?}");
+    let audited = asked.iter().any(|line| line.starts_with("POST /-/npm/v1/security/"));
+    assert_eq!(audited, program == "npm", "npm asks for advisories: {asked:?}");
     let proxy = world.registry.trim_start_matches("http://").split('/').next().unwrap();
     assert!(!cold.read(lock).contains(proxy), "{}", cold.read(lock));
 
@@ -76,6 +79,12 @@ fn installs(program: &str, lock: &str) {
     let new = world.project("new");
     new.run(program, &install).ok();
     assert_eq!(new.exports("@scope/top"), "@scope/top 2.1.0");
+
+    // This command forgets the path of the registry, and asks at our root.
+    if program == "npm" {
+        new.run("npm", &["pack", "left"]).ok();
+        assert!(new.has("left-1.0.0.tgz"));
+    }
 
     // With a lock file and without one, while the registry is away.
     world.origin.go_down();
@@ -207,7 +216,7 @@ fn private(more: &str) -> World {
     );
     let server = Server::configured(&place, &place.root(), &config);
     let registry = format!("http://{}/npm/", proxy_of(&server));
-    World { origin, _server: server, place, registry }
+    World { origin, server, place, registry }
 }
 
 #[test]
@@ -294,4 +303,29 @@ fn versions_too_young_or_deprecated_are_not_shown() {
     let statuses = ["1.0.0", "2.0.0", "3.0.0"]
         .map(|version| world.get(&format!("left/-/left-{version}.tgz"), &[]).status);
     assert_eq!(statuses, [200, 403, 403]);
+
+    // The documents of single versions, whatever tag leads to them.
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        let document = json!({ "version": version, "dist": dist(version) });
+        world.origin.put(&format!("/left/{version}"), Reply::fresh(document.to_string()));
+    }
+    world.origin.put("/left/latest", Reply::fresh("{\"version\":\"3.0.0\"}"));
+    let wanted = ["1.0.0", "2.0.0", "3.0.0", "latest", "next", "4.0.0"];
+    let statuses = wanted.map(|version| world.get(&format!("left/{version}"), &[]).status);
+    assert_eq!(statuses, [200, 403, 403, 200, 404, 404]);
+    assert!(world.get("left/latest", &[]).text().contains("\"version\":\"1.0.0\""));
+}
+
+#[test]
+fn what_is_deprecated_is_served_with_a_warning() {
+    let world = private("withdrawn = 'warn'");
+    let tarball = world.origin.url("/left/-/left-1.0.0.tgz");
+    let version = json!({ "dist": { "tarball": tarball }, "deprecated": "it is bad" });
+    let document = json!({ "name": "left", "versions": { "1.0.0": version } });
+    world.origin.put("/left", Reply::fresh(document.to_string()));
+    world.origin.put("/left/-/left-1.0.0.tgz", Reply::fresh("bytes"));
+    assert!(world.get("left", &[]).text().contains("it is bad"));
+    assert_eq!(world.get("left/-/left-1.0.0.tgz", &[]).text(), "bytes");
+    let log = world.server.log();
+    assert!(log.contains("it is deprecated, and served") && log.contains("it is bad"), "{log}");
 }

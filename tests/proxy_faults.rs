@@ -3,13 +3,15 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use support::disk::SmallDisk;
 use support::origin::{Origin, Reply};
-use support::proxy::{World, proxy_of, rest_of, start, start_at};
+use support::proxy::{World, connect, proxy_of, rest_of, start, start_at};
 use support::server::wait_for;
-use support::{Place, images};
+use support::{Place, Server, images};
 
 /// How many bytes a client reads before something happens: less than what is withheld of them.
 const BEGUN: usize = 256 * 1024;
@@ -156,4 +158,62 @@ fn the_limit_is_kept_and_nobody_notices() {
     wait_for("the limit to be kept", || large(&root) <= 40_000_000);
     assert_eq!(world.get("/6").cache(), "HIT", "what is new stays");
     assert_eq!(world.get("/read").cache(), "MISS", "what was not used for longest went");
+}
+
+/// Reads an answer without a body's end in sight: its head, and the two bytes of `no`.
+fn refused(reader: &mut BufReader<TcpStream>) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(reader.read_line(&mut head).unwrap(), 0, "the connection ended after: {head}");
+    }
+    let mut body = [0; 2];
+    reader.read_exact(&mut body).unwrap();
+    assert!(head.starts_with("HTTP/1.1 403 ") && &body == b"no", "{head}");
+    head
+}
+
+#[test]
+fn an_upstream_that_wants_no_body_costs_no_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(&connection);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    if reader.read_line(&mut head).unwrap_or_default() == 0 {
+                        return;
+                    }
+                }
+                let answer = b"HTTP/1.1 403 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
+                let _ = (&connection).write_all(answer);
+                let _ = std::io::copy(&mut reader, &mut std::io::sink());
+            });
+        }
+    });
+    let place = Place::new();
+    let config = format!(
+        "[proxy]\nlisten = ['127.0.0.1:0']\n[[proxy.upstream]]\nname = 'early'\nurl = '{url}'\n"
+    );
+    let server = Server::configured(&place, &place.root(), &config);
+    let mut client = connect(&proxy_of(&server));
+    let mut answers = BufReader::new(client.try_clone().unwrap());
+    let post = |length: usize| {
+        format!("POST /early/x HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n")
+    };
+    for length in [200_000, 10] {
+        // The body is sent when the answer is here, as if it had been slow.
+        client.write_all(post(length).as_bytes()).unwrap();
+        let head = refused(&mut answers);
+        assert!(!head.contains("connection: close"), "{head}");
+        client.write_all(&vec![b'x'; length]).unwrap();
+    }
+    // Nobody reads all of this for nothing, and the answer says so.
+    client.write_all(post(100_000_000).as_bytes()).unwrap();
+    let head = refused(&mut answers);
+    assert!(head.contains("connection: close"), "{head}");
+    let mut rest = Vec::new();
+    answers.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
 }

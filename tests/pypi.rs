@@ -182,6 +182,14 @@ fn what_twine_uploads_is_private_and_stays() {
     let public = upload(&Wheel::new(&place, "other", "1.0", ""));
     assert_ne!(public.code, Some(0), "a public name is the upstream's: {public}");
 
+    // It stands among the names of all projects, once, for whoever may read it.
+    let names = "{\"meta\":{},\"projects\":[{\"name\":\"Other\"},{\"name\":\"acme_tool\"}]}";
+    index.pages.put("/simple/", Reply::fresh(names));
+    let all = curl(&place, &[], &["-H", ACCEPT_JSON], &format!("{address}/simple/"));
+    let all: serde_json::Value = serde_json::from_slice(&all.body).unwrap();
+    let expected = serde_json::json!([{ "name": "acme-tool" }, { "name": "Other" }]);
+    assert_eq!(all["projects"], expected);
+
     machine.pip(&["acme-tool"]).ok();
     assert_eq!(machine.version("acme_tool"), "acme_tool 1.0");
     let asked = index.pages.asked();

@@ -12,6 +12,8 @@ from .table import result
 # About as many as the largest projects have.
 FILES, VERSIONS, README = 12_000, 4_000, 4_000
 PAGE, DOCUMENT = "/simple/big/", "/big"
+# What is in the documents that we give, and in no upstream's.
+RENDERED = {f"/pypi{PAGE}": b'"files/big-0.0-py3-none-any.whl', f"/npm{DOCUMENT}": b"/npm/big/-/big-0.0.0.tgz"}
 CONFIG = """\
 [log]
 access = false
@@ -90,9 +92,19 @@ def measure(binary, world, options):
     def note(what, unit, name, value):
         values.setdefault((what, unit), {}).setdefault(name, []).append(value)
 
+    def check(server, path, rendered):
+        connection = server.connect()
+        connection.request("GET", path, headers={"User-Agent": "bench"})
+        body = connection.getresponse().read()
+        connection.close()
+        if rendered not in body:
+            raise SystemExit(f"error: {path}: it is passed on as it is")
+
     def loads(server, wanted):
         for what, path in wanted:
             cold = proxies.install(server.port, [path])
+            if server.name == "boatyard":
+                check(server, path, RENDERED[path])
             if server is not origin:
                 note(f"{what}, cold", "s", server.name, cold)
             load = proxies.wrk(server, path, 8, options)

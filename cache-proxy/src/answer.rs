@@ -194,8 +194,9 @@ impl Answer {
     }
 
     /// Returns an upstream's answer that passes through.
-    pub(crate) fn passing(mut answer: Incoming, is_head: bool, via: &HeaderValue) -> Answer {
-        let mut headers = std::mem::take(&mut answer.headers);
+    pub(crate) fn passing(answer: Incoming, is_head: bool, via: &HeaderValue) -> Answer {
+        // Its own headers stay with it: they say how its body ends.
+        let mut headers = answer.headers.clone();
         let len = headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
         strip_hop_by_hop(&mut headers);
         headers.remove(CONTENT_LENGTH);

@@ -152,12 +152,16 @@ impl<'p> Project<'p> {
             "npm_config_fetch_retries=0".to_owned(),
             "npm_config_update_notifier=false".to_owned(),
             "npm_config_fund=false".to_owned(),
-            "npm_config_audit=false".to_owned(),
             format!("YARN_REGISTRY={registry}"),
             format!("YARN_CACHE_FOLDER={home}/cache"),
             program.to_owned(),
         ])
         .args(args)
+    }
+
+    /// Says whether it has a file.
+    pub fn has(&self, name: &str) -> bool {
+        self.directory.join(name).exists()
     }
 
     /// Returns what a file of it says.

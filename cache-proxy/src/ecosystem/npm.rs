@@ -35,6 +35,7 @@ use crate::policy::{Policy, Withdrawn};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::statistics::Outcome;
+use crate::upstreams::{Upstream, Upstreams};
 
 use address::Address;
 use catalogue::{Catalogue, Version};
@@ -109,6 +110,28 @@ impl Kind {
     }
 }
 
+/// Returns the upstream that a tarball at the root of this server is of, and its path there. With
+/// `replace-registry-host`, `npm pack` and others put the path of an address below the host of their
+/// registry, whose own path they forget. Where there are several registries, it may be of any.
+pub(crate) fn tarball_of_only<'a>(
+    upstreams: &'a Upstreams,
+    path: &'a str,
+    headers: &HeaderMap,
+) -> Option<(&'a Arc<Upstream>, &'a str)> {
+    let agent = headers.get(USER_AGENT)?.to_str().ok()?;
+    if !agent.starts_with("npm/") {
+        return None;
+    }
+    let (above, _) = Address::tarball_at_end(path)?;
+    let is_npm = |upstream: &&Arc<Upstream>| {
+        upstream.ecosystem.as_deref() == Some("npm") && !upstream.is_alone()
+    };
+    let mut registries = upstreams.all().iter().filter(is_npm);
+    let only = registries.next().filter(|_| registries.next().is_none())?;
+    let base = only.bases[0].path().trim_start_matches('/');
+    (above.is_empty() || above == base).then(|| (only, &path[above.len()..]))
+}
+
 fn asked(request: &Request) -> Option<Asked<'_>> {
     let is_configured = request
         .upstream
@@ -169,7 +192,9 @@ impl Ecosystem for Npm {
         }
         match &asked.address {
             Address::Document(name) => self.document(request, &asked, name, fetcher).await,
-            Address::Version(name, version) => version_document(request, &asked, name, version),
+            Address::Version(name, version) => {
+                self.version(request, &asked, name, version, fetcher).await
+            }
             Address::Tarball(name, file) => {
                 self.tarball(request, &asked, name, file, fetcher).await
             }
@@ -351,7 +376,10 @@ impl Npm {
         let recipe = match policy {
             None => recipe(request, asked, name, false, Default::default()),
             Some(policy) => {
-                let left_out = self.left_out(policy, asked, name, fetcher).await;
+                let known = self.known(asked, name, fetcher).await;
+                let left_out = known
+                    .map(|known| left_out(policy, name, &known, fetcher.now()))
+                    .unwrap_or_default();
                 recipe(request, asked, name, false, left_out)
             }
         };
@@ -372,44 +400,55 @@ impl Npm {
         Resolution::Instead(Box::new(wanted), document_class(always_ask, recipe))
     }
 
-    /// Returns the versions that the operator wants nobody to see, for now or for good.
-    async fn left_out(
+    /// Answers with the document of one version, or of the one that a tag points at: among those
+    /// that the operator wants to be seen.
+    async fn version(
         &self,
-        policy: &Policy,
+        request: &Request,
+        asked: &Asked<'_>,
+        name: &PackageName,
+        version: &str,
+        fetcher: &dyn Fetcher,
+    ) -> Resolution {
+        let policy = request.upstream.as_ref().map(|upstream| &upstream.policy);
+        let policy = policy.filter(|policy| asked.is_configured && policy.changes_indexes());
+        let Some(policy) = policy else { return version_document(request, asked, name, version) };
+        let refused = |status, why: &str| {
+            let message = format!("{name} {version}: {why}");
+            Resolution::Refused { status, message }
+        };
+        let Some(known) = self.known(asked, name, fetcher).await else {
+            let why = "nothing is known of its versions, and so nothing of their ages";
+            return refused(StatusCode::BAD_GATEWAY, why);
+        };
+        let (_, moved) = left_out(policy, name, &known, fetcher.now());
+        let tagged = known.tags.iter().find(|(tag, _)| tag == version);
+        let number = match (moved.get(version), tagged) {
+            (Some(moved), _) => moved.as_deref(),
+            (None, Some((_, number))) => Some(number.as_str()),
+            (None, None) => Some(version),
+        };
+        let found = known.versions.iter().find(|known| Some(known.number.as_str()) == number);
+        let Some(found) = found else {
+            return refused(StatusCode::NOT_FOUND, "there is no such version to be had");
+        };
+        match self::refused(policy, name, found, fetcher.now()) {
+            Some(why) => refused(StatusCode::FORBIDDEN, why),
+            None => version_document(request, asked, name, &found.number),
+        }
+    }
+
+    /// Returns what the full document says, the only one that has times.
+    async fn known(
+        &self,
         asked: &Asked<'_>,
         name: &PackageName,
         fetcher: &dyn Fetcher,
-    ) -> LeftOut {
-        let nothing = LeftOut::default();
-        let Some(document) = asked.site.own(&name.path(), Kind::Full.accept()) else {
-            return nothing;
-        };
+    ) -> Option<Arc<Catalogue>> {
+        let document = asked.site.own(&name.path(), Kind::Full.accept())?;
         let class = document_class(is_of_unknown_age(fetcher, &document).await, None);
-        let Ok(brought) = bring(fetcher, document, class, Ask::IfStale).await else {
-            return nothing;
-        };
-        let Some(catalogue) = self.catalogue(name, &brought.entry, fetcher).await else {
-            return nothing;
-        };
-        let now = fetcher.now();
-        let is_out = |version: &&Version| refused(policy, name, version, now).is_some();
-        let without: Vec<String> = catalogue
-            .versions
-            .iter()
-            .filter(is_out)
-            .map(|version| version.number.clone())
-            .collect();
-        // > "latest" of what is left: the newest that is no pre-release, by when it was published
-        let shown = catalogue.versions.iter().filter(|version| !is_out(version));
-        let newest = shown
-            .filter(|version| !version.number.contains('-'))
-            .max_by_key(|version| version.published)
-            .map(|version| version.number.clone());
-        let moved = catalogue.tags.iter().filter(|(_, version)| without.contains(version));
-        let tags = moved
-            .map(|(tag, _)| (tag.clone(), newest.clone().filter(|_| tag == "latest")))
-            .collect();
-        (without, tags)
+        let brought = bring(fetcher, document, class, Ask::IfStale).await.ok()?;
+        self.catalogue(name, &brought.entry, fetcher).await
     }
 
     async fn tarball(
@@ -590,6 +629,23 @@ impl Npm {
             }
         }
     }
+}
+
+/// Returns the versions that the operator wants nobody to see, for now or for good.
+fn left_out(policy: &Policy, name: &PackageName, known: &Catalogue, now: Timestamp) -> LeftOut {
+    let is_out = |version: &&Version| refused(policy, name, version, now).is_some();
+    let without: Vec<String> =
+        known.versions.iter().filter(is_out).map(|version| version.number.clone()).collect();
+    // > "latest" of what is left: the newest that is no pre-release, by when it was published
+    let shown = known.versions.iter().filter(|version| !is_out(version));
+    let newest = shown
+        .filter(|version| !version.number.contains('-'))
+        .max_by_key(|version| version.published)
+        .map(|version| version.number.clone());
+    let moved = known.tags.iter().filter(|(_, version)| without.contains(version));
+    let tags =
+        moved.map(|(tag, _)| (tag.clone(), newest.clone().filter(|_| tag == "latest"))).collect();
+    (without, tags)
 }
 
 /// Says why a version is not to be had, if the operator wants that.

@@ -11,6 +11,7 @@ mod form;
 mod html;
 mod page;
 mod private;
+mod projects;
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::statistics::Outcome;
 use address::{Address, ProjectName};
 use catalogue::{Catalogue, File};
 use page::{Form, Recipe};
+use projects::Projects;
 
 /// How many bytes of what pages say are kept in memory.
 const MEMORY_BYTES: usize = 32 * 1024 * 1024;
@@ -132,7 +134,7 @@ impl Ecosystem for Pypi {
             return private;
         }
         match &asked.address {
-            Address::Root => Resolution::Class(page_class(false, None, vec![ACCEPT])),
+            Address::Root => projects_page(request, &asked),
             Address::About(_) => Resolution::Class(page_class(false, None, Vec::new())),
             Address::Misspelt(name) => match asked.site.seen() {
                 Some(seen) => {
@@ -175,8 +177,10 @@ impl Ecosystem for Pypi {
         from: &mut dyn Read,
         to: &mut dyn Write,
     ) -> io::Result<HeaderMap> {
-        let recipe: Recipe = serde_json::from_str(recipe)?;
-        let kind = page::render(&recipe, from, to)?;
+        let kind = match serde_json::from_str::<Projects>(recipe) {
+            Ok(projects) => projects.render(from, to)?,
+            Err(_) => page::render(&serde_json::from_str::<Recipe>(recipe)?, from, to)?,
+        };
         let mut changed = HeaderMap::new();
         changed.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         changed.insert(VARY, HeaderValue::from_static("Accept"));
@@ -190,6 +194,28 @@ impl Ecosystem for Pypi {
 
     fn receive(&self, request: &Request, hosted: &Hosted, upload: &Upload) -> Reply {
         private::receive(request, hosted, upload)
+    }
+}
+
+/// Answers with the names of all projects: the upstream's as they are, or private ones beside them.
+fn projects_page(request: &Request, asked: &Asked<'_>) -> Resolution {
+    let as_it_is = Resolution::Class(page_class(false, None, vec![ACCEPT]));
+    let hosted = request.upstream.as_ref().and_then(|upstream| upstream.hosted.as_ref());
+    let Some(hosted) = hosted.filter(|_| asked.site.seen().is_some()) else { return as_it_is };
+    if hosted.is_alone() && !request.admitted.reads {
+        return Resolution::Reply(Reply::unauthorized());
+    }
+    let own = projects::of(request, hosted);
+    let projects = Projects { form: Form::of(&request.headers), own };
+    if hosted.is_alone() {
+        return Resolution::Reply(projects.reply());
+    }
+    match asked.site.client(asked.prefix, PAGES) {
+        Some(request) => {
+            let class = page_class(false, Some(projects.text()), Vec::new());
+            Resolution::Instead(Box::new(request), class)
+        }
+        None => as_it_is,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bodies of requests.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use boatyard_upstream::transport::exchange::PayloadStream;
@@ -15,6 +16,8 @@ use super::parse::chunk_size;
 const CHUNKED_MAX: usize = 1024 * 1024;
 /// How much is read at once.
 const READ: usize = 64 * 1024;
+/// How much is read of a body that nobody wants, so that the connection goes on.
+pub(super) const UNWANTED_MAX: u64 = 256 * 1024;
 /// The longest line of a chunk's size, or of a trailer.
 const LINE_MAX: usize = 4096;
 
@@ -23,7 +26,7 @@ const LINE_MAX: usize = 4096;
 pub(super) enum BodyEnd {
     /// All of it was taken.
     Whole,
-    /// Whoever it was for wants no more of it.
+    /// Whoever it was for wants no more of it, and what is left is too much to be read for nothing.
     Unread,
 }
 
@@ -39,16 +42,22 @@ pub(super) fn channel() -> (Feed, PayloadStream) {
     (sender, Box::pin(pieces))
 }
 
-/// Feeds a body of so many bytes from a connection.
+/// Feeds a body from a connection; `unread` is how much of it is still to come. Where nobody wants
+/// the rest, it is read for nothing if it is short.
 pub(super) async fn feed(
     stream: &TcpStream,
     buffer: &mut BytesMut,
-    length: u64,
+    unread: &AtomicU64,
     feed: Feed,
     stall: Duration,
 ) -> io::Result<BodyEnd> {
-    let mut left = length;
-    while left > 0 {
+    let take = |buffer: &mut BytesMut, left: u64| {
+        let piece = buffer.split_to(buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+        unread.store(left - piece.len() as u64, Ordering::SeqCst);
+        piece
+    };
+    let left = || Some(unread.load(Ordering::SeqCst)).filter(|left| *left > 0);
+    while let Some(left) = left() {
         if buffer.is_empty() {
             tokio::select! {
                 read = more(stream, buffer, stall) => {
@@ -58,14 +67,24 @@ pub(super) async fn feed(
                         return Err(error);
                     }
                 }
-                () = feed.closed() => return Ok(BodyEnd::Unread),
+                () = feed.closed() => break,
             }
         }
-        let piece = buffer.split_to(buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-        left -= piece.len() as u64;
+        let piece = take(buffer, left);
         if feed.send(Ok(piece.freeze())).await.is_err() {
-            return Ok(if left == 0 { BodyEnd::Whole } else { BodyEnd::Unread });
+            break;
         }
+    }
+    // Who answers before it has all wants no more of it.
+    drop(feed);
+    if left().is_some_and(|left| left > UNWANTED_MAX) {
+        return Ok(BodyEnd::Unread);
+    }
+    while let Some(left) = left() {
+        if buffer.is_empty() {
+            more(stream, buffer, stall).await?;
+        }
+        take(buffer, left);
     }
     Ok(BodyEnd::Whole)
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use boatyard_front::Stop;
@@ -254,14 +255,16 @@ impl Incoming<'_> {
             }
             Length::Known(length) => {
                 let (feed, stream) = body::channel();
+                let unread = self.queue.unread();
+                unread.store(length, Ordering::SeqCst);
                 let pending = self.answer(request, Payload::Stream { length, stream });
                 self.put(asked, expects, pending);
                 if expects {
                     self.queue.continued().await;
                 }
-                let fed = body::feed(self.stream, &mut self.buffer, length, feed, stall).await?;
+                let fed = body::feed(self.stream, &mut self.buffer, unread, feed, stall).await?;
                 if fed == BodyEnd::Unread {
-                    // Who answers before it has all wants no more of it.
+                    // Its answer says that it is the last one.
                     return Ok(Some(End::Closed));
                 }
             }

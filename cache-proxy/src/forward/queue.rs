@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -74,6 +75,8 @@ pub(super) struct Queue {
     filled: Notify,
     /// Something was answered, or the client was told to go on.
     drained: Notify,
+    /// How much of the body is still to come of the request that is alone here.
+    unread: AtomicU64,
 }
 
 #[derive(Default)]
@@ -114,6 +117,11 @@ impl Queue {
     /// Waits until all answers are written.
     pub(super) async fn idle(&self) {
         self.until(|state| state.due.is_empty() && !state.writing).await;
+    }
+
+    /// Returns how much is still to come of a body. Requests with one are alone.
+    pub(super) fn unread(&self) -> &AtomicU64 {
+        &self.unread
     }
 
     /// Waits until the client was told to go on, or has its answer.

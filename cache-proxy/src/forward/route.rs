@@ -6,6 +6,7 @@
 //! /deb/dists/...                       the configured upstream `deb`
 //! /deb.example/debian/...              a server by its name, as apt-cacher-ng has it
 //! /HTTPS///deb.example/...             both
+//! /left/-/left-1.0.0.tgz               of the only npm registry, by npm that forgets its path
 //! /                                    the page that helps
 //! ```
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderMap, Method};
 
-use crate::ecosystem::gem;
+use crate::ecosystem::{gem, npm};
 use crate::target::{Target, TargetError};
 use crate::upstreams::{Upstream, Upstreams};
 
@@ -86,6 +87,11 @@ pub(super) fn route(
         let route = Route::Resource { target, upstream: Some(Arc::clone(upstream)), base: None };
         return Ok(with_base(route, headers));
     }
+    if let Some((upstream, below)) = npm::tarball_of_only(upstreams, path, headers) {
+        let target = upstream.target(below)?;
+        let route = Route::Resource { target, upstream: Some(Arc::clone(upstream)), base: None };
+        return Ok(with_base(route, headers));
+    }
     // A name without a dot is a mistake more often than a host of this network.
     if !name.contains(['.', ':']) {
         return Err(RouteError::Unknown { name: name.to_owned() });
@@ -132,6 +138,43 @@ fn tunnel(text: &str) -> Result<Route, RouteError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tarballs_at_the_root_are_of_the_only_registry() {
+        let npm = |name: &str, url: &str| {
+            let mut upstream = Upstream::new(name, &[url.to_owned()]).unwrap();
+            upstream.ecosystem = Some("npm".to_owned());
+            upstream
+        };
+        let agent = "npm/11.0.0 node/v20".parse().unwrap();
+        let headers = HeaderMap::from_iter([(http::header::USER_AGENT, agent)]);
+        let of = |upstreams: Vec<Upstream>, text: &str, headers: &HeaderMap| {
+            let upstreams = Upstreams::new(upstreams).unwrap();
+            match route(&upstreams, &Method::GET, text, headers) {
+                Ok(Route::Resource { target, .. }) => target.to_string(),
+                Ok(_) => "else".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        };
+        let one = || vec![npm("js", "https://r.example/repo/npm/")];
+        for (text, expected) in [
+            ("/left/-/left-1.tgz", "https://r.example/repo/npm/left/-/left-1.tgz"),
+            ("/@a/b/-/b-1.tgz", "https://r.example/repo/npm/@a/b/-/b-1.tgz"),
+            (
+                "/socket.io/-/socket.io-1.tgz",
+                "https://r.example/repo/npm/socket.io/-/socket.io-1.tgz",
+            ),
+            ("/repo/npm/left/-/left-1.tgz", "https://r.example/repo/npm/left/-/left-1.tgz"),
+            ("/x.example/npm/left/-/left-1.tgz", "http://x.example/npm/left/-/left-1.tgz"),
+            ("/left.example/left", "http://left.example/left"),
+        ] {
+            assert_eq!(of(one(), text, &headers), expected, "{text}");
+        }
+        let text = "/left.js/-/left.js-1.tgz";
+        let two = vec![npm("js", "https://r.example/"), npm("ts", "https://s.example/")];
+        assert_eq!(of(two, text, &headers), "http://left.js/-/left.js-1.tgz");
+        assert_eq!(of(one(), text, &HeaderMap::new()), "http://left.js/-/left.js-1.tgz");
+    }
 
     #[test]
     fn every_form_means_one_thing() {

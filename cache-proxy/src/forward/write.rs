@@ -14,6 +14,7 @@ use http::header::DATE;
 use tokio::net::TcpStream;
 
 use super::Inner;
+use super::body::UNWANTED_MAX;
 use super::queue::{Asked, Due, Queue};
 use crate::answer::{Answer, Body, Coming};
 use crate::statistics::Served;
@@ -43,7 +44,7 @@ async fn next(
     wire: &Wire<'_>,
     client: SocketAddr,
     queue: &Queue,
-    Due { answer, asked, expects }: Due,
+    Due { answer, mut asked, expects }: Due,
 ) -> bool {
     if expects {
         if go_on(stream, inner.options().limits.stall_timeout).await.is_err() {
@@ -52,6 +53,8 @@ async fn next(
         queue.told_to_go_on();
     }
     let Some(answer) = answer.get().await else { return false };
+    // What nobody will read of its body stands before the next request.
+    asked.closes |= queue.unread().load(Ordering::SeqCst) > UNWANTED_MAX;
     finish(stream, &one(inner, wire, client, answer, &asked).await, &asked)
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::cli::serve;
 use crate::output;
+use crate::proxy;
 use crate::report::{Context as _, Result};
 use crate::serving::Services;
 use crate::telemetry;
@@ -33,6 +34,7 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
     let services = Services::new(&trial, trial.open_root()?, addresses)?;
     // What a server would answer with: only that it can be made matters.
     drop(services.answers(&trial)?);
+    let remarks = proxy::check(&trial, &services)?;
     telemetry::check(&trial.config)?;
     serve::tls(&trial.config.serve)?;
     let what = match world.config_file() {
@@ -40,5 +42,8 @@ pub fn run(args: &Args, world: &World) -> Result<ExitCode> {
         None => "there is no configuration file: the defaults are in force".to_owned(),
     };
     output::line(&what)?;
+    for remark in remarks {
+        output::line(&format!("note: {remark}"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

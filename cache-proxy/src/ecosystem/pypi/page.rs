@@ -68,7 +68,8 @@ impl Form {
         best.1
     }
 
-    fn content_type(self) -> &'static str {
+    /// Returns its media type.
+    pub(super) fn content_type(self) -> &'static str {
         match self {
             Form::Json => "application/vnd.pypi.simple.v1+json",
             Form::Html => "application/vnd.pypi.simple.v1+html",
