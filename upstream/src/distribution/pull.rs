@@ -139,7 +139,7 @@ pub async fn pull(
     lease: &Lease,
     progress: &dyn TransferProgress,
 ) -> Result<Pulled, PullError> {
-    pull_parts(client, image, platforms, store, lease, progress, &|_, _| true).await
+    pull_parts(client, image, (platforms, &|_, _| true), (store, lease), progress).await
 }
 
 /// Pulls what says what an image is, and none of its layers: manifests and configurations. They are
@@ -159,17 +159,18 @@ pub async fn pull_manifests(
         Manifest::Image(image) => image.config.digest == blob.digest,
         Manifest::Index(_) => false,
     };
-    pull_parts(client, image, platforms, store, lease, progress, &is_config).await
+    pull_parts(client, image, (platforms, &is_config), (store, lease), progress).await
 }
+
+/// Says whether a blob of a manifest is fetched.
+type IsWanted = dyn Fn(&Manifest, &Descriptor) -> bool + Sync;
 
 async fn pull_parts(
     client: &Client,
     image: &ImageName,
-    platforms: Platforms<'_>,
-    store: &dyn Store,
-    lease: &Lease,
+    (platforms, is_wanted): (Platforms<'_>, &IsWanted),
+    (store, lease): (&dyn Store, &Lease),
     progress: &dyn TransferProgress,
-    is_wanted: &(dyn Fn(&Manifest, &Descriptor) -> bool + Sync),
 ) -> Result<Pulled, PullError> {
     let sources = client.sources(image)?;
     let mut pull = Pull { client, image, sources, platforms, store, lease, progress, chosen: None };
@@ -331,7 +332,7 @@ impl Pull<'_> {
     async fn blobs(
         &self,
         manifests: &[(Raw<Manifest>, MediaType)],
-        is_wanted: &(dyn Fn(&Manifest, &Descriptor) -> bool + Sync),
+        is_wanted: &IsWanted,
     ) -> Result<(), PullError> {
         let mut wanted = BTreeMap::new();
         for (manifest, _) in manifests {
