@@ -48,7 +48,8 @@ impl Snapshots {
             // It can mount nothing.
             Rung::Chroot => &[ViewKind::Copy],
         };
-        let choice = choose(root, kinds).context("cannot unpack layers here")?;
+        let failed = || format!("cannot unpack layers in {}", root.display());
+        let choice = choose(root, kinds).context(failed())?;
         Ok(match rung {
             Rung::Full | Rung::Userns => choice,
             Rung::Chroot => Choice { view: View::unmounted(), ..choice },

@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod images;
 mod isolation;
+mod lazy_base;
 mod metrics;
 mod migration;
 mod mirrors;

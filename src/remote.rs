@@ -10,7 +10,7 @@ use boatyard_content::{Lease, Root};
 use boatyard_oci::{
     Descriptor, Digest, ImageName, Manifest, MediaType, Raw, RegistryHost, RepositoryName,
 };
-use boatyard_upstream::distribution::{PullError, PushError};
+use boatyard_upstream::distribution::{PullError, PushError, pull_manifests};
 use boatyard_upstream::{
     Client, ClientOptions, CredentialSources, PlainHttp, Platforms, Pulled, TransferProgress,
     Trust, pull, push,
@@ -154,6 +154,12 @@ fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
         || error.source().is_some_and(is_refused)
 }
 
+fn cannot_pull(name: &ImageName, error: PullError) -> Failure {
+    let is_platform = matches!(error, PullError::NoPlatform { .. });
+    let failure = failure(format!("cannot pull {}", name.familiar()), &name.registry, error);
+    if is_platform { failure.hint("name one of these with --platform") } else { failure }
+}
+
 /// Manifests in the order in which a registry takes them: each after those that it lists.
 pub type Manifests = Vec<(Raw<Manifest>, MediaType)>;
 
@@ -183,15 +189,28 @@ impl Mover<'_> {
     pub async fn fetch(self, name: &ImageName, platforms: Platforms<'_>) -> Result<Pulled> {
         let store = self.root.store();
         let pulled = pull(self.client, name, platforms, &store, self.lease, self.progress).await;
-        let pulled = pulled.map_err(|error| {
-            let is_platform = matches!(error, PullError::NoPlatform { .. });
-            let what = format!("cannot pull {}", name.familiar());
-            let failure = failure(what, &name.registry, error);
-            if is_platform { failure.hint("name one of these with --platform") } else { failure }
-        })?;
-        import::name(self.root, self.lease, &pulled.top, std::slice::from_ref(name))
-            .context(format!("cannot keep {}", name.familiar()))?;
+        let pulled = pulled.map_err(|error| cannot_pull(name, error))?;
+        self.keep(name, &pulled.top)?;
         Ok(pulled)
+    }
+
+    /// Fetches what says what an image is, and none of its layers. It is not among the images of this
+    /// machine then.
+    pub async fn fetch_manifests(
+        self,
+        name: &ImageName,
+        platforms: Platforms<'_>,
+    ) -> Result<Pulled> {
+        let (client, store) = (self.client, self.root.store());
+        let pulled =
+            pull_manifests(client, name, platforms, &store, self.lease, self.progress).await;
+        pulled.map_err(|error| cannot_pull(name, error))
+    }
+
+    /// Puts an image of which all is here among the images of this machine, under its name.
+    pub fn keep(self, name: &ImageName, top: &Descriptor) -> Result<()> {
+        import::name(self.root, self.lease, top, std::slice::from_ref(name))
+            .context(format!("cannot keep {}", name.familiar()))
     }
 
     /// Sends an image of this machine, which a repository has under a digest, to where a name

@@ -193,5 +193,5 @@ impl<'a> Exchange<'a> {
 pub fn lend(imports: &Imports, blob: &Descriptor) -> Result<()> {
     let missing = || Failure::new(format!("the blob {} is not here any more", blob.digest));
     let depot = imports.depot(&blob.digest).ok_or_else(missing)?;
-    depot.fetch(blob).context(format!("cannot fetch {} from the cache {depot}", blob.digest))
+    depot.fetch(blob).context(format!("cannot fetch {} from {depot}", blob.digest))
 }

@@ -141,7 +141,7 @@ fn a_build_killed_at_any_moment_leaves_nothing_and_the_next_one_is_as_a_clean_on
     let (place, base) = place();
     let root = fresh_root(&place, &base, "killed");
     let mut chance = Chance(17);
-    for round in 0..rounds(3) {
+    for round in 0..rounds(2) {
         let word = format!("word {round}");
         let context = application(&place, "app", &word);
         let clean = fresh_root(&place, &base, &format!("clean-{round}"));
@@ -301,7 +301,7 @@ fn after_many_builds_a_machine_is_as_it_was() {
     build("first".to_owned());
     tidy();
     let (before, names) = (files(&root), namespaces());
-    for round in 0..rounds(6) {
+    for round in 0..rounds(4) {
         build(format!("word {round}"));
     }
     tidy();

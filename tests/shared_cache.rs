@@ -196,6 +196,94 @@ fn an_image_that_is_kept_has_all_its_layers() {
 }
 
 #[test]
+fn the_layers_of_a_base_come_where_a_step_needs_its_files() {
+    let world = World::new();
+    let server = Server::start_at(&world.place, &world.place.path("registry"));
+    let relay = Relay::to(server.address());
+    let image = |name: &str| format!("{}/team/{name}", relay.address());
+    let base = image("base:1");
+    world.place.boatyard(["push", "busybox", &base]).ok();
+    let text = format!("FROM {base}\nRUN cat /proc/sys/kernel/random/uuid > /made\nCOPY word /\n");
+    let context = world.place.context("app", &text);
+    world.place.write("app/word", "one\n");
+    let cache = image("cache:1");
+    let to = format!("type=registry,ref={cache},mode=max");
+    // These have no image at all.
+    let machine = |name: &str| Machine { world: &world, root: world.place.path(name) };
+    built(machine("one").build(&context).args(["--cache-to", &to]))
+        .ran(["COPY word /", "RUN cat /proc/sys/kernel/random/uuid > /made"]);
+    let blobs = |relay: &Relay| {
+        let asked = relay.asked();
+        let blobs = asked.iter().filter(|it| it.starts_with("GET ") && it.contains("/blobs/"));
+        (blobs.count(), asked)
+    };
+    blobs(&relay);
+
+    let two = machine("two");
+    let from = ["--cache-from", &cache, "--push", "-t", &image("app:1")];
+    built(two.build(&context).args(from)).ran([]);
+    // The records of the cache, and the configuration of the base. Both repositories lend their layers.
+    let (read, asked) = blobs(&relay);
+    assert_eq!(read, 2, "{asked:#?}");
+    let lent = |from: &str| asked.iter().any(|it| it.starts_with("POST ") && it.contains(from));
+    assert!(lent("from=team%2Fbase") || lent("from=team/base"), "{asked:#?}");
+    let sent = asked.iter().filter(|it| it.starts_with("PATCH ")).count();
+    assert!(sent <= 1, "only the configuration is new: {asked:#?}");
+    assert_eq!(two.boatyard(["images", "-q"]).ok().text(), "", "it has no whole image");
+
+    // A step that runs needs the files: then the base is an image of this machine as any other.
+    world.place.write("app/word", "two\n");
+    built(two.build(&context).args(["--cache-from", &cache, "-t", "app"])).ran(["COPY word /"]);
+    assert_eq!(blobs(&relay).0, 2, "the layers of the base, and of the step that was found");
+    assert!(two.boatyard(["images"]).ok().text().contains("/team/base"));
+    let ran = two.boatyard(["run", "--rm", "app", "cat", "/word"]).ok().text();
+    assert_eq!(ran, "two");
+    two.boatyard(["fsck"]).ok();
+    // An image that is kept has all its layers, whoever made them.
+    world.place.write("app/word", "one\n");
+    let three = machine("three");
+    built(three.build(&context).args(["--cache-from", &cache, "-t", "app"])).ran([]);
+    let ran = three.boatyard(["run", "--rm", "app", "cat", "/word"]).ok().text();
+    assert_eq!(ran, "one");
+    three.boatyard(["fsck"]).ok();
+    // What the registry has lost is told where it is needed.
+    relay.harm("/team/base/blobs/", Kind::Status(404, String::new()), 1000);
+    world.place.write("app/word", "three\n");
+    let failed = machine("four").build(&context).args(["--cache-from", &cache]).fails(1);
+    failed.says([&*format!("cannot fetch {base}")]);
+    server.stop();
+}
+
+#[test]
+fn what_is_said_of_an_image_is_the_same_from_a_cache() {
+    let world = World::new();
+    let server = Server::start_at(&world.place, &world.place.path("registry"));
+    let base = server.image("base:1");
+    world.place.boatyard(["push", "busybox", &base]).ok();
+    let text = format!("FROM {base}\nCOPY status /var/lib/dpkg/status\nRUN echo b > /b\n");
+    let context = world.place.context("app", &text);
+    let status = "Package: tool\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1-1\n";
+    world.place.write("app/status", status);
+    let name = server.image("app:1");
+    let build = |root: &str, options: &[&str]| {
+        let machine = Machine { world: &world, root: world.place.path(root) };
+        let build = machine.build(&context).args(["--push", "-t", &name]);
+        let build = build.args(["--provenance=max", "--sbom"]).args(options);
+        built(build.env("SOURCE_DATE_EPOCH", "1700000000"))
+    };
+    let cache = server.image("cache:1");
+    let alone = build("alone", &[]);
+    let to = format!("type=registry,ref={cache},mode=max");
+    build("one", &["--cache-to", &to]).ran(["COPY status /var/lib/dpkg/status", "RUN echo b > /b"]);
+    let two = build("two", &["--cache-from", &cache]);
+    two.ran([]);
+    assert_eq!(two.digest, alone.digest, "the index lists the attestations");
+    let sbom = world.place.boatyard(["inspect", "--sbom", &name]).ok().json();
+    assert_eq!(sbom["packages"][1]["name"], "tool");
+    server.stop();
+}
+
+#[test]
 fn the_reference_registry_takes_caches_too() {
     let world = World::new();
     let context = world.application("app");

@@ -34,8 +34,10 @@ impl BaseImage {
 /// Takes what is being done, for people.
 pub type Say<'a> = dyn Fn(&str) + Sync + 'a;
 
-/// Fetches an image into the images of this machine, and says how that goes.
-pub type Pull<'a> = dyn Fn(&ImageName, &Platform, &Say<'_>) -> Result<(), Box<dyn Error + Send + Sync>>
+/// Fetches an image into the images of this machine, and says how that goes. Or fetches into the store
+/// what says what it is, and no layer: then it returns what the name points at, and the build's
+/// [`Imports`](crate::cache::shared::Imports) know where the layers are.
+pub type Pull<'a> = dyn Fn(&ImageName, &Platform, &Say<'_>) -> Result<Option<Descriptor>, Box<dyn Error + Send + Sync>>
     + Send
     + Sync
     + 'a;
@@ -181,9 +183,12 @@ impl<'a> Bases<'a> {
             return Ok(base);
         }
         say(&format!("fetching from {}", name.registry));
-        (self.pull)(name, platform, say)
+        let lent = (self.pull)(name, platform, say)
             .map_err(|source| BaseError::Pull { name: name.familiar(), source })?;
-        let fetched = self.look(name, platform)?;
+        let fetched = match lent {
+            Some(top) => self.open(name, platform, &top, false)?,
+            None => self.look(name, platform)?,
+        };
         let fetched = fetched.ok_or_else(|| BaseError::Vanished { name: name.familiar() })?;
         Ok(BaseImage { was_here: false, ..fetched })
     }
@@ -192,9 +197,20 @@ impl<'a> Bases<'a> {
     /// not here.
     fn look(&self, name: &ImageName, platform: &Platform) -> Result<Option<BaseImage>, BaseError> {
         let Some(target) = self.target(name)? else { return Ok(None) };
+        self.open(name, platform, &target, true)
+    }
+
+    /// Reads an image of the store, and holds it: its layers too, where it is to be `whole`.
+    fn open(
+        &self,
+        name: &ImageName,
+        platform: &Platform,
+        target: &Descriptor,
+        whole: bool,
+    ) -> Result<Option<BaseImage>, BaseError> {
         let unusable = |source| BaseError::Image { name: name.familiar(), source };
         let store = self.root.store();
-        let image = match Image::open(&store, &target, Some(platform)) {
+        let image = match Image::open(&store, target, Some(platform)) {
             Err(ImageError::Missing { .. } | ImageError::Platform { .. }) => return Ok(None),
             image => image.map_err(unusable)?,
         };
@@ -204,7 +220,7 @@ impl<'a> Bases<'a> {
             return Err(BaseError::Platform { name: name.familiar(), wanted, own });
         }
         let parts = [("manifest", &image.descriptor), ("configuration", &image.manifest.config)];
-        let layers = image.manifest.layers.iter().map(|layer| ("layer", layer));
+        let layers = image.manifest.layers.iter().filter(|_| whole).map(|layer| ("layer", layer));
         for (what, part) in parts.into_iter().chain(layers) {
             match store.hold_blocking(&part.digest, Some(&self.lease)) {
                 Ok(Some(_)) => {}

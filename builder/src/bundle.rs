@@ -28,7 +28,8 @@ mod parts;
 mod save;
 mod spool;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
 
 use boatyard_content::StoreError;
 use boatyard_oci::{Digest, MediaType};
@@ -119,6 +120,24 @@ pub enum DeltaError {
     /// The store did not take the result.
     #[error("cannot keep it")]
     Store(#[from] StoreError),
+}
+
+/// Writes the `size` bytes that a delta makes of what some files hold. Whoever wrote the delta is not
+/// trusted: it takes nothing that these files do not have, and makes no more bytes than it should.
+///
+/// # Errors
+/// Where it is damaged, or a file cannot be read. The sink may have got bytes that are no good.
+pub fn apply_delta(
+    delta: &mut impl Read,
+    sources: &[File],
+    size: u64,
+    sink: &mut impl Write,
+) -> Result<(), DeltaError> {
+    let sources: Vec<spool::Spool> = sources
+        .iter()
+        .map(|file| spool::Spool::new(file.try_clone()?))
+        .collect::<io::Result<_>>()?;
+    delta::apply(delta, &sources.iter().collect::<Vec<_>>(), size, sink)
 }
 
 struct More(usize);

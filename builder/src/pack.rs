@@ -345,7 +345,7 @@ impl Press {
     ) -> Result<DiffId, PackError> {
         let diff_id = || layer.diff_id().clone();
         let failed = |source| PackError::Compress { diff_id: diff_id(), source };
-        let blob = self.trees.open(blob);
+        let blob = self.trees.open(blob, &|_| {});
         let blob = blob.map_err(|source| PackError::Tree { diff_id: diff_id(), source })?;
         let plain = Decompressor::new(blob, self.threads, DecompressLimits::default());
         let mut plain = plain.map_err(failed)?;

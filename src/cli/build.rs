@@ -24,6 +24,7 @@ use tokio::runtime::Runtime;
 
 use crate::cli::{cache, runtime};
 use crate::isolation;
+use crate::lazy_base;
 use crate::progress::{self, Ending, Reporter, Summary};
 use crate::remote::{self, Mover};
 use crate::report::{Context as _, Failure, Result, advice, note};
@@ -326,13 +327,14 @@ pub fn build_with(
             let _ = client.set(remote::client(world).map_err(failed)?);
         }
         let Some(client) = client.get() else { return Err("there is no client".into()) };
-        let platforms = Platforms::One(platform);
         let mover = Mover { client, root, lease, progress: &Telling { say } };
-        session
-            .runtime
-            .block_on(mover.fetch(name, platforms))
-            .map(|_| ())
-            .map_err(|failure| failed(failure).into())
+        let (runtime, imports) = (&session.runtime, &terms.shared.imports);
+        let pulled = match imports.is_empty() {
+            true => runtime.block_on(mover.fetch(name, Platforms::One(platform))).map(|_| None),
+            // Where other machines did all steps, nobody needs its layers.
+            false => lazy_base::fetch(mover, (runtime.handle(), root), name, platform, imports),
+        };
+        pulled.map_err(|failure| failed(failure).into())
     };
     let lent = Lent { secrets: &request.mounts.secrets, agents: &request.mounts.agents };
     let sources = Sources::new(world, &session.runtime, root, lease, terms.offline, lent);

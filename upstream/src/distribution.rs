@@ -26,5 +26,5 @@ pub use client::{Client, ClientOptions, PlainHttp, SetupError};
 pub use error::{ClientError, Deed};
 pub use login::Login;
 pub use progress::{NoProgress, Outcome, TransferProgress};
-pub use pull::{Platforms, PullError, Pulled, pull, pull_blobs};
+pub use pull::{Platforms, PullError, Pulled, pull, pull_blobs, pull_manifests};
 pub use push::{PushError, Pushed, push, push_blobs};

@@ -12,6 +12,7 @@ use super::statement::{self, EMPTY};
 use super::{SbomError, sbom};
 use crate::assemble::{AssembleError, store};
 use crate::build::{BuildRequest, BuiltImage, Tools};
+use crate::cache::shared::ImportError;
 use crate::image::{Image, ImageError};
 
 /// What a build knows for its attestations.
@@ -35,6 +36,9 @@ pub enum AttestError {
     /// It cannot be read.
     #[error("cannot read the image that was built")]
     Image(#[from] ImageError),
+    /// A layer that another machine has cannot be had.
+    #[error("cannot fetch a layer to list the image's packages")]
+    Import(#[from] ImportError),
 }
 
 impl Attestor<'_> {
@@ -71,11 +75,27 @@ impl Attestor<'_> {
             return Ok(known.clone());
         }
         let image = Image::open(&self.tools.root.store(), &built.descriptor, None)?;
+        self.bring_layers(&image)?;
         let warn = |text: &str| self.tools.progress.warning(text);
         let name = self.request.attest.names.first().map(ImageName::familiar);
         let sbom = sbom::of(&self.tools.root, &image, name.as_deref(), self.tools.threads, &warn)?;
         let mut known = self.sboms.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(known.entry(key.clone()).or_insert(sbom).clone())
+    }
+
+    /// Brings the layers that no step of this build needed: a list of packages is read from the files.
+    fn bring_layers(&self, image: &Image) -> Result<(), AttestError> {
+        let Tools { root, lease, layers, imports, threads, .. } = self.tools;
+        let store = root.store();
+        for blob in &image.manifest.layers {
+            let held = store
+                .hold_blocking(&blob.digest, Some(lease))
+                .map_err(|source| SbomError::Store { layer: blob.digest.clone(), source })?;
+            if held.is_none() {
+                imports.bring(root, layers.tables(), *threads, blob)?;
+            }
+        }
+        Ok(())
     }
 
     fn facts(&self, place: usize) -> Facts<'_> {

@@ -102,7 +102,7 @@ impl Builder<'_> {
         let options = WriteOptions { times, restamp };
         let (written, table) = match found.blob() {
             Some(blob) => {
-                let blob = self.trees.open(blob)?;
+                let blob = self.trees.open(blob, &|_| {})?;
                 let threads = self.tools.threads;
                 let plain = Decompressor::new(blob, threads, DecompressLimits::default());
                 let plain = plain.map_err(RestampError::Unpack)?;

@@ -102,7 +102,7 @@ impl Trees {
         }
         if let Some(blob) = layer.blob() {
             say(&format!("reading {}", blob.digest));
-            return Ok(tables.scan(diff_id, self.open(blob)?, self.threads)?);
+            return Ok(tables.scan(diff_id, self.open(blob, say)?, self.threads)?);
         }
         // Without a blob it is ours, and its tree says all.
         let tree = self.find(layer)?.ok_or_else(|| TreesError::Lost(diff_id.clone()))?;
@@ -175,7 +175,7 @@ impl Trees {
         };
         say(&format!("unpacking {}", blob.digest));
         Ok(self.layers.unpack(Unpack {
-            blob: self.open(blob)?,
+            blob: self.open(blob, say)?,
             diff_id: layer.diff_id(),
             lowers,
             threads,
@@ -185,12 +185,17 @@ impl Trees {
     }
 
     /// Opens a blob of the store; one that is not there is brought from where it can be had.
-    pub(crate) fn open(&self, blob: &Descriptor) -> Result<fs_err::File, TreesError> {
+    pub(crate) fn open(
+        &self,
+        blob: &Descriptor,
+        say: &Say<'_>,
+    ) -> Result<fs_err::File, TreesError> {
         let opened = || self.root.store().open_blocking(&blob.digest);
         let failed = |source| TreesError::Blob { digest: blob.digest.clone(), source };
         if let Some(there) = opened().map_err(failed)? {
             return Ok(there.into_file());
         }
+        say(&format!("fetching {}", blob.digest));
         self.imports.bring(&self.root, self.layers.tables(), self.threads, blob)?;
         let brought = opened().map_err(failed)?;
         Ok(brought.ok_or_else(|| TreesError::Gone(blob.digest.clone()))?.into_file())

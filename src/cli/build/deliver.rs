@@ -78,8 +78,8 @@ impl Delivery<'_> {
 
     /// Says whether all layers of the image are here, or are to be.
     ///
-    /// Layers that a shared cache has are not fetched for a push: the registry has them, or is given
-    /// them one by one. Then the image is not among those of this machine, which would have to have
+    /// Layers that a shared cache has, or that no step needed of a base image, are not fetched for a
+    /// push: the registry has them, or is given them one by one. Then the image is not among those of this machine, which would have to have
     /// all of it.
     fn is_whole(&self) -> Result<bool> {
         if self.imports.is_empty() {
@@ -215,7 +215,12 @@ impl Delivery<'_> {
             }
             let (client, root, lease) = (&client, self.root, self.lease);
             let mover = Mover { client, root, lease, progress: progress.as_progress() };
-            let from = shared::repositories(&self.options.caches, &to.registry);
+            let mut from = shared::repositories(&self.options.caches, &to.registry);
+            // A base whose layers nobody needed is not among the images here, which are looked at too.
+            let bases = form.images.iter().filter_map(|image| image.base.as_ref());
+            let bases = bases.filter(|(base, _)| base.registry == to.registry);
+            from.extend(bases.map(|(base, _)| base.repository.clone()));
+            from.dedup();
             let digest = loop {
                 match runtime.block_on(mover.try_send_manifests(&manifests, &to, &from))? {
                     Sent::Whole(digest) => break digest,

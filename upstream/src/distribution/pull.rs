@@ -139,14 +139,47 @@ pub async fn pull(
     lease: &Lease,
     progress: &dyn TransferProgress,
 ) -> Result<Pulled, PullError> {
+    pull_parts(client, image, (platforms, &|_, _| true), (store, lease), progress).await
+}
+
+/// Pulls what says what an image is, and none of its layers: manifests and configurations. They are
+/// in `lease` when this returns; [`pull_blobs`] brings the rest.
+///
+/// # Errors
+/// As [`pull`].
+pub async fn pull_manifests(
+    client: &Client,
+    image: &ImageName,
+    platforms: Platforms<'_>,
+    store: &dyn Store,
+    lease: &Lease,
+    progress: &dyn TransferProgress,
+) -> Result<Pulled, PullError> {
+    let is_config = |manifest: &Manifest, blob: &Descriptor| match manifest {
+        Manifest::Image(image) => image.config.digest == blob.digest,
+        Manifest::Index(_) => false,
+    };
+    pull_parts(client, image, (platforms, &is_config), (store, lease), progress).await
+}
+
+/// Says whether a blob of a manifest is fetched.
+type IsWanted = dyn Fn(&Manifest, &Descriptor) -> bool + Sync;
+
+async fn pull_parts(
+    client: &Client,
+    image: &ImageName,
+    (platforms, is_wanted): (Platforms<'_>, &IsWanted),
+    (store, lease): (&dyn Store, &Lease),
+    progress: &dyn TransferProgress,
+) -> Result<Pulled, PullError> {
     let sources = client.sources(image)?;
     let mut pull = Pull { client, image, sources, platforms, store, lease, progress, chosen: None };
     let (top, media_type) = pull.top().await?;
     let descriptor = Descriptor::new(media_type.clone(), top.digest().clone(), top.size());
     let mut manifests = pull.tree(top, media_type).await?;
     manifests.reverse();
-    pull.blobs(&manifests).await?;
-    // Last, so that a manifest in the store has its blobs there.
+    pull.blobs(&manifests, is_wanted).await?;
+    // Last, so that a manifest in the store has there what was wanted of it.
     for (manifest, _) in &manifests {
         pull.land(manifest).await?;
     }
@@ -295,11 +328,16 @@ impl Pull<'_> {
             .map_err(|source| PullError::Manifest { digest: entry.digest.clone(), source })
     }
 
-    /// Fetches the blobs of all manifests, each once, several at a time.
-    async fn blobs(&self, manifests: &[(Raw<Manifest>, MediaType)]) -> Result<(), PullError> {
+    /// Fetches the wanted blobs of all manifests, each once, several at a time.
+    async fn blobs(
+        &self,
+        manifests: &[(Raw<Manifest>, MediaType)],
+        is_wanted: &IsWanted,
+    ) -> Result<(), PullError> {
         let mut wanted = BTreeMap::new();
         for (manifest, _) in manifests {
-            for blob in manifest.value().blobs() {
+            let own = manifest.value();
+            for blob in own.blobs().into_iter().filter(|blob| is_wanted(own, blob)) {
                 wanted.entry(blob.digest.clone()).or_insert_with(|| blob.clone());
             }
         }

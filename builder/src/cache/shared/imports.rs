@@ -56,6 +56,15 @@ pub enum ImportError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A layer of a base image was not brought.
+    #[error("cannot fetch the layers of {name}")]
+    Base {
+        /// Of which image.
+        name: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// It was brought, and cannot be read.
     #[error("cannot read the blob {digest} of the cache {depot}")]
     Read {
@@ -108,6 +117,8 @@ pub struct Imports {
     layers: HashMap<DiffId, (usize, usize)>,
     /// Where a blob is, and which layer it is, if it is one.
     blobs: HashMap<Digest, (usize, Option<usize>)>,
+    /// Where the layers of base images are that are fetched when they are needed.
+    bases: Mutex<HashMap<Digest, Arc<dyn Depot>>>,
     brought: OnceFor<Digest, ()>,
     failure: Mutex<Option<String>>,
 }
@@ -196,10 +207,24 @@ impl Imports {
         Ok(bytes)
     }
 
+    /// Notes where the blobs of a base image are, which nobody has fetched yet.
+    pub fn promise<'a>(
+        &self,
+        blobs: impl IntoIterator<Item = &'a Descriptor>,
+        depot: &Arc<dyn Depot>,
+    ) {
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.extend(blobs.into_iter().map(|blob| (blob.digest.clone(), Arc::clone(depot))));
+    }
+
+    fn base(&self, digest: &Digest) -> Option<Arc<dyn Depot>> {
+        self.bases.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
     /// Returns where a blob is.
-    pub fn depot(&self, digest: &Digest) -> Option<&dyn Depot> {
-        let (source, _) = self.blobs.get(digest)?;
-        Some(&*self.sources[*source].depot)
+    pub fn depot(&self, digest: &Digest) -> Option<Arc<dyn Depot>> {
+        let source = self.blobs.get(digest).map(|(source, _)| &self.sources[*source]);
+        source.map(|source| Arc::clone(&source.depot)).or_else(|| self.base(digest))
     }
 
     /// Returns why a blob could not be had that a cache had promised, if that happened.
@@ -207,8 +232,8 @@ impl Imports {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Brings a blob into the store; `false` where no cache has it. Others that want the same one
-    /// wait for it.
+    /// Brings a blob into the store; `false` where no cache and no base image has it. Others that
+    /// want the same one wait for it.
     ///
     /// # Errors
     /// Where it cannot be had, or is not what its ledger says.
@@ -219,7 +244,13 @@ impl Imports {
         threads: usize,
         blob: &Descriptor,
     ) -> Result<bool, ImportError> {
-        let Some((source, layer)) = self.blobs.get(&blob.digest) else { return Ok(false) };
+        let Some((source, layer)) = self.blobs.get(&blob.digest) else {
+            let Some(base) = self.base(&blob.digest) else { return Ok(false) };
+            let fetched = base.fetch(blob);
+            let name = || base.to_string();
+            fetched.map_err(|source| ImportError::Base { name: name(), source })?;
+            return Ok(true);
+        };
         let source = &self.sources[*source];
         let layer = layer.and_then(|place| source.ledger.layers.get(place));
         let brought = self.brought.of(&blob.digest, || {

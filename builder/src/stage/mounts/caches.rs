@@ -136,7 +136,7 @@ impl Step<'_> {
             let opened = self
                 .builder
                 .trees
-                .open(blob)
+                .open(blob, &|_| {})
                 .map_err(|error| MountError::Bring(Box::new(error)))?;
             Ok(opened.into_parts().0)
         };
