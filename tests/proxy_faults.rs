@@ -161,6 +161,7 @@ fn the_limit_is_kept_and_nobody_notices() {
 }
 
 /// Reads an answer without a body's end in sight: its head, and the two bytes of `no`.
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 fn refused(reader: &mut BufReader<TcpStream>) -> String {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {

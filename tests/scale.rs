@@ -5,11 +5,7 @@
 //! How long it takes is `bench/run --only scale`'s to say: here it is counted which directories are
 //! read, which is the same on every machine.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by one and tells figures by the other"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by one and tells figures by the other")]
 
 mod support;
 
