@@ -1,13 +1,10 @@
 //! What the local store needs of the kernel that has no safe form.
 //!
-//! Three calls: mapping a blob that nobody writes any more, asking for a file's dirty pages to be
-//! written out early, and telling the allocator to keep an upload's buffers. Nothing else in this
-//! crate is `unsafe`.
+//! Four calls: mapping a blob that nobody writes any more, asking for a file's dirty pages to be
+//! written out early, and telling the allocator to keep an upload's buffers, or to give back what a
+//! collection took. Nothing else in this crate is `unsafe`.
 
-#![expect(
-    unsafe_code,
-    reason = "mmap, sync_file_range, mallopt and malloc_trim have no safe wrapper"
-)]
+#![expect(unsafe_code, reason = "mmap, sync_file_range and malloc's calls have no safe form")]
 
 use std::fs::File;
 use std::io;
