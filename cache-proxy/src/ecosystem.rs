@@ -22,8 +22,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boatyard_content::Root;
+use boatyard_content::packages::PackageFile;
 use boatyard_oci::Digest;
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 
 use crate::class::Class;
@@ -174,6 +176,18 @@ pub struct Resolved {
     pub stale: Option<Duration>,
     /// How it came about, where it is not stale.
     pub outcome: Outcome,
+}
+
+impl Resolved {
+    /// Returns a file of a private package, of a media type: its bytes never change.
+    pub fn private(file: &PackageFile, kind: &'static str) -> Resolved {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", file.blob.hex())) {
+            headers.insert(ETAG, tag);
+        }
+        Resolved { blob: file.blob.clone(), headers, stale: None, outcome: Outcome::Hit }
+    }
 }
 
 /// What an ecosystem fetches with.

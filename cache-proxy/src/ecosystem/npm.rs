@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use boatyard_content::Blob;
 use boatyard_content::cache::Cache;
 use boatyard_oci::Digest;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, USER_AGENT, VARY};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 
@@ -34,7 +34,6 @@ use crate::hosted::{Hosted, Seen, Upload};
 use crate::policy::{Policy, Withdrawn};
 use crate::reply::Reply;
 use crate::request::Request;
-use crate::statistics::Outcome;
 use crate::upstreams::{Upstream, Upstreams};
 
 use address::Address;
@@ -311,18 +310,7 @@ fn read_private(
             file.map_or_else(absent, |file| reply(&private::version(file, seen)))
         }
         Address::Tarball(_, file) => package.file(file).map_or_else(absent, |file| {
-            let mut headers = HeaderMap::new();
-            let kind = HeaderValue::from_static("application/octet-stream");
-            headers.insert(CONTENT_TYPE, kind);
-            if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", file.blob.hex())) {
-                headers.insert(ETAG, tag);
-            }
-            Resolution::Blob(Resolved {
-                blob: file.blob.clone(),
-                headers,
-                stale: None,
-                outcome: Outcome::Hit,
-            })
+            Resolution::Blob(Resolved::private(file, "application/octet-stream"))
         }),
         Address::Tags(_) => reply(&serde_json::json!(tags)),
         _ => reply(&private::read(&package, &tags, seen)),

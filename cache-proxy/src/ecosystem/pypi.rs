@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use boatyard_content::Blob;
 use boatyard_content::cache::Cache;
 use boatyard_oci::Digest;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, VARY};
+use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 
@@ -34,7 +34,6 @@ use crate::hosted::{Hosted, Seen, Upload};
 use crate::policy::{Policy, Withdrawn};
 use crate::reply::Reply;
 use crate::request::Request;
-use crate::statistics::Outcome;
 
 use address::{Address, ProjectName};
 use catalogue::{Catalogue, File};
@@ -247,18 +246,7 @@ fn read_private(request: &Request, hosted: &Hosted, address: &Address) -> Option
         // Its right spelling is found as that of any other.
         Address::Misspelt(_) if request.base.is_some() => return None,
         Address::File(_, file) => package.file(file).map_or_else(absent, |file| {
-            let mut headers = HeaderMap::new();
-            let kind = HeaderValue::from_static("application/octet-stream");
-            headers.insert(CONTENT_TYPE, kind);
-            if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", file.blob.hex())) {
-                headers.insert(ETAG, tag);
-            }
-            Resolution::Blob(Resolved {
-                blob: file.blob.clone(),
-                headers,
-                stale: None,
-                outcome: Outcome::Hit,
-            })
+            Resolution::Blob(Resolved::private(file, "application/octet-stream"))
         }),
         _ => absent(),
     })

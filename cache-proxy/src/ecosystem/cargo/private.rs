@@ -6,8 +6,8 @@ use std::io::Read;
 
 use boatyard_content::packages::{Package, Published};
 use boatyard_oci::Digest;
-use http::header::{CONTENT_TYPE, ETAG};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::ETAG;
+use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::address::{Kind, Version};
@@ -16,7 +16,6 @@ use crate::ecosystem::{Resolution, Resolved};
 use crate::hosted::{Hosted, Refused, Seen, Upload};
 use crate::reply::Reply;
 use crate::request::Request;
-use crate::statistics::Outcome;
 
 /// The longest description of a crate that is taken.
 const METADATA_MAX: u32 = 1024 * 1024;
@@ -250,13 +249,7 @@ pub(super) fn resolve(request: &Request, kind: &Kind, hosted: &Hosted) -> Option
                     let Some(file) = files.find(|file| file.blob == *sum) else {
                         return Some(absent());
                     };
-                    let kind = HeaderValue::from_static("application/gzip");
-                    Resolution::Blob(Resolved {
-                        blob: file.blob.clone(),
-                        headers: HeaderMap::from_iter([(CONTENT_TYPE, kind)]),
-                        stale: None,
-                        outcome: Outcome::Hit,
-                    })
+                    Resolution::Blob(Resolved::private(file, "application/gzip"))
                 }
             })
         }

@@ -4,7 +4,7 @@ use boatyard_access::Action;
 use boatyard_content::packages::{Package, PackageFile, Published};
 use boatyard_oci::Digest;
 use http::header::{ETAG, LAST_MODIFIED};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use jiff::fmt::rfc2822::DateTimePrinter;
 
 use super::layout::{Checksum, Place, What, plugins_of};
@@ -13,7 +13,6 @@ use crate::ecosystem::{Resolution, Resolved};
 use crate::hosted::{Hosted, Refused, Seen, Upload};
 use crate::reply::Reply;
 use crate::request::Request;
-use crate::statistics::Outcome;
 
 /// The document that keeps what a group has of plugins.
 const PLUGINS: &str = "plugins";
@@ -85,24 +84,18 @@ fn text(hex: String) -> Reply {
 }
 
 fn resolved(file: &PackageFile) -> Resolved {
-    let mut headers = HeaderMap::new();
-    let mut put = |name, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    put(ETAG, &format!("\"{}\"", file.blob.hex()));
-    if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&file.published) {
-        put(LAST_MODIFIED, &date);
-    }
     let kind = match file.file.rsplit('.').next() {
         Some("pom" | "xml") => "application/xml",
         Some("jar") => "application/java-archive",
         Some("asc") => "text/plain",
         _ => "application/octet-stream",
     };
-    put(http::header::CONTENT_TYPE, kind);
-    Resolved { blob: file.blob.clone(), headers, stale: None, outcome: Outcome::Hit }
+    let mut resolved = Resolved::private(file, kind);
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&file.published);
+    if let Some(date) = date.ok().and_then(|date| HeaderValue::from_str(&date).ok()) {
+        resolved.headers.insert(LAST_MODIFIED, date);
+    }
+    resolved
 }
 
 /// Answers a PUT, as `mvn deploy` and Gradle send it.
