@@ -4,6 +4,7 @@ use boatyard_oci::{RegistryHost, RepositoryName, Tag};
 use http::Method;
 use http::header::LINK;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::client::{Call, Client, Target};
@@ -34,31 +35,41 @@ impl Client {
         let source = self.origin(registry, repository)?;
         let deed = Deed::new("list tags", "", &source);
         let scopes = ScopeSet::from([Scope::pull(&source.repository)]);
+        let first = Target::Path(format!("{}/tags/list", source.repository));
+        let call = Call::new(deed, &source, Method::GET, first, &scopes);
         let mut tags = Vec::new();
-        let mut next: Option<Url> = None;
-        for _ in 0..PAGES_MAX {
-            let target = match &next {
-                Some(url) => Target::Url(url),
-                None => Target::Path(format!("{}/tags/list", source.repository)),
-            };
-            let call = Call::new(deed.clone(), &source, Method::GET, target, &scopes);
-            let answer = self.call(call).await?;
+        let take = |page: Page| {
+            tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| tag.parse().ok()));
+        };
+        self.pages(call, PAGES_MAX, "tags", take).await?;
+        Ok(tags)
+    }
+
+    /// Asks for a list, and for its further pages as long as there are some.
+    pub(super) async fn pages<P: DeserializeOwned>(
+        &self,
+        first: Call<'_>,
+        pages_max: usize,
+        what: &str,
+        mut take: impl FnMut(P),
+    ) -> Result<(), ClientError> {
+        let (deed, source, scopes) = (first.deed.clone(), first.source, first.scopes);
+        let mut answer = self.call(first).await?;
+        for _ in 1..=pages_max {
             let following = next_page(&answer);
             let body = answer
                 .bytes(PAGE_MAX)
                 .await
                 .map_err(|source| ClientError::Transport { deed: deed.clone(), source })?;
-            let page: Page = serde_json::from_slice(&body).map_err(|_| ClientError::Protocol {
+            take(serde_json::from_slice(&body).map_err(|_| ClientError::Protocol {
                 deed: deed.clone(),
-                problem: "no list of tags".to_owned(),
-            })?;
-            tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| tag.parse().ok()));
-            match following {
-                Some(url) => next = Some(url),
-                None => return Ok(tags),
-            }
+                problem: format!("no list of {what}"),
+            })?);
+            let Some(url) = following else { return Ok(()) };
+            let call = Call::new(deed.clone(), source, Method::GET, Target::Url(&url), scopes);
+            answer = self.call(call).await?;
         }
-        Err(ClientError::Protocol { deed, problem: format!("more than {PAGES_MAX} pages") })
+        Err(ClientError::Protocol { deed, problem: format!("more than {pages_max} pages") })
     }
 }
 
